@@ -1,0 +1,154 @@
+// Package bundle holds everything that a lab runs: the Kubernetes, etcd, containerd and Istio binaries, and the
+// container images, pinned and built from source into one content-addressed folder.
+//
+// Build makes the bundle (about 12 minutes on two cores the first time, nothing afterwards); Open finds the one that
+// this command wants. Building needs Go, gcc with libseccomp, pip, and the host tools that go into the proxy image:
+// scripts/deps.sh installs them. It takes 3 GiB in the bundle folder, and Go's own caches grow by about 11 GiB. Export
+// writes the bundle to one file that Import takes on a machine without network.
+//
+// The folder looks like this:
+//
+//	DIR/lock                      held by whoever builds or imports
+//	DIR/blobs/sha256/<digest>     every file once
+//	DIR/components/<key>.json     a finished component: its files and their digests
+//	DIR/<bundle key>/manifest.json, bin/, images/    hard links to the blobs
+//
+// A key is a hash of pins (go.mod, go.sum, versions, recipe), so a changed pin builds anew and never overwrites what a
+// running lab uses. The digest is a hash of the files themselves.
+package bundle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Hub and Tag name the Istio images of the bundle: Hub/pilot:Tag, Hub/proxyv2:Tag, Hub/app:Tag. They are what the
+// mesh must be installed with (values.global.hub and values.global.tag) and what the bundle's istioctl defaults to.
+// The second half of Tag is the commit of the pinned istio.io/istio; a test holds the two together.
+const (
+	Hub = "eastwest.local"
+	Tag = "1.31-eed52ebb66ad"
+)
+
+// EnvDir names the environment variable that moves the bundle folder.
+const EnvDir = "EASTWEST_BUNDLE"
+
+// DefaultDir returns the bundle folder: $EASTWEST_BUNDLE, or eastwest/bundle in the user's cache folder.
+func DefaultDir() (string, error) {
+	if dir := os.Getenv(EnvDir); dir != "" {
+		return filepath.Abs(dir)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", &SetupError{What: "no folder for the bundle is known", Err: err, Try: "set " + EnvDir + " to a folder with 4 GiB of free space"}
+	}
+	return filepath.Join(cache, "eastwest", "bundle"), nil
+}
+
+// Bundle is a complete bundle on disk. Its files are read-only and shared: never write to them.
+type Bundle struct {
+	root     string // DIR/<bundle key>
+	manifest manifest
+}
+
+// Image is a container image of the bundle.
+type Image struct {
+	Ref     string `json:"ref"`     // "eastwest.local/pilot:…", as a pod names it
+	Archive string `json:"archive"` // absolute path of the archive: OCI layout, loadable by Docker too, layers uncompressed
+	Digest  string `json:"digest"`  // of the image's OCI manifest, "sha256:…"
+
+}
+
+// IstioProxy says whose Envoy the proxyv2 image holds. Upstream Envoy lacks Istio's own filters, so with it the mesh
+// has to be installed without telemetry, metadata exchange and the ALPN filter.
+type IstioProxy struct {
+	Upstream bool   `json:"upstream"`
+	Version  string `json:"version"` // of Envoy
+}
+
+// Open returns the bundle of this command's pins in dir. Where there is none, or one that lacks files, the error is a
+// *SetupError that says how to get one. Open looks at sizes only: Verify reads every byte.
+func Open(dir string) (*Bundle, error) { return open(dir, recipes()) }
+
+func open(dir string, components []component) (*Bundle, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening bundle: %w", err)
+	}
+	b := &Bundle{root: filepath.Join(dir, bundleKey(components))}
+	data, err := os.ReadFile(filepath.Join(b.root, manifestName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &SetupError{What: "there is no bundle for this version of eastwest in " + dir, Try: "run `eastwest bundle build`, or `eastwest bundle import FILE`"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening bundle: %w", err)
+	}
+	if err := json.Unmarshal(data, &b.manifest); err != nil {
+		return nil, damaged(b.root, Problem{Path: manifestName, Seen: err.Error()})
+	}
+	for _, f := range b.manifest.Files {
+		if p := f.look(b.root); p != nil {
+			return nil, damaged(b.root, *p)
+		}
+	}
+	return b, nil
+}
+
+func damaged(root string, p Problem) error {
+	return &SetupError{What: fmt.Sprintf("the bundle in %s is damaged: %s", root, p), Try: "run `eastwest bundle build`, which makes only the damaged parts again"}
+}
+
+// Digest returns the content digest of the whole bundle, "sha256:…": equal for equal files, wherever and whenever they were built.
+func (b *Bundle) Digest() string { return b.manifest.Digest }
+
+// Dir returns the folder that holds bin and images.
+func (b *Bundle) Dir() string { return b.root }
+
+// BinDir returns the folder of the binaries, fit for PATH.
+func (b *Bundle) BinDir() string { return filepath.Join(b.root, "bin") }
+
+// CNIDir returns the folder of the CNI plugins: host-local, loopback, portmap, ptp.
+func (b *Bundle) CNIDir() string { return filepath.Join(b.root, "bin", "cni") }
+
+// Bin returns the absolute path of a binary such as "kubelet" or "istioctl". It does not look whether there is one.
+func (b *Bundle) Bin(name string) string { return filepath.Join(b.BinDir(), name) }
+
+// Images returns the images, sorted by Ref.
+func (b *Bundle) Images() []Image {
+	images := slices.Clone(b.manifest.Images)
+	for i := range images {
+		images[i].Archive = filepath.Join(b.root, images[i].Archive)
+	}
+	return images
+}
+
+// IstioProxy tells which Envoy the proxy image holds.
+func (b *Bundle) IstioProxy() IstioProxy { return b.manifest.IstioProxy }
+
+// Versions returns what the bundle holds: "kubernetes" → "v1.36.1" and so on.
+func (b *Bundle) Versions() map[string]string { return maps.Clone(b.manifest.Versions) }
+
+// Part is what one component brought into the bundle.
+type Part struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Files   []File `json:"files"`
+}
+
+// Parts returns the components, in the order in which they are built.
+func (b *Bundle) Parts() []Part {
+	parts := make([]Part, len(b.manifest.Components))
+	for i, r := range b.manifest.Components {
+		parts[i] = Part{Name: r.Name, Version: r.Version, Files: slices.Clone(r.Files)}
+	}
+	return parts
+}
+
+// Verify hashes every file and returns those that are missing or differ, sorted by path. The error is of reading.
+func (b *Bundle) Verify() ([]Problem, error) { return verify(b.root, b.manifest.Files) }

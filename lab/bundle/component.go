@@ -1,0 +1,99 @@
+package bundle
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// recipeVersion goes into every key. Raise it when a change to this package alters what is built and no other input
+// of the component shows it.
+const recipeVersion = 1
+
+// component is a part of the bundle that is built on its own. The build engine knows nothing else: tests give it
+// small ones.
+type component struct {
+	name string
+	// group names the Go module it is built from. Components of one group are built one after another, because they
+	// share most of their packages and the Go command does not share work between two of its runs.
+	group    string
+	inputs   []string          // everything that decides the result
+	version  string            // as its project numbers it
+	contains map[string]string // what else Bundle.Versions tells of it
+	tools    []tool            // what the machine must have to build it
+	space    int64             // bytes of free disk that building it takes, results included
+	build    func(context.Context, *bench) ([]Image, error)
+}
+
+// key names the result of a component before it is built.
+func (c component) key() string {
+	return hashOf(struct {
+		Recipe   int
+		Platform string
+		Name     string
+		Inputs   []string
+	}{recipeVersion, runtime.GOOS + "/" + runtime.GOARCH, c.name, c.inputs})
+}
+
+// bundleKey names the bundle that consists of components.
+func bundleKey(components []component) string {
+	keys := make([]string, len(components))
+	for i, c := range components {
+		keys[i] = c.key()
+	}
+	return hashOf(keys)[:16]
+}
+
+// record is what a finished component leaves beside its blobs.
+type record struct {
+	Name    string  `json:"name"`
+	Version string  `json:"version,omitempty"` // in the manifest only: it follows from the recipe
+	Key     string  `json:"key"`
+	Files   []File  `json:"files"`
+	Images  []Image `json:"images,omitempty"`
+}
+
+// store is the bundle folder.
+type store string
+
+func (s store) lock() string           { return filepath.Join(string(s), "lock") }
+func (s store) tmp() string            { return filepath.Join(string(s), "tmp") }
+func (s store) blobs() string          { return filepath.Join(string(s), "blobs", "sha256") }
+func (s store) blob(sha string) string { return filepath.Join(s.blobs(), sha) }
+func (s store) note(key string) string { return filepath.Join(string(s), "components", key+".json") }
+func (s store) root(key string) string { return filepath.Join(string(s), key) }
+
+// recorded returns the record of a component, or false where it was never finished or its record is unreadable.
+func (s store) recorded(c component) (record, bool) {
+	var r record
+	data, err := os.ReadFile(s.note(c.key()))
+	if err != nil || json.Unmarshal(data, &r) != nil || r.Key != c.key() {
+		return record{}, false
+	}
+	return r, true
+}
+
+// writeFile writes a file in one step: readers see the old one or the whole new one.
+func (s store) writeFile(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(s.tmp(), "file-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // gone once renamed
+	_, err = f.Write(data)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Chmod(f.Name(), 0o444)
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return err
+}

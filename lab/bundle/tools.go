@@ -1,0 +1,91 @@
+package bundle
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// tool is something the machine must have.
+type tool struct {
+	name   string
+	debian string                       // the package that brings it
+	find   func(context.Context) string // what is wrong with it, or ""
+}
+
+// program is a tool that only has to be on PATH.
+func program(name, debian string) tool {
+	return tool{name: name, debian: debian, find: func(context.Context) string {
+		if _, err := hostProgram(name); err != nil {
+			return "not found"
+		}
+		return ""
+	}}
+}
+
+// hostProgram looks in PATH and where Debian keeps an administrator's programs, which a user's PATH lacks.
+func hostProgram(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/bin", "/bin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("program %s is not on this machine", name)
+}
+
+// goTool finds the Go command; sudo drops /usr/local/go/bin from PATH.
+func goTool() (string, error) {
+	if path, err := exec.LookPath("go"); err == nil {
+		return path, nil
+	}
+	const usual = "/usr/local/go/bin/go"
+	if _, err := os.Stat(usual); err == nil {
+		return usual, nil
+	}
+	return "", &SetupError{What: "the Go command is not on PATH", Try: "install Go from https://go.dev/dl/"}
+}
+
+var (
+	toolGo = tool{name: "go", debian: "golang-go", find: func(context.Context) string {
+		if _, err := goTool(); err != nil {
+			return "not found on PATH nor in /usr/local/go (https://go.dev/dl/ has it if the distribution's is too old)"
+		}
+		return ""
+	}}
+	toolGCC     = program("gcc", "gcc")
+	toolSeccomp = tool{name: "libseccomp", debian: "libseccomp-dev pkg-config", find: func(ctx context.Context) string {
+		out, err := exec.CommandContext(ctx, "pkg-config", "--exists", "--print-errors", "libseccomp").CombinedOutput()
+		if err != nil {
+			return firstLine(fmt.Errorf("%s: %w", strings.TrimSpace(string(out)), err))
+		}
+		return ""
+	}}
+	toolPip = tool{name: "pip", debian: "python3-pip", find: func(ctx context.Context) string {
+		if _, err := pip(ctx); err != nil {
+			return err.Error()
+		}
+		return ""
+	}}
+	toolCA = tool{name: "CA certificates", debian: "ca-certificates", find: func(context.Context) string {
+		if _, err := caCertificates(); err != nil {
+			return err.Error()
+		}
+		return ""
+	}}
+)
+
+// pip returns the command line of a working pip.
+func pip(ctx context.Context) ([]string, error) {
+	for _, c := range [][]string{{"python3", "-m", "pip"}, {"pip3"}, {"pip"}} {
+		if exec.CommandContext(ctx, c[0], append(c[1:], "--version")...).Run() == nil {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("neither `python3 -m pip` nor pip3 works")
+}

@@ -1,0 +1,235 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/traffic"
+)
+
+// callsArgs are the arguments of the verb calls: what the traffic of a stream must look like.
+type callsArgs struct {
+	Stream         string            `yaml:"stream" ref:"stream" required:"true" doc:"The stream of the section traffic that is judged."`
+	Success        *percentBounds    `yaml:"success" doc:"Share of calls that the expected cluster answered with 200."`
+	For            scenario.Duration `yaml:"for" doc:"In symptoms and healthy: the last stretch of traffic that is judged, 1s if left out. It never reaches back before the phase."`
+	During         string            `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,wrong-fixes,recover,healthy" doc:"In always: the phase whose traffic is judged; the whole recording if left out."`
+	Lost           *countBounds      `yaml:"lost" doc:"Number of calls that were lost."`
+	LongestGap     scenario.Duration `yaml:"longest-gap" doc:"Longest time without a good answer that is allowed."`
+	RecoversWithin scenario.Duration `yaml:"recovers-within" doc:"In always: time from the beginning of the recovery to the first of ten good answers in a row."`
+	Errors         scenario.Pattern  `yaml:"errors" doc:"A pattern that the text of at least one lost call matches."`
+}
+
+type percentBounds struct {
+	AtLeast *scenario.Percent `yaml:"at-least" min:"0" max:"100" doc:"Lower bound in percent."`
+	AtMost  *scenario.Percent `yaml:"at-most" min:"0" max:"100" doc:"Upper bound in percent."`
+}
+
+type countBounds struct {
+	AtLeast *int `yaml:"at-least" min:"0" doc:"Lower bound."`
+	AtMost  *int `yaml:"at-most" min:"0" doc:"Upper bound."`
+}
+
+// Validate implements the loader's hook.
+func (a *callsArgs) Validate() error {
+	if a.Success == nil && a.Lost == nil && a.LongestGap == 0 && a.RecoversWithin == 0 && a.Errors.Regexp == nil {
+		return errors.New("it judges nothing: give success, lost, longest-gap, recovers-within or errors")
+	}
+	return nil
+}
+
+// fewestCalls is how many finished calls a window needs before it says anything.
+const fewestCalls = 5
+
+// callsCheck judges a stream of a running scenario.
+type callsCheck struct {
+	*callsArgs
+	run *run
+}
+
+func (c *callsCheck) String() string {
+	var wants []string
+	bounds := func(name string, atLeast, atMost *float64, unit string) {
+		switch {
+		case atLeast != nil && atMost != nil:
+			wants = append(wants, fmt.Sprintf("%s from %g to %g%s", name, *atLeast, *atMost, unit))
+		case atLeast != nil:
+			wants = append(wants, fmt.Sprintf("%s at least %g%s", name, *atLeast, unit))
+		case atMost != nil:
+			wants = append(wants, fmt.Sprintf("%s at most %g%s", name, *atMost, unit))
+		}
+	}
+	if c.Success != nil {
+		bounds("success", (*float64)(c.Success.AtLeast), (*float64)(c.Success.AtMost), " %")
+	}
+	if c.Lost != nil {
+		bounds("lost calls", number(c.Lost.AtLeast), number(c.Lost.AtMost), "")
+	}
+	if c.LongestGap != 0 {
+		wants = append(wants, "no gap over "+c.LongestGap.String())
+	}
+	if c.RecoversWithin != 0 {
+		wants = append(wants, "recovered within "+c.RecoversWithin.String())
+	}
+	if c.Errors.Regexp != nil {
+		wants = append(wants, "errors like /"+c.Errors.Regexp.String()+"/")
+	}
+	where := ""
+	if c.During != "" {
+		where = " during " + c.During
+	}
+	return fmt.Sprintf("calls of %s%s: %s", c.Stream, where, strings.Join(wants, ", "))
+}
+
+func number(n *int) *float64 {
+	if n == nil {
+		return nil
+	}
+	f := float64(*n)
+	return &f
+}
+
+// Command implements observe.Check. A recording is no command.
+func (c *callsCheck) Command() string { return "" }
+
+// Look implements observe.Check.
+func (c *callsCheck) Look(_ context.Context, _ *mesh.Mesh) (string, error) {
+	recording := c.run.streams[c.Stream].Recording()
+	window, err := c.window(recording)
+	if err != nil {
+		return "", &observe.Mismatch{Wanted: c.String(), Seen: err.Error()}
+	}
+	stats := window.Stats()
+	if problem := c.judge(recording, stats); problem != "" {
+		return "", &observe.Mismatch{Wanted: c.String(), Seen: problem + "; " + describeStats(stats)}
+	}
+	return describeStats(stats), nil
+}
+
+func (c *callsCheck) window(recording *traffic.Recording) (traffic.Window, error) {
+	if c.run.phase == scenario.Always {
+		if c.During == "" {
+			return recording.All(), nil
+		}
+		return recording.Phase(c.During)
+	}
+	length := time.Duration(c.For)
+	if length == 0 {
+		length = time.Second
+	}
+	now := time.Now()
+	from := now.Add(-length)
+	if from.Before(c.run.since) {
+		return traffic.Window{}, fmt.Errorf("only %s of traffic so far", now.Sub(c.run.since).Round(time.Millisecond))
+	}
+	window := recording.Between(from, now)
+	if n := window.Stats().Calls; n < fewestCalls {
+		return window, fmt.Errorf("only %d finished calls in the last %s", n, length)
+	}
+	return window, nil
+}
+
+// judge returns what is wrong, or nothing.
+func (c *callsCheck) judge(recording *traffic.Recording, s traffic.Stats) string {
+	if b := c.Success; b != nil && (b.AtLeast != nil && s.SuccessPercent < float64(*b.AtLeast) || b.AtMost != nil && s.SuccessPercent > float64(*b.AtMost)) {
+		return fmt.Sprintf("success %s", percent(s.SuccessPercent))
+	}
+	if b := c.Lost; b != nil && (b.AtLeast != nil && s.Lost < *b.AtLeast || b.AtMost != nil && s.Lost > *b.AtMost) {
+		return fmt.Sprintf("%d calls lost", s.Lost)
+	}
+	if c.LongestGap != 0 && s.LongestGap > time.Duration(c.LongestGap) {
+		return fmt.Sprintf("a gap of %s", s.LongestGap.Round(time.Millisecond))
+	}
+	if c.RecoversWithin != 0 {
+		took, ok := c.timeToRecover(recording)
+		if !ok {
+			return "it did not recover"
+		}
+		if took > time.Duration(c.RecoversWithin) {
+			return fmt.Sprintf("it took %s to recover", took.Round(time.Millisecond))
+		}
+	}
+	if c.Errors.Regexp != nil {
+		for _, e := range s.Errors {
+			if c.Errors.MatchString(e.Text) {
+				return ""
+			}
+		}
+		return "no lost call with such an error"
+	}
+	return ""
+}
+
+// inARow is how many good answers in a row count as recovered.
+const inARow = 10
+
+func (c *callsCheck) timeToRecover(recording *traffic.Recording) (time.Duration, bool) {
+	for _, mark := range recording.Marks {
+		if mark.Label == string(scenario.Recover) {
+			return recording.TimeToRecover(mark.At, inARow)
+		}
+	}
+	return 0, false
+}
+
+// percent never rounds a loss away: 99.99 is not 100.
+func percent(p float64) string { return fmt.Sprintf("%g %%", math.Floor(p*10)/10) }
+
+// describeStats is one line, with the most frequent error where calls were lost.
+func describeStats(s traffic.Stats) string {
+	line := s.String()
+	if len(s.Errors) > 0 {
+		line += fmt.Sprintf("; %d times: %s", s.Errors[0].Count, firstLine(s.Errors[0].Text))
+	}
+	return line
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// url is how an app is called; see mesh.URL.
+func url(to scenario.App, fresh bool) string { return mesh.URL(to.Name, to.Cluster, fresh) }
+
+// podSource is the newest ready pod of an app, found anew for each connection, so that a restart of
+// the app moves the stream to the new pod.
+type podSource struct {
+	app    scenario.App
+	member *mesh.Member
+}
+
+var _ traffic.Source = (*podSource)(nil)
+
+func (r *run) source(app scenario.App) (traffic.Source, error) {
+	member, err := r.Mesh.Member(app.Cluster)
+	if err != nil {
+		return nil, err
+	}
+	return &podSource{app, member}, nil
+}
+
+func (p *podSource) String() string { return p.app.String() }
+
+// Dial implements traffic.Source.
+func (p *podSource) Dial(ctx context.Context) (net.Conn, string, error) {
+	pods, err := p.member.ReadyPods(ctx, p.app.Name)
+	if err != nil {
+		return nil, "", err
+	}
+	newest := pods[len(pods)-1]
+	addr, err := netip.ParseAddr(newest.Status.PodIP)
+	if err != nil {
+		return nil, newest.Name, fmt.Errorf("the address of pod %s: %w", newest.Name, err)
+	}
+	conn, err := p.member.Dial(ctx, netip.AddrPortFrom(addr, traffic.ForwardPort))
+	return conn, newest.Name, err
+}

@@ -1,0 +1,57 @@
+package embedded
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// MaxClusters is how many clusters the address plan of one lab has room for.
+const MaxClusters = 15
+
+// Addresses is the plan of one lab, all inside one /16 so that a collision is one comparison:
+//
+//	10.N.0.0/20     the bridge: this machine is .0.1, node k is .0.(10+k), and 10.N.k.0/24 are the
+//	                LoadBalancer addresses of cluster k, all on one link so that ARP finds them
+//	10.N.(16+8(k-1)).0/21    pods of cluster k
+//	10.N.(136+8(k-1)).0/21   Services of cluster k
+type Addresses struct{ Lab netip.Prefix }
+
+func (a Addresses) at(third, fourth int) netip.Addr {
+	b := a.Lab.Addr().As4()
+	return netip.AddrFrom4([4]byte{b[0], b[1], byte(third), byte(fourth)})
+}
+
+// Bridge is this machine's own address on the lab's bridge.
+func (a Addresses) Bridge() netip.Prefix { return netip.PrefixFrom(a.at(0, 1), 20) }
+
+// Node is the address of the k-th cluster's node, with the width of the bridge's network.
+func (a Addresses) Node(k int) netip.Prefix { return netip.PrefixFrom(a.at(0, 10+k), 20) }
+
+// LoadBalancers is the pool of the k-th cluster.
+func (a Addresses) LoadBalancers(k int) netip.Prefix { return netip.PrefixFrom(a.at(k, 0), 24) }
+
+// Pods is the pod range of the k-th cluster.
+func (a Addresses) Pods(k int) netip.Prefix { return netip.PrefixFrom(a.at(16+8*(k-1), 0), 21) }
+
+// Services is the Service range of the k-th cluster; the first address is the API server's, the tenth the DNS server's.
+func (a Addresses) Services(k int) netip.Prefix { return netip.PrefixFrom(a.at(136+8*(k-1), 0), 21) }
+
+// APIService is the address of the k-th cluster's API server as a Service.
+func (a Addresses) APIService(k int) netip.Addr { return a.at(136+8*(k-1), 1) }
+
+// DNSService is the address of the k-th cluster's DNS server as a Service.
+func (a Addresses) DNSService(k int) netip.Addr { return a.at(136+8*(k-1), 10) }
+
+// Of lists every range that is the k-th cluster's.
+func (a Addresses) Of(k int) []netip.Prefix {
+	node := a.Node(k).Addr()
+	return []netip.Prefix{netip.PrefixFrom(node, 32), a.LoadBalancers(k), a.Pods(k), a.Services(k)}
+}
+
+func parseLabRange(s string) (Addresses, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Bits() != 16 || !p.Addr().Is4() || p.Masked() != p || !p.Addr().IsPrivate() {
+		return Addresses{}, fmt.Errorf("the lab's range %q: wanted a private IPv4 /16 such as 10.201.0.0/16", s)
+	}
+	return Addresses{p}, nil
+}

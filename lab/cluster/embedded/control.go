@@ -1,0 +1,211 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/eastwest-lab/eastwest/lab/host"
+)
+
+// controlSocket is how the outside talks to a supervisor: HTTP on a Unix socket in the node's folder,
+// which only root can enter. See serveControl for its few words.
+const controlSocket = "control.sock"
+
+// Status is what a supervisor says of itself.
+type Status struct {
+	Cluster    string              `json:"cluster"`
+	Up         float64             `json:"up_seconds"`
+	Components []host.ProcessState `json:"components"`
+	Blocks     map[string]block    `json:"blocks,omitempty"`
+}
+
+func (s *supervisor) serveControl(ctx context.Context) error {
+	listener, err := listenUnix(s.Dir)
+	if err != nil {
+		return fmt.Errorf("opening the control socket: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		_ = json.NewEncoder(w).Encode(Status{s.Name, time.Since(s.begin).Seconds(), s.init.States(), s.blocks})
+	})
+	mux.HandleFunc("POST /signal", func(w http.ResponseWriter, r *http.Request) {
+		var order signalOrder
+		s.answer(w, json.NewDecoder(r.Body).Decode(&order), func() error { return s.init.Signal(order.Component, syscall.Signal(order.Signal)) })
+	})
+	mux.HandleFunc("PUT /blocks/{id}", func(w http.ResponseWriter, r *http.Request) {
+		var b block
+		s.answer(w, json.NewDecoder(r.Body).Decode(&b), func() error {
+			return s.changeBlocks(ctx, func(all map[string]block) { all[r.PathValue("id")] = b })
+		})
+	})
+	mux.HandleFunc("DELETE /blocks/{id}", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, nil, func() error {
+			return s.changeBlocks(ctx, func(all map[string]block) { delete(all, r.PathValue("id")) })
+		})
+	})
+	mux.HandleFunc("POST /dial/{address}", s.dial)
+	go func() { _ = (&http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}).Serve(listener) }()
+	return nil
+}
+
+type signalOrder struct {
+	Component string `json:"component"`
+	Signal    int    `json:"signal"`
+}
+
+func (s *supervisor) answer(w http.ResponseWriter, err error, do func() error) {
+	if err == nil {
+		err = do()
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	}
+}
+
+// changeBlocks applies a change of the blocks; the old ones stay when the kernel refuses the new rules.
+func (s *supervisor) changeBlocks(ctx context.Context, change func(map[string]block)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := map[string]block{}
+	for id, b := range s.blocks {
+		next[id] = b
+	}
+	change(next)
+	if err := s.nft(ctx, nodeRules(s.node, next)); err != nil {
+		return err
+	}
+	s.blocks = next
+	return nil
+}
+
+// dial connects to an address of the node's network and then hands bytes on in both directions.
+func (s *supervisor) dial(w http.ResponseWriter, r *http.Request) {
+	target, err := (&net.Dialer{}).DialContext(r.Context(), "tcp", r.PathValue("address"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer target.Close()
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("HTTP/1.1 200 OK\r\n\r\n")); err != nil {
+		return
+	}
+	done := make(chan struct{}, 2)
+	pipe := func(to net.Conn, from io.Reader) {
+		_, _ = io.Copy(to, from)
+		if half, ok := to.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+		done <- struct{}{}
+	}
+	go pipe(target, buffered)
+	go pipe(conn, target)
+	<-done
+	<-done
+}
+
+// inFolder calls do with a short name for the control socket: a Unix socket's path has room for 107
+// bytes only, and a lab's folder may be deeper than that.
+func inFolder(dir string, do func(path string) error) error {
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", dir, err)
+	}
+	defer unix.Close(fd)
+	return do(fmt.Sprintf("/proc/self/fd/%d/%s", fd, controlSocket))
+}
+
+func listenUnix(dir string) (listener *net.UnixListener, err error) {
+	if err := os.Remove(filepath.Join(dir, controlSocket)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	err = inFolder(dir, func(path string) error {
+		listener, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		return err
+	})
+	if err == nil {
+		listener.SetUnlinkOnClose(false) // the name is gone with the file descriptor behind it
+	}
+	return listener, err
+}
+
+// control is the outside's end of a node's control socket.
+type control struct{ dir string }
+
+func (c control) connect(ctx context.Context) (conn net.Conn, err error) {
+	err = inFolder(c.dir, func(path string) error {
+		conn, err = (&net.Dialer{}).DialContext(ctx, "unix", path)
+		return err
+	})
+	return conn, err
+}
+
+func (c control) do(ctx context.Context, method, path string, body, answer any) error {
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://node"+path, bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) }, DisableKeepAlives: true}
+	response, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(request)
+	if err != nil {
+		return fmt.Errorf("asking the supervisor of %s: %w", filepath.Base(c.dir), err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
+		return fmt.Errorf("asking the supervisor of %s: %s", filepath.Base(c.dir), bytes.TrimSpace(text))
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.NewDecoder(response.Body).Decode(answer)
+}
+
+// dial opens a connection to an address inside the node's network.
+func (c control) dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := fmt.Fprintf(conn, "POST /dial/%s HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n", addr); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	// The answer's head is read byte by byte: what follows it belongs to the caller.
+	var head bytes.Buffer
+	for one := make([]byte, 1); !bytes.HasSuffix(head.Bytes(), []byte("\r\n\r\n")) && head.Len() < 4096; {
+		if _, err := conn.Read(one); err != nil {
+			return nil, errors.Join(fmt.Errorf("dialing %s through its node: %w", addr, err), conn.Close())
+		}
+		head.Write(one)
+	}
+	if !bytes.HasPrefix(head.Bytes(), []byte("HTTP/1.1 200")) {
+		reason, _ := io.ReadAll(io.LimitReader(conn, 1024))
+		return nil, errors.Join(fmt.Errorf("dialing %s through its node: %s", addr, bytes.TrimSpace(reason)), conn.Close())
+	}
+	return conn, nil
+}

@@ -1,0 +1,124 @@
+package embedded
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+
+	"github.com/eastwest-lab/eastwest/lab/host"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+)
+
+// loadBalancers gives every Service of type LoadBalancer an address of the node's pool for as long as
+// the cluster lives: the address is put on the node's link, where the other nodes and this machine find
+// it by ARP, and kube-proxy does the rest once the Service's status names it.
+func (s *supervisor) loadBalancers(ctx context.Context, api kubernetes.Interface) {
+	lb := &balancer{api: api, pool: s.addresses().LoadBalancers(s.Index), held: map[types.UID]netip.Addr{}}
+	factory := informers.NewSharedInformerFactory(api, 0)
+	informer := factory.Core().V1().Services().Informer()
+	settle := func(obj any) {
+		if svc, ok := obj.(*corev1.Service); ok {
+			if err := lb.settle(ctx, svc); err != nil {
+				fmt.Fprintf(os.Stderr, "load balancer of %s/%s: %v\n", svc.Namespace, svc.Name, err)
+			}
+		}
+	}
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    settle,
+		UpdateFunc: func(_, obj any) { settle(obj) },
+		DeleteFunc: func(obj any) {
+			if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = gone.Obj
+			}
+			if svc, ok := obj.(*corev1.Service); ok {
+				lb.release(svc.UID)
+			}
+		},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "watching Services:", err)
+		return
+	}
+	factory.Start(ctx.Done())
+}
+
+type balancer struct {
+	api  kubernetes.Interface
+	pool netip.Prefix
+
+	mu   sync.Mutex
+	held map[types.UID]netip.Addr
+}
+
+// settle makes what the Service shows agree with what it asks for. It is called again by the informer's
+// next event when it could not.
+func (b *balancer) settle(ctx context.Context, svc *corev1.Service) error {
+	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.Spec.LoadBalancerClass != nil {
+		b.release(svc.UID)
+		return nil
+	}
+	shown := netip.Addr{}
+	if ingress := svc.Status.LoadBalancer.Ingress; len(ingress) > 0 {
+		shown, _ = netip.ParseAddr(ingress[0].IP)
+	}
+	addr, err := b.hold(svc.UID, shown)
+	if err != nil {
+		return err
+	}
+	if addr == shown {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"status": corev1.ServiceStatus{
+		LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: addr.String()}}},
+	}})
+	if err != nil {
+		return err
+	}
+	_, err = b.api.CoreV1().Services(svc.Namespace).Patch(ctx, svc.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	return err
+}
+
+// hold returns the Service's address, taking the one it shows already (after a restart) or the first free one.
+func (b *balancer) hold(uid types.UID, shown netip.Addr) (netip.Addr, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if addr, ok := b.held[uid]; ok {
+		return addr, nil
+	}
+	used := map[netip.Addr]bool{}
+	for _, a := range b.held {
+		used[a] = true
+	}
+	addr := shown
+	if !b.pool.Contains(shown) || used[shown] {
+		addr = b.pool.Addr().Next()
+		for used[addr] {
+			addr = addr.Next()
+		}
+	}
+	if !b.pool.Contains(addr.Next()) { // the last address of the range stays unused
+		return addr, fmt.Errorf("all addresses of %s are in use", b.pool)
+	}
+	if err := host.AddAddress("eth0", addr); err != nil {
+		return addr, err
+	}
+	b.held[uid] = addr
+	return addr, nil
+}
+
+func (b *balancer) release(uid types.UID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if addr, ok := b.held[uid]; ok {
+		_ = host.RemoveAddress("eth0", addr)
+		delete(b.held, uid)
+	}
+}

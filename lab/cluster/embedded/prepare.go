@@ -1,0 +1,102 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+// Prepare unpacks the bundle's images into a containerd folder, once per bundle, and returns it. Every
+// new node gets hard links to it, so none imports anything.
+func (p *Provider) Prepare(ctx context.Context) (string, error) {
+	parent := filepath.Join(p.Home, "prepared")
+	digest := strings.TrimPrefix(p.Bundle.Digest(), "sha256:")
+	ready := filepath.Join(parent, digest)
+	if _, err := os.Stat(ready); err == nil {
+		return ready, nil
+	}
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return "", err
+	}
+	lock := flock.New(filepath.Join(parent, ".lock"))
+	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
+		return "", fmt.Errorf("waiting for another eastwest that prepares the same images: %w", err)
+	}
+	defer func() { _ = lock.Unlock() }()
+	if _, err := os.Stat(ready); err == nil { // another process was quicker
+		return ready, nil
+	}
+	const lab, name = "eastwest-prepare", "images"
+	dir := filepath.Join(parent, "unfinished")
+	n := p.newNode(cluster.Spec{Lab: lab, Name: name, Index: 1}, network{Range: netip.MustParsePrefix("10.201.0.0/16")})
+	n.Dir = dir
+	if err := errors.Join(p.stopNode(ctx, lab, ""), os.RemoveAll(dir)); err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	for _, sub := range []string{"root", "var/lib"} {
+		if err := os.MkdirAll(n.path(sub), 0o755); err != nil {
+			return "", err
+		}
+	}
+	if err := writeJSON(n.path(prepareFile), n); err != nil {
+		return "", err
+	}
+	if p.Progress != nil {
+		p.Progress("", "unpacking images once", 0)
+	}
+	_, err := p.supervise(ctx, n, n.path(prepareFile), "", func(int) error { return nil })
+	if err := errors.Join(err, p.stopNode(context.WithoutCancel(ctx), lab, "")); err != nil {
+		return "", err
+	}
+	return ready, os.Rename(n.path("var", "lib", "containerd"), ready)
+}
+
+// prepare is what the supervisor does in place of running a node: import every image of the bundle.
+func (s *supervisor) prepare(ctx context.Context) error {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	if err := host.SetUp("lo", netip.Prefix{}); err != nil {
+		return err
+	}
+	if err := s.init.Keep(running, s.command(containerd)); err != nil {
+		return err
+	}
+	ctr := func(args ...string) host.Command {
+		c := s.command(containerd)
+		return host.Command{Name: "ctr", Path: s.Bin + "/ctr", Args: append([]string{"--namespace=k8s.io"}, args...), Env: c.Env}
+	}
+	err := wait.Until(ctx, "containerd to answer", wait.Options{}, func(ctx context.Context) error {
+		return s.init.Run(ctx, ctr("version"), "")
+	})
+	if err != nil {
+		return err
+	}
+	archives, err := filepath.Glob(filepath.Join(s.Bundle, "images", "*"))
+	if err != nil {
+		return err
+	}
+	for _, archive := range archives {
+		if err := s.init.Run(ctx, ctr("images", "import", "--snapshotter=overlayfs", archive), ""); err != nil {
+			return fmt.Errorf("importing %s: %w", filepath.Base(archive), err)
+		}
+		s.milestone("unpacked " + filepath.Base(archive))
+	}
+	stop() // no restart after this
+	if err := s.init.Stop(ctx, containerd); err != nil {
+		return fmt.Errorf("stopping containerd: %w", err)
+	}
+	s.milestone("usable")
+	return nil
+}

@@ -1,0 +1,384 @@
+package embedded
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/host"
+)
+
+// Provider makes embedded clusters.
+type Provider struct {
+	Home     string         // folder of all labs and of prepared images
+	Bundle   *bundle.Bundle // what the nodes run; only Create needs it
+	Range    string         // the lab's /16; a free one is found when empty
+	Egress   bool           // let the labs reach what this machine reaches
+	Progress func(cluster, milestone string, since time.Duration)
+}
+
+var _ cluster.Provider = (*Provider)(nil)
+
+// What a lab of two clusters needs of the machine; less is refused before anything is made.
+const (
+	neededMiB     = 1024 // of disk
+	neededInotify = 60   // instances: a node with a mesh was seen to hold 27
+)
+
+// Check implements cluster.Provider.
+func (p *Provider) Check(context.Context) error {
+	if err := host.Check(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(p.Home, 0o755); err != nil {
+		return fmt.Errorf("making the folder of labs: %w", err)
+	}
+	free, err := host.FreeBytes(p.Home)
+	if err != nil {
+		return err
+	}
+	if free>>20 < neededMiB {
+		return fmt.Errorf("the disk is full: %s has %d MiB free, a lab needs %d MiB: make room, or set EASTWEST_HOME to another disk", p.Home, free>>20, neededMiB)
+	}
+	if p.Egress && !host.Forwards() {
+		return errors.New("this machine does not forward packets, so no lab can have a way out: run `sysctl -w net.ipv4.ip_forward=1`, or leave --egress out")
+	}
+	instances, limit, err := host.FreeInotify()
+	if err != nil {
+		return err
+	}
+	if instances < neededInotify {
+		return fmt.Errorf("only %d of %d inotify instances are free, a lab needs %d: remove a lab, or run `sysctl -w fs.inotify.max_user_instances=%d`", instances, limit, neededInotify, max(1024, 2*limit))
+	}
+	return nil
+}
+
+// Create implements cluster.Provider. Clusters of one lab may be created side by side.
+func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Cluster, error) {
+	if spec.Index < 1 || spec.Index > MaxClusters {
+		return nil, fmt.Errorf("cluster %s is number %d: a lab has room for %d", spec.Name, spec.Index, MaxClusters)
+	}
+	if c, err := p.Open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
+		return c, nil
+	}
+	if err := p.Check(ctx); err != nil {
+		return nil, err
+	}
+	n, net, err := p.plan(spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.sweepNode(ctx, spec.Lab, spec.Name); err != nil { // what a crash has left
+		return nil, err
+	}
+	if err := p.fill(ctx, n); err != nil {
+		return nil, err
+	}
+	usable, err := p.start(ctx, n, net)
+	if err != nil {
+		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("starting %s: %w", spec.Name, err), p.stopNode(sweep, spec.Lab, spec.Name))
+	}
+	c, err := p.Open(spec.Lab, spec.Name)
+	if err == nil {
+		c.usable = usable
+	}
+	return c, err
+}
+
+// plan fixes the lab's network, if that has not been done, and writes everything down.
+func (p *Provider) plan(spec cluster.Spec) (node, network, error) {
+	unlock, err := p.lock()
+	if err != nil {
+		return node{}, network{}, err
+	}
+	defer unlock()
+	net, err := p.network(spec.Lab)
+	if err != nil {
+		return node{}, network{}, err
+	}
+	if err := writeJSON(p.networkFile(spec.Lab), net); err != nil {
+		return node{}, network{}, err
+	}
+	if err := host.Bridge(net.bridge(), net.alias(), net.addresses().Bridge()); err != nil {
+		return node{}, network{}, err
+	}
+	if err := host.NFT(hostRules(net, p.Egress)); err != nil {
+		return node{}, network{}, err
+	}
+	return p.newNode(spec, net), net, nil
+}
+
+func (p *Provider) newNode(spec cluster.Spec, net network) node {
+	n := node{
+		Spec: spec, Range: net.Range, Dir: p.nodeDir(spec.Lab, spec.Name),
+		Bin: p.Bundle.BinDir(), CNI: p.Bundle.CNIDir(), Bundle: p.Bundle.Dir(),
+		Restrict: !host.CanLowerOOMScore(), Egress: p.Egress,
+	}
+	for _, image := range p.Bundle.Images() {
+		switch {
+		case strings.Contains(image.Ref, "/pause:"):
+			n.Pause = image.Ref
+		case strings.Contains(image.Ref, "/coredns:"):
+			n.CoreDNS = image.Ref
+		}
+	}
+	return n
+}
+
+// fill makes the node's folder: certificates, kubeconfigs and a copy of the prepared images.
+func (p *Provider) fill(ctx context.Context, n node) error {
+	prepared, err := p.Prepare(ctx)
+	if err != nil {
+		return fmt.Errorf("preparing images: %w", err)
+	}
+	if err := os.MkdirAll(n.path("var", "lib"), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(n.path("root"), 0o755); err != nil {
+		return err
+	}
+	if err := makeCertificates(n); err != nil {
+		return fmt.Errorf("making certificates of %s: %w", n.Name, err)
+	}
+	if err := linkTree(prepared, n.path("var", "lib", "containerd")); err != nil {
+		return fmt.Errorf("sharing prepared images with %s: %w", n.Name, err)
+	}
+	return writeJSON(n.path(nodeFile), n)
+}
+
+const (
+	nodeFile    = "node.json"
+	prepareFile = "prepare.json"
+)
+
+// start starts the supervisor, waits until the API answers, and returns the channel that ends when the
+// node is usable.
+func (p *Provider) start(ctx context.Context, n node, net network) (<-chan error, error) {
+	return p.supervise(ctx, n, n.path(nodeFile), "api", func(pid int) error {
+		return host.VethToProcess(net.bridge(), net.veth(n.Index), net.alias(), pid)
+	})
+}
+
+// supervise starts this program as the supervisor that the file describes, lets connect give it what
+// only its parent can, and follows its milestones up to until. The channel tells how it goes on from
+// there to usable; the supervisor dies if ctx ends before that.
+func (p *Provider) supervise(ctx context.Context, n node, file, until string, connect func(pid int) error) (<-chan error, error) {
+	goRead, goWrite, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer goWrite.Close()
+	tellRead, tellWrite, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, goRead.Close())
+	}
+	log, err := os.OpenFile(n.path("supervisor.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, errors.Join(err, goRead.Close(), tellRead.Close(), tellWrite.Close())
+	}
+	defer log.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{"eastwest-node", n.Lab, n.Name} // what ps shows
+	cmd.Env = []string{supervisorEnv + "=" + file, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOGC=50"}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{goRead, tellWrite}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setsid:     true, // a Ctrl-C at the terminal is for us: we tell the node
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+	}
+	err = cmd.Start()
+	goRead.Close()
+	tellWrite.Close()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("starting the supervisor: %w", err), tellRead.Close())
+	}
+	go func() { _ = cmd.Wait() }() // so that it is no zombie while this process lives
+	reached, usable := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer tellRead.Close()
+		stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
+		defer stop()
+		usable <- p.follow(ctx, n, tellRead, until, reached)
+	}()
+	if err := connect(cmd.Process.Pid); err != nil {
+		return nil, errors.Join(err, cmd.Process.Kill())
+	}
+	if _, err := goWrite.Write([]byte{1}); err != nil {
+		return nil, errors.Join(err, cmd.Process.Kill())
+	}
+	select {
+	case <-reached:
+		return usable, nil
+	case err := <-usable:
+		usable <- err // for whoever waits for it
+		return usable, err
+	}
+}
+
+// follow reads a supervisor's milestones until the node is usable, or until it is not going to be.
+func (p *Provider) follow(ctx context.Context, n node, tells io.Reader, until string, reached chan<- struct{}) error {
+	for lines := bufio.NewScanner(tells); lines.Scan(); {
+		var m milestone
+		if json.Unmarshal(lines.Bytes(), &m) != nil {
+			continue
+		}
+		if m.Error != "" {
+			return fmt.Errorf("%s (logs: %s)", m.Error, n.path("logs"))
+		}
+		if p.Progress != nil {
+			p.Progress(n.Name, m.Name, time.Duration(m.Seconds*float64(time.Second)))
+		}
+		switch m.Name {
+		case "usable":
+			return nil
+		case until:
+			close(reached)
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("the supervisor ended before the node was usable; its last words: %s (logs: %s)", tail(n.path("supervisor.log")), n.path("logs"))
+}
+
+func tail(file string) string {
+	data, err := os.ReadFile(file)
+	if err != nil || len(data) == 0 {
+		return "none"
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return lines[len(lines)-1]
+}
+
+// Delete implements cluster.Provider.
+func (p *Provider) Delete(ctx context.Context, lab string) error {
+	unlock, err := p.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := p.foreign(lab); err != nil {
+		return err
+	}
+	var problems []error
+	problems = append(problems, p.stopNode(ctx, lab, ""))
+	net := network{Lab: lab}
+	problems = append(problems, host.DeleteLinks(net.alias()), host.NFT(fmt.Sprintf("table inet %[1]s {}\ndelete table inet %[1]s\n", net.table())))
+	problems = append(problems, os.RemoveAll(p.labDir(lab)))
+	return errors.Join(problems...)
+}
+
+// foreign returns an error if a lab of that name runs that this home knows nothing of: names of cgroups
+// and links are the machine's, homes are the users'. Labs of ours are written down before they start.
+func (p *Provider) foreign(lab string) error {
+	if _, err := os.Stat(p.labDir(lab)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	pids, err := host.CgroupProcesses(labCgroup(lab))
+	if err != nil || len(pids) == 0 {
+		return err
+	}
+	return fmt.Errorf("a lab %s that was made with another EASTWEST_HOME runs on this machine (%d processes, %d among them): choose another --name, or remove it where it was made", lab, len(pids), pids[0])
+}
+
+// sweepNode ends what is left of one node and removes its folder.
+func (p *Provider) sweepNode(ctx context.Context, lab, name string) error {
+	if err := p.stopNode(ctx, lab, name); err != nil {
+		return err
+	}
+	return os.RemoveAll(p.nodeDir(lab, name))
+}
+
+// stopNode kills every process of a node (of all nodes, if name is empty) and removes its cgroups. The
+// cgroup, not a process id that was written down, says which processes those are.
+func (p *Provider) stopNode(ctx context.Context, lab, name string) error {
+	cgroup := nodeCgroup(lab, name)
+	if name == "" {
+		cgroup = labCgroup(lab)
+	}
+	if err := host.KillCgroup(ctx, cgroup); err != nil {
+		return fmt.Errorf("ending the processes of %s: %w", strings.TrimSuffix(lab+"/"+name, "/"), err)
+	}
+	return host.RemoveCgroup(cgroup)
+}
+
+// Open returns a cluster that was created before, whether it runs or not.
+func (p *Provider) Open(lab, name string) (*Node, error) {
+	var n node
+	if err := readJSON(filepath.Join(p.nodeDir(lab, name), nodeFile), &n); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("lab %s has no cluster %s", lab, name)
+		}
+		return nil, err
+	}
+	return newCluster(n)
+}
+
+// linkTree makes to a copy of from in which files are hard links, except databases, which are written
+// to and therefore really copied.
+func linkTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, rel)
+		switch {
+		case d.IsDir():
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			st := info.Sys().(*syscall.Stat_t)
+			if err := os.Mkdir(target, info.Mode().Perm()); err != nil {
+				return err
+			}
+			if err := os.Chmod(target, info.Mode()); err != nil { // Mkdir drops sticky bits and obeys the umask
+				return err
+			}
+			return os.Lchown(target, int(st.Uid), int(st.Gid))
+		case strings.HasSuffix(path, ".db"):
+			return copyFile(path, target)
+		default:
+			err := os.Link(path, target)
+			if errors.Is(err, syscall.EXDEV) {
+				return fmt.Errorf("%s and %s are on different disks: set EASTWEST_HOME to one folder for both", from, to)
+			}
+			return err
+		}
+	})
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}

@@ -1,0 +1,278 @@
+package embedded
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// supervisorEnv hands a supervisor its node file; stageEnv tells the two lives of its process apart.
+const (
+	supervisorEnv = "EASTWEST_NODE"
+	stageEnv      = "EASTWEST_NODE_STAGE"
+	prepareStage  = "prepare" // not a node: unpack the bundle's images once and end
+)
+
+// The files that a supervisor inherits.
+const (
+	goFD   = 3 // one byte arrives when the link is there; end of file means the parent has died
+	tellFD = 4 // milestones as JSON lines; closed when the node is usable
+)
+
+// milestone is one line that a supervisor tells its parent while it starts.
+type milestone struct {
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"` // since the supervisor began
+	Error   string  `json:"error,omitempty"`
+}
+
+// Supervise turns this process into the supervisor of a node if it was started as one, and then never
+// returns. Programs that create embedded clusters call it before anything else.
+func Supervise() {
+	file := os.Getenv(supervisorEnv)
+	if file == "" {
+		return
+	}
+	tell := os.NewFile(tellFD, "tell")
+	if err := supervise(file, tell); err != nil {
+		_ = json.NewEncoder(tell).Encode(milestone{Name: "failed", Error: err.Error()})
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func supervise(file string, tell *os.File) error {
+	var n node
+	if err := readJSON(file, &n); err != nil {
+		return err
+	}
+	if os.Getenv(stageEnv) == "" {
+		return n.firstLife(file)
+	}
+	// Without this a node would not die with the process that made it while that one is still starting it.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	sigchld := make(chan os.Signal, 1)
+	signal.Notify(sigchld, syscall.SIGCHLD)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+
+	files, err := n.files()
+	if err != nil {
+		return err
+	}
+	root := host.Root{
+		Dir: n.path("root"), ReadOnly: []string{n.Bundle},
+		Writable: map[string]string{"/var": n.path("var"), n.Dir: n.Dir},
+		Files:    files,
+		Masks: map[string]string{ // kubelet: pkg/kubelet/cm setupKernelTunables
+			"/proc/sys/vm/overcommit_memory": "1", "/proc/sys/vm/panic_on_oom": "0",
+			"/proc/sys/kernel/panic": "10", "/proc/sys/kernel/panic_on_oops": "1",
+			"/proc/sys/kernel/keys/root_maxkeys": "1000000", "/proc/sys/kernel/keys/root_maxbytes": "25000000",
+		},
+	}
+	if err := root.Enter(); err != nil {
+		return fmt.Errorf("building the node's root: %w", err)
+	}
+	if err := unix.Sethostname([]byte(n.hostName())); err != nil {
+		return fmt.Errorf("naming the node: %w", err)
+	}
+	init, err := host.NewInit(n.path("logs"))
+	if err != nil {
+		return err
+	}
+	go init.Reap(ctx, sigchld)
+	s := &supervisor{node: n, init: init, begin: time.Now(), tell: tell, blocks: map[string]block{}}
+	if os.Getenv(stageEnv) == prepareStage {
+		return s.prepare(ctx)
+	}
+	return s.run(ctx)
+}
+
+// firstLife joins the node's cgroup and a cgroup namespace of its own, then begins the second life: a
+// namespace is per thread, and executing anew is the one way to have the whole process in it.
+func (n node) firstLife(file string) error {
+	if _, err := os.NewFile(goFD, "go").Read(make([]byte, 1)); err != nil {
+		return errors.New("the process that started this node has died")
+	}
+	if err := host.JoinCgroup(nodeCgroup(n.Lab, n.Name)); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return fmt.Errorf("making a cgroup namespace: %w", err)
+	}
+	unix.CloseOnExec(goFD)
+	stage := "node"
+	if filepath.Base(file) == prepareFile {
+		stage = prepareStage
+	}
+	return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), stageEnv+"="+stage))
+}
+
+// supervisor is the running node, seen from inside.
+type supervisor struct {
+	node
+	init  *host.Init
+	begin time.Time
+	tell  *os.File
+
+	mu     sync.Mutex // guards blocks and the rules made of them
+	blocks map[string]block
+}
+
+func (s *supervisor) milestone(name string) {
+	if s.tell != nil {
+		_ = json.NewEncoder(s.tell).Encode(milestone{Name: name, Seconds: time.Since(s.begin).Seconds()})
+	}
+}
+
+// run is the story of a node.
+func (s *supervisor) run(ctx context.Context) error {
+	if err := s.setUpNetwork(ctx); err != nil {
+		return fmt.Errorf("setting up the node's network: %w", err)
+	}
+	unix.CloseOnExec(tellFD)
+	for _, name := range []string{etcd, apiServer, containerd} {
+		if err := s.init.Keep(ctx, s.command(name)); err != nil {
+			return err
+		}
+	}
+	if err := s.serveControl(ctx); err != nil {
+		return err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", s.path("pki", "admin.conf"))
+	if err != nil {
+		return err
+	}
+	config.QPS = -1 // no limit of our own on a node of our own
+	api, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	if err := waitForAPI(ctx, config); err != nil {
+		return err
+	}
+	s.milestone("api")
+	for _, name := range []string{kubeletName, controllerManager, scheduler, kubeProxy} {
+		if err := s.init.Keep(ctx, s.command(name)); err != nil {
+			return err
+		}
+	}
+	go s.loadBalancers(ctx, api)
+	if err := s.becomeUsable(ctx, api); err != nil {
+		return err
+	}
+	s.milestone("usable")
+	s.tell.Close()
+	<-ctx.Done()
+	return nil
+}
+
+// setUpNetwork gives the node its address and no way out: there is no default route, and what no rule
+// of kube-proxy has caught is refused.
+func (s *supervisor) setUpNetwork(ctx context.Context) error {
+	a := s.addresses()
+	if err := host.Sysctl("net/ipv4/ip_forward", "1"); err != nil {
+		return err
+	}
+	if err := host.SetUp("lo", netip.Prefix{}); err != nil {
+		return err
+	}
+	if err := host.SetUp("eth0", a.Node(s.Index)); err != nil {
+		return err
+	}
+	// A packet to a Service is rewritten only after the kernel has found a route for it, so a range
+	// without any route would fail too early. Where this one leads does not matter: see nodeRules.
+	if err := host.LinkRoute("eth0", a.Services(s.Index)); err != nil {
+		return err
+	}
+	if s.Egress {
+		if err := host.DefaultRoute("eth0", a.Bridge().Addr()); err != nil {
+			return err
+		}
+	}
+	return s.changeBlocks(ctx, func(map[string]block) {})
+}
+
+// waitForAPI waits until the API server is ready, RBAC's own roles included: a component that asks
+// earlier is refused once and then waits for seconds.
+func waitForAPI(ctx context.Context, config *rest.Config) error {
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	return wait.Until(ctx, "the API server to be ready", wait.Options{Within: 90 * time.Second, Every: 25 * time.Millisecond}, func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
+		if err != nil {
+			return wait.Permanent(err)
+		}
+		answer, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
+			return fmt.Errorf("%s: %s", answer.Status, lastLineWith(text, "[-]"))
+		}
+		return nil
+	})
+}
+
+func lastLineWith(text []byte, mark string) string {
+	var last string
+	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
+		if line := s.Text(); strings.HasPrefix(line, mark) {
+			last = line
+		}
+	}
+	return last
+}
+
+// nft changes rules in the node's network namespace.
+func (s *supervisor) nft(ctx context.Context, rules string) error {
+	path, err := exec.LookPath("nft")
+	if err != nil {
+		return err
+	}
+	return s.init.Run(ctx, host.Command{Name: "nft", Path: path, Args: []string{"-f"}}, rules)
+}
+
+// becomeUsable applies what every cluster has and waits until pods can be made and names resolved.
+func (s *supervisor) becomeUsable(ctx context.Context, api kubernetes.Interface) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := s.applyCoreDNS(ctx, api); err != nil {
+		return fmt.Errorf("applying CoreDNS: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.nodeReady(ctx, api) })
+	group.Go(func() error { return s.serviceAccountThere(ctx, api) })
+	group.Go(func() error { return s.dnsAnswers(ctx, api) })
+	return group.Wait()
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/eastwest-lab/eastwest/lab"
+)
+
+// benchJSON is what `bench up -o json` prints; its names are stable.
+type benchJSON struct {
+	Machine lab.Machine `json:"machine"`
+	Runs    []lab.Bench `json:"runs"`
+	Median  lab.Bench   `json:"median"`
+}
+
+func newBenchCommand() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:   "bench",
+		Short: "Measure where the seconds and the memory go",
+	})
+	cmd.AddCommand(newBenchUpCommand())
+	return cmd
+}
+
+func newBenchUpCommand() *cobra.Command {
+	var (
+		flags   labFlags
+		runs    int
+		timeout timeoutFlag
+		output  outputFormat
+	)
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Make and remove labs and tell the median",
+		Long: `Bench up makes a lab of its own, removes it, and does so again: seconds until the clusters are usable and until calls
+between them are proven, memory, CPU seconds, and when each step ended. Leave the machine alone meanwhile.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if runs < 1 {
+				return usagef("--runs %d: wanted at least 1", runs)
+			}
+			home, err := lab.Home()
+			if err != nil {
+				return err
+			}
+			o := flags.options(home, fmt.Sprintf("bench-%d", os.Getpid()))
+			if err := lab.Check(cmd.Context(), o); err != nil {
+				return wrongUnlessSetup(err)
+			}
+			if err := ensureBundle(cmd.Context(), cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			ctx, cancel := timeout.bound(cmd.Context())
+			defer cancel()
+			result := benchJSON{Machine: lab.ThisMachine()}
+			for i := range runs {
+				run, err := lab.BenchUp(ctx, o)
+				if err != nil {
+					return wrongUnlessSetup(err)
+				}
+				result.Runs = append(result.Runs, run)
+				fmt.Fprintf(cmd.ErrOrStderr(), "run %d of %d: usable after %.1f s, up after %.1f s, down in %.1f s\n", i+1, runs, run.ReadySeconds, run.UpSeconds, run.DownSeconds)
+			}
+			result.Median = lab.Median(result.Runs)
+			if output.json() {
+				return printJSON(cmd.OutOrStdout(), result)
+			}
+			return printBench(cmd.OutOrStdout(), result)
+		},
+	}
+	flags.addTo(cmd)
+	cmd.Flags().IntVar(&runs, "runs", 1, "how many labs are made, one after another")
+	timeout.addTo(cmd, time.Hour, "how long everything may take")
+	output.addTo(cmd)
+	return cmd
+}
+
+func printBench(out io.Writer, b benchJSON) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "RUN\tREADY s\tVERIFIED s\tUP s\tDOWN s\tPEAK MiB\tLAB CPU s\tCOMMAND CPU s\t")
+	row := func(name string, r lab.Bench) {
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.1f\t\n", name,
+			r.ReadySeconds, r.VerifiedSeconds, r.UpSeconds, r.DownSeconds, r.PeakMiB, r.CPUSeconds, r.CommandCPUSeconds)
+	}
+	for i, r := range b.Runs {
+		row(fmt.Sprint(i+1), r)
+	}
+	row("median", b.Median)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%d CPUs, %d MiB of memory, Linux %s\n", b.Machine.CPUs, b.Machine.MemoryMiB, b.Machine.Kernel)
+
+	last := b.Runs[len(b.Runs)-1]
+	steps := slices.Clone(last.Steps)
+	slices.SortStableFunc(steps, func(a, b lab.BenchStep) int { return int((a.AtSeconds - b.AtSeconds) * 1e6) })
+	fmt.Fprintf(out, "\nThe steps of run %d:\n", len(b.Runs))
+	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ENDED s\tTOOK s\tCLUSTER\tSTEP")
+	for _, s := range steps {
+		took := "-"
+		if s.Seconds > 0 {
+			took = fmt.Sprintf("%.1f", s.Seconds)
+		}
+		fmt.Fprintf(w, "%.1f\t%s\t%s\t%s\n", s.AtSeconds, took, dash(s.Cluster), s.Step)
+	}
+	return w.Flush()
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/eastwest-lab/eastwest/lab/bundle"
+)
+
+// newBundleCommand is `eastwest bundle`.
+func newBundleCommand() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use:   "bundle",
+		Short: "Build, inspect, hand out and take in what labs are made of",
+		Long: `The bundle holds everything that a lab runs: Kubernetes, etcd, containerd, Istio and the container images, built
+from pinned sources. It lives in the user's cache folder, or where $` + bundle.EnvDir + ` says.`,
+	})
+	cmd.AddCommand(newBundleBuildCommand(), newBundleListCommand(), newBundleVerifyCommand(), newBundleExportCommand(), newBundleImportCommand())
+	return cmd
+}
+
+func newBundleBuildCommand() *cobra.Command {
+	var (
+		parallel int
+		timeout  timeoutFlag
+	)
+	cmd := &cobra.Command{
+		Use:   "build",
+		Short: "Build what is missing or damaged",
+		Long: `Build makes the bundle from pinned sources: about 12 minutes on two cores the first time. It checks what is there
+byte by byte, keeps it, and goes on where an interrupted build stopped.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			start := time.Now()
+			ctx, cancel := timeout.bound(cmd.Context())
+			defer cancel()
+			b, err := buildBundle(ctx, cmd.ErrOrStderr(), bundle.BuildOptions{Parallel: parallel})
+			if err != nil {
+				return err
+			}
+			return printBundle(cmd.OutOrStdout(), b, start)
+		},
+	}
+	cmd.Flags().IntVar(&parallel, "parallel", 0, "components built at once; 0 means the number of CPUs")
+	timeout.addTo(cmd, 2*time.Hour, "how long it may take; what is done by then is kept")
+	return cmd
+}
+
+func newBundleListCommand() *cobra.Command {
+	var output outputFormat
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "Show versions, images and files",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, err := openBundle()
+			if err != nil {
+				return err
+			}
+			if output.json() {
+				return printBundleJSON(cmd.OutOrStdout(), b)
+			}
+			return printBundleTable(cmd.OutOrStdout(), b)
+		},
+	}
+	output.addTo(cmd)
+	return cmd
+}
+
+func newBundleVerifyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "verify",
+		Short: "Read every file and compare it with its digest",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			start := time.Now()
+			b, err := openBundle()
+			if err != nil {
+				return err
+			}
+			problems, err := b.Verify()
+			if err != nil {
+				return err
+			}
+			if len(problems) > 0 {
+				damage := &bundle.SetupError{What: "the bundle in " + b.Dir() + " is damaged", Try: "run `eastwest bundle build`, which makes only the damaged parts again"}
+				for _, p := range problems {
+					damage.Missing = append(damage.Missing, p.String())
+				}
+				return damage
+			}
+			return printBundle(cmd.OutOrStdout(), b, start)
+		},
+	}
+}
+
+func newBundleExportCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "export FILE",
+		Short: "Write the bundle to one file, for machines without network",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			start := time.Now()
+			b, err := openBundle()
+			if err != nil {
+				return err
+			}
+			if err := b.ExportFile(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			info, err := os.Stat(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %d MiB, %.1f s\n", args[0], info.Size()>>20, time.Since(start).Seconds())
+			return err
+		},
+	}
+}
+
+func newBundleImportCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "import FILE",
+		Short: "Take in a file that `bundle export` wrote",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			start := time.Now()
+			dir, err := bundle.DefaultDir()
+			if err != nil {
+				return err
+			}
+			b, err := bundle.Import(cmd.Context(), args[0], dir)
+			if err != nil {
+				return err
+			}
+			return printBundle(cmd.OutOrStdout(), b, start)
+		},
+	}
+}
+
+func openBundle() (*bundle.Bundle, error) {
+	dir, err := bundle.DefaultDir()
+	if err != nil {
+		return nil, err
+	}
+	return bundle.Open(dir)
+}
+
+// ensureBundle builds the bundle where there is none or a damaged one.
+func ensureBundle(ctx context.Context, stderr io.Writer) error {
+	if _, err := openBundle(); err == nil {
+		return nil
+	}
+	_, err := buildBundle(ctx, stderr, bundle.BuildOptions{})
+	return err
+}
+
+// buildBundle builds with progress on stderr: a bar per component on a terminal, lines elsewhere.
+func buildBundle(ctx context.Context, stderr io.Writer, o bundle.BuildOptions) (*bundle.Bundle, error) {
+	show, end := bundleProgress(stderr)
+	o.Progress = show
+	b, err := bundle.Build(ctx, o)
+	end()
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return nil, fmt.Errorf("building the bundle: %w; what is done is kept", cause) // whatever it cut off
+	}
+	return b, err
+}
+
+func printBundle(w io.Writer, b *bundle.Bundle, start time.Time) error {
+	_, err := fmt.Fprintf(w, "bundle %s in %s (%.1f s)\n", b.Digest(), b.Dir(), time.Since(start).Seconds())
+	return err
+}
+
+// bundleJSON is what `bundle list -o json` prints; its names are stable.
+type bundleJSON struct {
+	Digest     string            `json:"digest"`
+	Dir        string            `json:"dir"`
+	Versions   map[string]string `json:"versions"`
+	IstioProxy bundle.IstioProxy `json:"istioProxy"`
+	Images     []bundle.Image    `json:"images"`
+	Components []bundle.Part     `json:"components"`
+}
+
+func printBundleJSON(w io.Writer, b *bundle.Bundle) error {
+	return printJSON(w, bundleJSON{
+		Digest: b.Digest(), Dir: b.Dir(), Versions: b.Versions(), IstioProxy: b.IstioProxy(), Images: b.Images(), Components: b.Parts(),
+	})
+}
+
+func printBundleTable(out io.Writer, b *bundle.Bundle) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "digest\t%s\nfolder\t%s\n\n", b.Digest(), b.Dir())
+	fmt.Fprintln(w, "COMPONENT\tVERSION\tMIB\tFILE")
+	for _, p := range b.Parts() {
+		name, version := p.Name, p.Version
+		for i, f := range p.Files {
+			if i > 0 {
+				name, version = "", ""
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.1f\t%s\n", name, version, float64(f.Size)/(1<<20), f.Path)
+		}
+	}
+	fmt.Fprintln(w, "\nIMAGE\t\t\tDIGEST")
+	for _, i := range b.Images() {
+		fmt.Fprintf(w, "%s\t\t\t%s\n", i.Ref, i.Digest)
+	}
+	return w.Flush()
+}

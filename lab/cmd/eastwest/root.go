@@ -1,0 +1,78 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+// newRootCommand is `eastwest`.
+func newRootCommand() *cobra.Command {
+	cobra.EnableCommandSorting = false // the order below is the order of use
+	cmd := group(&cobra.Command{
+		Use:   "eastwest",
+		Short: "A lab for multi-cluster Istio and the trust between clusters",
+		Long: `eastwest makes real Kubernetes clusters with a real Istio mesh across them, breaks the mesh in known ways, and proves
+the symptom, the diagnosis, the recovery and the health.
+
+  eastwest up
+  eval "$(eastwest env)"
+  eastwest run mismatched-root-ca
+  eastwest down
+
+Exit codes: 0 everything held, 1 a scenario or check failed, 2 wrong usage or an invalid file, 3 something could not be
+set up or carried out, 130 interrupted.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	})
+	cmd.AddGroup(
+		&cobra.Group{ID: "labs", Title: "Labs:"},
+		&cobra.Group{ID: "scenarios", Title: "Scenarios:"},
+		&cobra.Group{ID: "rest", Title: "The rest:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+		}
+		cmd.AddCommand(commands...)
+	}
+	add("labs", newUpCommand(), newDownCommand(), newListCommand(), newStatusCommand(), newEnvCommand())
+	add("scenarios", newRunCommand(), newScenariosCommand(), newExplainCommand(), newReportCommand(), newLintCommand(), newSchemaCommand())
+	add("rest", newBundleCommand(), newBenchCommand(), newVersionCommand())
+	cmd.SetHelpCommand(newHelpCommand())
+	cmd.SetHelpCommandGroupID("rest")
+	cmd.SetCompletionCommandGroupID("rest")
+	cmd.InitDefaultCompletionCmd() // now, not when it runs: it is checked like the others
+	if completion, _, err := cmd.Find([]string{"completion"}); err == nil {
+		group(completion)
+	}
+	usageErrors(cmd)
+	return cmd
+}
+
+// newHelpCommand is `eastwest help`; cobra's own succeeds for words that do not exist.
+func newHelpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Explain a command",
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			var names []cobra.Completion
+			if found, _, err := c.Root().Find(args); err == nil {
+				for _, sub := range found.Commands() {
+					if sub.IsAvailableCommand() {
+						names = append(names, cobra.CompletionWithDesc(sub.Name(), sub.Short))
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			found, rest, err := c.Root().Find(args)
+			if err != nil {
+				return usageError{err}
+			}
+			if len(rest) > 0 {
+				return unknownCommand(found, rest[0])
+			}
+			return found.Help()
+		},
+	}
+}

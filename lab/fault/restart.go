@@ -1,0 +1,57 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+)
+
+// RestartIstiod restarts the control planes of the clusters and waits for the new ones.
+func RestartIstiod(in []string) Fault {
+	return &change{
+		sentence: "restart istiod in " + and(in),
+		commands: commandsIn(in, func(c string) string {
+			return "kubectl rollout restart deployment/istiod -n istio-system --context=" + c
+		}),
+		in: in,
+		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
+			return nil, member.RestartIstiod(ctx)
+		}),
+	}
+}
+
+// RestartWorkloads restarts everything that has a proxy, gateways included, and waits for the new pods.
+func RestartWorkloads(in []string) Fault {
+	return &change{
+		sentence: "restart all workloads and gateways in " + and(in),
+		commands: commandsIn(in, func(c string) string {
+			return "kubectl rollout restart deployment -n production --context=" + c + " && kubectl rollout restart deployment/istio-eastwestgateway -n istio-system --context=" + c
+		}),
+		in: in,
+		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
+			return nil, member.RestartWorkloads(ctx)
+		}),
+	}
+}
+
+// Restart restarts workloads and waits for their new pods.
+func Restart(of ...observe.Workload) Fault {
+	apps := map[string][]string{}
+	var names, commands []string
+	for _, w := range of {
+		apps[w.Cluster] = append(apps[w.Cluster], w.App)
+		names = append(names, w.String())
+		commands = append(commands, fmt.Sprintf("kubectl rollout restart deployment/%s -n %s --context=%s", w.App, mesh.NamespaceOf(w.App), w.Cluster))
+	}
+	in := slices.Sorted(maps.Keys(apps))
+	return &change{
+		sentence: "restart " + and(names), commands: commands, in: in,
+		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
+			return nil, member.Restart(ctx, apps[member.Name()]...)
+		}),
+	}
+}

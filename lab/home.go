@@ -1,0 +1,162 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+)
+
+// HomeEnv names the environment variable that moves everything labs write.
+const HomeEnv = "EASTWEST_HOME"
+
+// DefaultName is the lab that commands mean when none is named.
+const DefaultName = "eastwest"
+
+// Home returns the folder of all labs: $EASTWEST_HOME, or eastwest in the user's cache folder.
+func Home() (string, error) {
+	if dir := os.Getenv(HomeEnv); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", &SetupError{Err: fmt.Errorf("finding a folder for labs: %w: set %s", err, HomeEnv)}
+	}
+	return filepath.Join(dir, "eastwest"), nil
+}
+
+// Supervise turns this process into the supervisor of an embedded node if it was started as one.
+func Supervise() { embedded.Supervise() }
+
+// SetupError says that a lab could not be made or opened: the machine, the bundle or Kubernetes is at
+// fault, not the command line and not a scenario.
+type SetupError struct{ Err error }
+
+func (e *SetupError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *SetupError) Unwrap() error { return e.Err }
+
+// UnknownLabError says that there is no lab of that name, and which there are.
+type UnknownLabError struct {
+	Name  string
+	Known []string
+}
+
+func (e *UnknownLabError) Error() string {
+	if len(e.Known) == 0 {
+		return fmt.Sprintf("there is no lab %q, nor any other: make one with `eastwest up`", e.Name)
+	}
+	return fmt.Sprintf("there is no lab %q: there is %s", e.Name, strings.Join(e.Known, ", "))
+}
+
+var labName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+
+// checkName keeps names fit for labels, host names and file names.
+func checkName(name string) error {
+	if !labName.MatchString(name) {
+		return fmt.Errorf("the lab's name %q: wanted up to 40 lower-case letters, digits and dashes, such as %q", name, DefaultName)
+	}
+	return nil
+}
+
+// record is what is written down of a lab. It is there before anything else is made and goes last.
+type record struct {
+	Name     string            `json:"name"`
+	Provider string            `json:"provider"`
+	Topology scenario.Topology `json:"topology"`
+	Egress   bool              `json:"egress"`
+	Made     time.Time         `json:"made"`
+	Complete bool              `json:"complete"`         // false while it is being made
+	Left     string            `json:"left,omitempty"`   // the scenario that left it other than it found it
+	Bundle   string            `json:"bundle,omitempty"` // digest of the bundle it runs
+}
+
+func labDir(home, name string) string     { return filepath.Join(home, "labs", name) }
+func lockFile(home, name string) string   { return filepath.Join(home, "labs", "."+name+".lock") }
+func recordFile(home, name string) string { return filepath.Join(labDir(home, name), "lab.json") }
+
+func readRecord(home, name string) (record, error) {
+	var r record
+	data, err := os.ReadFile(recordFile(home, name))
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, fmt.Errorf("reading %s: %w", recordFile(home, name), err)
+	}
+	return r, nil
+}
+
+func (r record) write(home string) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	file := recordFile(home, r.Name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return fmt.Errorf("making the lab's folder: %w", err)
+	}
+	if err := os.WriteFile(file+".new", data, 0o644); err != nil {
+		return fmt.Errorf("writing down the lab: %w", err)
+	}
+	return os.Rename(file+".new", file)
+}
+
+// names lists the labs that have a folder, sorted.
+func names(home string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(home, "labs"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing labs: %w", err)
+	}
+	var all []string
+	for _, e := range entries {
+		if e.IsDir() {
+			all = append(all, e.Name())
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// lockLab keeps other processes from changing the lab. The lock file lies beside the lab's folder, so
+// that it outlives it: a lock that is removed with what it guards can be held by two.
+func lockLab(ctx context.Context, home, name string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Join(home, "labs"), 0o755); err != nil {
+		return nil, &SetupError{Err: fmt.Errorf("making the folder of labs: %w", err)}
+	}
+	l := flock.New(lockFile(home, name))
+	if _, err := l.TryLockContext(ctx, 50*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("waiting for another eastwest that works on lab %s: %w", name, context.Cause(ctx))
+	}
+	return func() { _ = l.Unlock() }, nil
+}
+
+// locked tells whether another process has locked the lab.
+func locked(home, name string) bool {
+	file := lockFile(home, name)
+	if _, err := os.Stat(file); err != nil {
+		return false
+	}
+	l := flock.New(file)
+	free, err := l.TryRLock() // shared: two that look do not see each other
+	if free {
+		_ = l.Unlock()
+	}
+	return err == nil && !free
+}

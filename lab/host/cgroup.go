@@ -1,0 +1,279 @@
+package host
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Hierarchy is one mounted cgroup hierarchy: a v1 controller, a named v1 one, or the v2 tree.
+type Hierarchy struct {
+	Path    string // where it is mounted
+	V2      bool
+	Options string // mount options that name its controllers ("cpu,cpuacct", "name=systemd"); empty for v2
+}
+
+// Hierarchies lists the cgroup hierarchies of this machine, sorted by path.
+func Hierarchies() ([]Hierarchy, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("listing cgroup mounts: %w", err)
+	}
+	defer f.Close()
+	var found []Hierarchy
+	seen := map[string]bool{}
+	for s := bufio.NewScanner(f); s.Scan(); {
+		// 36 35 98:0 /root /mount options - type source super-options
+		before, after, ok := strings.Cut(s.Text(), " - ")
+		left, right := strings.Fields(before), strings.Fields(after)
+		if !ok || len(left) < 5 || len(right) < 3 {
+			continue
+		}
+		h := Hierarchy{Path: left[4]}
+		switch right[0] {
+		case "cgroup":
+			var keep []string
+			for _, o := range strings.Split(right[2], ",") {
+				if o != "rw" && o != "ro" && o != "xattr" && o != "clone_children" && !strings.HasPrefix(o, "release_agent=") {
+					keep = append(keep, o)
+				}
+			}
+			h.Options = strings.Join(keep, ",")
+		case "cgroup2":
+			h.V2 = true
+		default:
+			continue
+		}
+		if key := right[0] + h.Options; !seen[key] {
+			seen[key] = true
+			found = append(found, h)
+		}
+	}
+	if len(found) == 0 {
+		return nil, errors.New("no cgroup hierarchy is mounted: mount one at /sys/fs/cgroup")
+	}
+	sort.Slice(found, func(i, j int) bool { return found[i].Path < found[j].Path })
+	return found, nil
+}
+
+// JoinCgroup moves this process into the cgroup name ("eastwest/demo/cluster-a") of every hierarchy,
+// making it where it is missing. On a v2 tree the process goes to the leaf "supervisor", since a v2
+// cgroup that hands controllers to children may hold no processes itself.
+func JoinCgroup(name string) error {
+	all, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range all {
+		if err := h.join(name); err != nil {
+			return fmt.Errorf("joining cgroup %s of %s: %w", name, h.Path, err)
+		}
+	}
+	return nil
+}
+
+func (h Hierarchy) join(name string) error {
+	dir := h.Path
+	for _, part := range strings.Split(name, "/") {
+		parent := dir
+		dir = filepath.Join(dir, part)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		// A new v1 cpuset is empty and takes no process until it is given CPUs and memory nodes.
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+			if _, err := os.Stat(filepath.Join(dir, file)); err == nil && !h.V2 {
+				value, err := os.ReadFile(filepath.Join(parent, file))
+				if err != nil {
+					return err
+				}
+				if err := os.WriteFile(filepath.Join(dir, file), value, 0o644); err != nil {
+					return err
+				}
+			}
+		}
+		if h.V2 {
+			if err := delegate(parent); err != nil {
+				return err
+			}
+		}
+	}
+	if h.V2 {
+		leaf := filepath.Join(dir, "supervisor")
+		if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0o644); err != nil {
+			return err
+		}
+		return delegate(dir)
+	}
+	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644)
+}
+
+// delegate hands every controller that a v2 cgroup has to its children.
+func delegate(dir string) error {
+	have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	for _, c := range strings.Fields(string(have)) {
+		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0o644)
+		if err != nil && !errors.Is(err, syscall.EBUSY) && !errors.Is(err, syscall.ENOTSUP) {
+			return err
+		}
+	}
+	return nil
+}
+
+// CgroupProcesses lists the processes in the cgroup name and below it, over all hierarchies.
+func CgroupProcesses(name string) ([]int, error) {
+	pids := map[int]bool{}
+	err := eachCgroup(name, func(dir string) error {
+		data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			return ignoreGone(err)
+		}
+		for _, field := range strings.Fields(string(data)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+				pids[pid] = true
+			}
+		}
+		return nil
+	})
+	list := make([]int, 0, len(pids))
+	for pid := range pids {
+		list = append(list, pid)
+	}
+	sort.Ints(list)
+	return list, err
+}
+
+// CgroupUsage is what the processes of a cgroup use and have used.
+type CgroupUsage struct {
+	CPUSeconds float64
+	MemoryMiB  float64 // anonymous memory, mapped files and kernel memory; page cache that nobody maps is left out
+}
+
+// Usage reads what the cgroup name and everything below it has used so far.
+func Usage(name string) (CgroupUsage, error) {
+	all, err := Hierarchies()
+	if err != nil {
+		return CgroupUsage{}, err
+	}
+	var u CgroupUsage
+	for _, h := range all {
+		dir := filepath.Join(h.Path, name)
+		if data, err := os.ReadFile(filepath.Join(dir, "cpuacct.usage")); err == nil {
+			ns, _ := strconv.ParseFloat(strings.TrimSpace(string(data)), 64)
+			u.CPUSeconds = ns / 1e9
+		}
+		if v := readKey(filepath.Join(dir, "cpu.stat"), "usage_usec"); h.V2 && v > 0 {
+			u.CPUSeconds = v / 1e6
+		}
+		stat := filepath.Join(dir, "memory.stat")
+		for _, keys := range [][]string{{"total_rss", "total_mapped_file"}, {"anon", "file_mapped"}} {
+			if sum := readKey(stat, keys[0]) + readKey(stat, keys[1]); sum > 0 {
+				u.MemoryMiB = sum / (1 << 20)
+			}
+		}
+	}
+	return u, nil
+}
+
+func readKey(file, key string) float64 {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		if k, v, ok := strings.Cut(line, " "); ok && k == key {
+			n, _ := strconv.ParseFloat(strings.TrimSpace(v), 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// RemoveCgroup removes the cgroup name with everything below it. Its processes must be gone.
+func RemoveCgroup(name string) error {
+	var dirs []string
+	if err := eachCgroup(name, func(dir string) error { dirs = append(dirs, dir); return nil }); err != nil {
+		return err
+	}
+	for i := len(dirs) - 1; i >= 0; i-- { // children come after their parents
+		if err := unix.Rmdir(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing cgroup %s: %w", dirs[i], err)
+		}
+	}
+	return nil
+}
+
+// eachCgroup visits the folder of cgroup name in every hierarchy and each folder below, parents first.
+func eachCgroup(name string, visit func(dir string) error) error {
+	all, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range all {
+		err := filepath.WalkDir(filepath.Join(h.Path, name), func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return ignoreGone(err)
+			}
+			if d.IsDir() {
+				return visit(path)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("walking cgroup %s of %s: %w", name, h.Path, err)
+		}
+	}
+	return nil
+}
+
+// ignoreGone drops the errors that say a cgroup has vanished between two looks.
+func ignoreGone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// KillCgroup kills every process of the cgroup name, with those below it, and waits until none is left.
+func KillCgroup(ctx context.Context, name string) error {
+	for {
+		pids, err := CgroupProcesses(name)
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		// Processes may fork while we look: look again until there is none.
+		for _, pid := range pids {
+			if err := killAndWait(ctx, pid); err != nil {
+				return fmt.Errorf("killing process %d: %w", pid, err)
+			}
+		}
+	}
+}
+
+func killAndWait(ctx context.Context, pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil // gone already
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	return waitPidfd(ctx, fd)
+}

@@ -1,0 +1,209 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Bridge makes the bridge name with the address, or finds it as it is. Links made by eastwest carry the
+// alias, which is how a sweep knows them.
+func Bridge(name, alias string, addr netip.Prefix) error {
+	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+	if err := netlink.LinkAdd(br); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("making bridge %s: %w", name, err)
+	}
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding bridge %s: %w", name, err)
+	}
+	if link.Attrs().Alias != "" && link.Attrs().Alias != alias {
+		return fmt.Errorf("the link %s belongs to %q: remove it with `ip link delete %s`", name, link.Attrs().Alias, name)
+	}
+	if err := netlink.LinkSetAlias(link, alias); err != nil {
+		return fmt.Errorf("labeling bridge %s: %w", name, err)
+	}
+	return setUp(link, addr)
+}
+
+// VethToProcess makes a veth whose one end joins the bridge and whose other end, named eth0, appears in
+// the network namespace of the process.
+func VethToProcess(bridge, name, alias string, pid int) error {
+	br, err := netlink.LinkByName(bridge)
+	if err != nil {
+		return fmt.Errorf("finding bridge %s: %w", bridge, err)
+	}
+	veth := &netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: name, MasterIndex: br.Attrs().Index},
+		PeerName:      "eth0",
+		PeerNamespace: netlink.NsPid(pid),
+	}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return fmt.Errorf("making veth %s: %w", name, err)
+	}
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding veth %s: %w", name, err)
+	}
+	if err := netlink.LinkSetAlias(link, alias); err != nil {
+		return fmt.Errorf("labeling veth %s: %w", name, err)
+	}
+	return netlink.LinkSetUp(link)
+}
+
+// SetUp gives a link of this network namespace an address and turns it on.
+func SetUp(name string, addr netip.Prefix) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding link %s: %w", name, err)
+	}
+	return setUp(link, addr)
+}
+
+func setUp(link netlink.Link, addr netip.Prefix) error {
+	if addr.IsValid() {
+		if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(addr)}); err != nil {
+			return fmt.Errorf("giving %s the address %s: %w", link.Attrs().Name, addr, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("turning on %s: %w", link.Attrs().Name, err)
+	}
+	return nil
+}
+
+// AddAddress adds a single address to a link of this network namespace.
+func AddAddress(link string, addr netip.Addr) error {
+	return changeAddress(link, addr, netlink.AddrReplace)
+}
+
+// RemoveAddress takes the address away again.
+func RemoveAddress(link string, addr netip.Addr) error {
+	return changeAddress(link, addr, netlink.AddrDel)
+}
+
+func changeAddress(name string, addr netip.Addr, change func(netlink.Link, *netlink.Addr) error) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding link %s: %w", name, err)
+	}
+	if err := change(link, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(addr, addr.BitLen()))}); err != nil {
+		return fmt.Errorf("changing address %s of %s: %w", addr, name, err)
+	}
+	return nil
+}
+
+// LinkRoute sends a range to a link as if all of it were neighbors.
+func LinkRoute(link string, to netip.Prefix) error {
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return fmt.Errorf("finding link %s: %w", link, err)
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(to), Scope: netlink.SCOPE_LINK}); err != nil {
+		return fmt.Errorf("routing %s to %s: %w", to, link, err)
+	}
+	return nil
+}
+
+// DeleteLinks removes every link with this alias; veths take their other end along.
+func DeleteLinks(alias string) error {
+	links, err := LabeledLinks(alias)
+	if err != nil {
+		return err
+	}
+	for _, name := range links {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			continue // a veth goes with its other end
+		}
+		if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("removing link %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// LabeledLinks lists the links of this network namespace whose alias is alias.
+func LabeledLinks(alias string) ([]string, error) {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("listing links: %w", err)
+	}
+	var names []string
+	for _, l := range links {
+		if l.Attrs().Alias == alias {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return names, nil
+}
+
+// RangeTaken tells who on this machine already uses addresses of the range: an address of a link or a
+// route other than the default one. It returns "" when nobody does.
+func RangeTaken(r netip.Prefix) (string, error) {
+	routes, err := netlink.RouteList(nil, unix.AF_INET)
+	if err != nil {
+		return "", fmt.Errorf("listing routes: %w", err)
+	}
+	for _, route := range routes {
+		if route.Dst == nil {
+			continue
+		}
+		addr, _ := netip.AddrFromSlice(route.Dst.IP.To4())
+		bits, _ := route.Dst.Mask.Size()
+		if dst := netip.PrefixFrom(addr, bits); bits > 0 && dst.Overlaps(r) {
+			return "the route to " + dst.String(), nil
+		}
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", fmt.Errorf("listing addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Overlaps(r) {
+			return "the address " + p.String(), nil
+		}
+	}
+	return "", nil
+}
+
+// NFT gives rules in nft's own language to the kernel, in this network namespace, all or nothing.
+func NFT(rules string) error {
+	cmd := exec.Command("nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(rules)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("running nft -f -: %w: %s", err, out)
+	}
+	return nil
+}
+
+// Sysctl writes a kernel setting of this network namespace ("net/ipv4/ip_forward").
+func Sysctl(name, value string) error {
+	if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
+		return fmt.Errorf("setting %s to %s: %w", name, value, err)
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// DefaultRoute sends everything that has no other route to the gateway.
+func DefaultRoute(link string, gateway netip.Addr) error {
+	l, err := netlink.LinkByName(link)
+	if err != nil {
+		return fmt.Errorf("finding link %s: %w", link, err)
+	}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
+		return fmt.Errorf("routing everything to %s: %w", gateway, err)
+	}
+	return nil
+}

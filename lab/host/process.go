@@ -1,0 +1,347 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Command is a program that an Init keeps running.
+type Command struct {
+	Name string // "etcd"
+	Path string
+	Args []string
+	Env  []string // in addition to a PATH
+}
+
+// Init is what PID 1 of a node does: it starts commands, starts them again when they end, keeps their
+// logs bounded, and collects every orphan that ends below it (container shims leave many).
+//
+// It collects with wait4(-1), so nothing else in the process may start programs with os/exec:
+// use Run.
+type Init struct {
+	Logs string // folder for NAME.log and NAME.log.1
+
+	mu      sync.Mutex
+	running map[string]*child
+	waiting map[int]chan syscall.WaitStatus
+	closed  bool
+}
+
+type child struct {
+	command  Command
+	pid      int
+	starts   int
+	lastExit string
+}
+
+// Restart bounds: a command that ends is started again after restartFirst, doubling to restartMost as
+// long as it keeps ending before it has lived for restartCalm.
+const (
+	restartFirst = 100 * time.Millisecond
+	restartMost  = 5 * time.Second
+	restartCalm  = 10 * time.Second
+	logLimit     = 16 << 20 // bytes per log file; one older file is kept
+)
+
+// NewInit returns an Init that keeps logs in the folder.
+func NewInit(logs string) (*Init, error) {
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		return nil, fmt.Errorf("making the log folder: %w", err)
+	}
+	return &Init{Logs: logs, running: map[string]*child{}, waiting: map[int]chan syscall.WaitStatus{}}, nil
+}
+
+// Reap collects ended processes until ctx ends. Run it in its own goroutine before the first Start.
+func (i *Init) Reap(ctx context.Context, sigchld <-chan os.Signal) {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		switch {
+		case pid > 0:
+			i.mu.Lock()
+			ended, ours := i.waiting[pid]
+			delete(i.waiting, pid)
+			i.mu.Unlock()
+			if ours {
+				ended <- status
+			}
+			continue
+		case errors.Is(err, syscall.EINTR):
+			continue
+		}
+		select {
+		case <-sigchld:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// start forks under the lock, so that the reaper cannot see the end before the channel is there.
+func (i *Init) start(c Command, out *os.File) (int, chan syscall.WaitStatus, error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer null.Close()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.closed {
+		return 0, nil, errors.New("the node is stopping")
+	}
+	pid, err := syscall.ForkExec(c.Path, append([]string{c.Path}, c.Args...), &syscall.ProcAttr{
+		Env:   append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}, c.Env...),
+		Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return 0, nil, fmt.Errorf("starting %s: %w", c.Name, err)
+	}
+	ended := make(chan syscall.WaitStatus, 1)
+	i.waiting[pid] = ended
+	return pid, ended, nil
+}
+
+// Keep runs the command until ctx ends, starting it again whenever it ends. It returns once the first
+// start has succeeded or failed.
+func (i *Init) Keep(ctx context.Context, c Command) error {
+	log, err := newLog(filepath.Join(i.Logs, c.Name+".log"))
+	if err != nil {
+		return err
+	}
+	pid, ended, err := i.start(c, log.in)
+	if err != nil {
+		log.close()
+		return err
+	}
+	ch := &child{command: c, pid: pid, starts: 1}
+	i.mu.Lock()
+	i.running[c.Name] = ch
+	i.mu.Unlock()
+	go i.keep(ctx, ch, ended, log)
+	return nil
+}
+
+func (i *Init) keep(ctx context.Context, ch *child, ended chan syscall.WaitStatus, log *boundedLog) {
+	defer log.close()
+	pause := restartFirst
+	for born := time.Now(); ; born = time.Now() {
+		var status syscall.WaitStatus
+		select {
+		case status = <-ended:
+		case <-ctx.Done():
+			return
+		}
+		if time.Since(born) > restartCalm {
+			pause = restartFirst
+		}
+		i.mu.Lock()
+		ch.pid, ch.lastExit = 0, describeExit(status)
+		i.mu.Unlock()
+		fmt.Fprintf(log.in, "eastwest: %s ended (%s), starting again in %s\n", ch.command.Name, describeExit(status), pause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		pause = min(2*pause, restartMost)
+		pid, next, err := i.start(ch.command, log.in)
+		if err != nil {
+			fmt.Fprintf(log.in, "eastwest: %v\n", err)
+			next = make(chan syscall.WaitStatus, 1)
+			next <- 1 << 8 // as if it had exited with 1: try again after the pause
+		}
+		ended = next
+		i.mu.Lock()
+		ch.pid, ch.starts = pid, ch.starts+1
+		i.mu.Unlock()
+	}
+}
+
+// Run runs a command once, with its input, and returns an error that holds its output when it fails.
+func (i *Init) Run(ctx context.Context, c Command, stdin string) error {
+	out, err := os.CreateTemp("", c.Name)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(out.Name())
+	defer out.Close()
+	if stdin != "" { // nft and friends read a file as well as a pipe, and a file cannot block us
+		in, err := os.CreateTemp("", c.Name)
+		if err != nil {
+			return err
+		}
+		defer os.Remove(in.Name())
+		defer in.Close()
+		if _, err := in.WriteString(stdin); err != nil {
+			return err
+		}
+		c.Args = append(c.Args, in.Name())
+	}
+	_, ended, err := i.start(c, out)
+	if err != nil {
+		return err
+	}
+	select {
+	case status := <-ended:
+		if status != 0 {
+			text, _ := os.ReadFile(out.Name())
+			return fmt.Errorf("running %s %v: %s: %s", c.Path, c.Args, describeExit(status), text)
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Signal sends sig to a kept command.
+func (i *Init) Signal(name string, sig syscall.Signal) error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	ch, ok := i.running[name]
+	switch {
+	case !ok:
+		return fmt.Errorf("no component %q: there are %v", name, i.names())
+	case ch.pid == 0:
+		return fmt.Errorf("%s does not run at this moment (%s)", name, ch.lastExit)
+	}
+	return unix.Kill(ch.pid, sig)
+}
+
+// ProcessState is what is known of a kept command.
+type ProcessState struct {
+	Name     string `json:"name"`
+	PID      int    `json:"pid"` // inside the node; 0 while it does not run
+	Starts   int    `json:"starts"`
+	Stopped  bool   `json:"stopped,omitempty"` // by SIGSTOP
+	LastExit string `json:"last_exit,omitempty"`
+}
+
+// States lists the kept commands, sorted by name.
+func (i *Init) States() []ProcessState {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	var all []ProcessState
+	for _, name := range i.names() {
+		ch := i.running[name]
+		all = append(all, ProcessState{name, ch.pid, ch.starts, stopped(ch.pid), ch.lastExit})
+	}
+	return all
+}
+
+// stopped reads a process's state, which follows its name in parentheses (proc(5)).
+func stopped(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, found := strings.Cut(string(stat), ") ")
+	return err == nil && found && strings.HasPrefix(state, "T")
+}
+
+func (i *Init) names() []string {
+	var names []string
+	for name := range i.running {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// Stop ends a kept command with SIGTERM and waits until it is gone; it is not started again since the
+// caller has ended the context given to Keep before.
+func (i *Init) Stop(ctx context.Context, name string) error {
+	i.mu.Lock()
+	ch, ok := i.running[name]
+	var pid int
+	if ok {
+		pid = ch.pid
+	}
+	i.closed = true
+	i.mu.Unlock()
+	if pid == 0 {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil // gone already
+	}
+	defer unix.Close(fd)
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		return err
+	}
+	return waitPidfd(ctx, fd)
+}
+
+// waitPidfd waits until the process behind a pidfd has ended.
+func waitPidfd(ctx context.Context, fd int) error {
+	for ctx.Err() == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+func describeExit(s syscall.WaitStatus) string {
+	if s.Signaled() {
+		return "killed by " + unix.SignalName(s.Signal())
+	}
+	return fmt.Sprintf("exit status %d", s.ExitStatus())
+}
+
+// boundedLog is a pipe whose other end writes a file that never grows beyond logLimit.
+type boundedLog struct {
+	in   *os.File
+	done chan struct{}
+}
+
+func newLog(path string) (*boundedLog, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("making a pipe for %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", path, err), r.Close(), w.Close())
+	}
+	l := &boundedLog{in: w, done: make(chan struct{})}
+	go l.copy(r, f, path)
+	return l, nil
+}
+
+// copy never stops reading, even when the disk is full: a full pipe would freeze the component.
+func (l *boundedLog) copy(r, f *os.File, path string) {
+	defer close(l.done)
+	defer r.Close()
+	buf := make([]byte, 64<<10)
+	for size := 0; ; {
+		n, err := r.Read(buf)
+		if err != nil {
+			f.Close()
+			return
+		}
+		if size += n; size > logLimit && os.Rename(path, path+".1") == nil {
+			if next, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644); err == nil {
+				f.Close()
+				f, size = next, n
+			}
+		}
+		_, _ = f.Write(buf[:n])
+	}
+}
+
+func (l *boundedLog) close() { l.in.Close() }

@@ -1,0 +1,221 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Root describes the root folder of a node: a tmpfs that holds the host's programs read-only and the
+// node's own writable folders, so that nothing a node writes lands outside its folder.
+type Root struct {
+	Dir      string            // an empty folder to build it on
+	ReadOnly []string          // host folders that appear at the same path, read-only
+	Writable map[string]string // path inside → host folder
+	Files    map[string]string // small files, by path inside
+	// Masks are files under /proc/sys that show this value and take writes without effect: the kubelet
+	// insists on setting some kernel settings that are shared with the whole machine.
+	Masks map[string]string
+}
+
+// programs are the host's folders with programs and libraries; on merged-/usr systems all but the first are links.
+var programs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
+
+// Enter builds the root in the calling process's mount namespace (which must be its own), with fresh
+// /proc, /sys and cgroup mounts, and makes it the root of the process.
+func (r Root) Enter() error {
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"making mounts private", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }},
+		{"mounting the root", func() error { return r.mount("tmpfs", "/", "tmpfs", 0, "mode=0755,size=256m") }},
+		{"adding programs", r.addPrograms},
+		{"adding folders", r.addFolders},
+		{"adding files", r.addFiles},
+		{"mounting kernel file systems", r.addKernel},
+		{"mounting cgroups", r.addCgroups},
+		{"masking kernel settings", r.addMasks},
+		{"changing the root", r.pivot},
+	}
+	for _, s := range steps {
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
+}
+
+func (r Root) in(path string) string { return filepath.Join(r.Dir, path) }
+
+func (r Root) mount(source, target, fstype string, flags uintptr, data string) error {
+	if err := os.MkdirAll(r.in(target), 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(source, r.in(target), fstype, flags, data); err != nil {
+		return fmt.Errorf("mounting %s at %s: %w", source, target, err)
+	}
+	return nil
+}
+
+func (r Root) bind(source, target string, readOnly bool) error {
+	if err := r.mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil || !readOnly {
+		return err
+	}
+	// A bind mount takes MS_RDONLY only when it is remounted.
+	return r.mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+}
+
+func (r Root) addPrograms() error {
+	for _, dir := range programs {
+		info, err := os.Lstat(dir)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			continue
+		case err != nil:
+			return err
+		case info.Mode()&os.ModeSymlink != 0:
+			to, err := os.Readlink(dir)
+			if err != nil {
+				return err
+			}
+			if err := os.Symlink(to, r.in(dir)); err != nil {
+				return err
+			}
+		default:
+			if err := r.bind(dir, dir, true); err != nil {
+				return err
+			}
+		}
+	}
+	if _, err := os.Stat("/etc/alternatives"); err == nil { // Debian's iptables and friends are links into it
+		return r.bind("/etc/alternatives", "/etc/alternatives", true)
+	}
+	return nil
+}
+
+func (r Root) addFolders() error {
+	for _, dir := range []string{"/run", "/tmp"} {
+		if err := r.mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(r.in("/tmp"), 0o1777); err != nil {
+		return err
+	}
+	for inside, outside := range r.Writable {
+		if err := os.MkdirAll(outside, 0o755); err != nil {
+			return err
+		}
+		if err := r.bind(outside, inside, false); err != nil {
+			return err
+		}
+	}
+	for _, dir := range r.ReadOnly {
+		if err := r.bind(dir, dir, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r Root) addFiles() error {
+	files := r.Files
+	if cache, err := os.ReadFile("/etc/ld.so.cache"); err == nil {
+		files["/etc/ld.so.cache"] = string(cache)
+	}
+	for path, text := range files {
+		if err := os.MkdirAll(filepath.Dir(r.in(path)), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(r.in(path), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r Root) addKernel() error {
+	if err := r.bind("/dev", "/dev", false); err != nil {
+		return err
+	}
+	if err := r.mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return err
+	}
+	// A fresh /sys shows this network namespace's links, and hides the host's cgroup mounts below it.
+	return r.mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+}
+
+// addCgroups mounts every hierarchy anew: inside a cgroup namespace a fresh mount shows the node's own
+// cgroup as the root, so the kubelet can do as on a machine of its own.
+func (r Root) addCgroups() error {
+	all, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	if len(all) == 1 && all[0].V2 {
+		return r.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, "")
+	}
+	if err := r.mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=0755"); err != nil {
+		return err
+	}
+	for _, h := range all {
+		fstype := "cgroup"
+		if h.V2 {
+			fstype = "cgroup2"
+		}
+		name := filepath.Base(h.Path)
+		if err := r.mount(fstype, "/sys/fs/cgroup/"+name, fstype, 0, h.Options); err != nil {
+			return err
+		}
+		if controllers := strings.Split(name, ","); len(controllers) > 1 { // "cpu,cpuacct" is also known as each of them
+			for _, c := range controllers {
+				if err := os.Symlink(name, r.in("/sys/fs/cgroup/"+c)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (r Root) addMasks() error {
+	for path, value := range r.Masks {
+		if _, err := os.Stat(r.in(path)); err != nil {
+			continue // this kernel has no such setting
+		}
+		file := r.in("/run/masks/" + strings.ReplaceAll(strings.Trim(path, "/"), "/", "."))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(value+"\n"), 0o644); err != nil {
+			return err
+		}
+		if err := unix.Mount(file, r.in(path), "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("masking %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// pivot makes r.Dir the root, lets the old one go, and shares mounts with what the node starts, so that
+// volumes that the kubelet mounts are seen by containers.
+func (r Root) pivot() error {
+	if err := unix.Chdir(r.Dir); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil { // both roots now lie on top of each other
+		return err
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil { // takes the old one, which is the upper
+		return err
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
+}

@@ -1,0 +1,365 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+)
+
+// Options of Up.
+type Options struct {
+	Home     string // folder of all labs; see Home
+	Name     string
+	Provider string // one of Providers
+	Topology scenario.Topology
+	Range    string // the embedded lab's private /16; a free one is found when empty
+	Egress   bool   // let the lab reach what this machine reaches
+	Progress func(Progress)
+}
+
+// Progress is one step of making a lab, told when it begins and when it ends.
+type Progress struct {
+	Cluster, Step string
+	Command       string        // what a person would type for the same
+	Since         time.Duration // since the lab was asked for
+	Took          time.Duration
+	Started       bool // it begins now; otherwise it has ended
+	Err           error
+}
+
+// Lab is an open lab.
+type Lab struct {
+	Name     string
+	Topology scenario.Topology
+	Mesh     *mesh.Mesh // nil for topology none
+	Clusters []cluster.Cluster
+	Answers  []mesh.Answer // the proof that Up has made; empty when the lab was there already
+
+	home   string
+	bundle *bundle.Bundle
+	record record
+}
+
+// DefaultTopology is the lesson's.
+func DefaultTopology() scenario.Topology {
+	return scenario.Topology{Kind: scenario.MultiPrimary, Network: scenario.SeparateNetworks, Trust: scenario.SharedRoot}
+}
+
+// Up makes the lab, or finds it as it is. A lab that is there but does not work is made anew. When
+// it fails or ctx ends, nothing of a new lab is left.
+func Up(ctx context.Context, o Options) (*Lab, error) {
+	if err := checkName(o.Name); err != nil {
+		return nil, err
+	}
+	name, err := chooseProvider(o.Provider)
+	if err != nil {
+		return nil, err
+	}
+	topology, err := meshTopology(o.Topology)
+	if err != nil {
+		return nil, err
+	}
+	b, err := openBundle()
+	if err != nil {
+		return nil, err
+	}
+	p, err := newProvider(name, o.Home, b, o)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := lockLab(ctx, o.Home, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if l, err := open(o.Home, o.Name, b); err == nil {
+		// What was never made to its end is nobody's, whatever it was to be.
+		if l.record.Complete && !sameTopology(l.Topology, o.Topology) {
+			l.Close()
+			return nil, fmt.Errorf("lab %s is there with another topology (%s): remove it with `eastwest down %[1]s`, or choose another --name", o.Name, describe(l.Topology))
+		}
+		problem := l.works(ctx)
+		if problem == nil {
+			return l, nil
+		}
+		l.Close()
+		if ctx.Err() != nil { // it was not given the time to answer
+			return nil, &SetupError{Err: fmt.Errorf("looking at lab %s: %w", o.Name, context.Cause(ctx))}
+		}
+		if o.Progress != nil {
+			o.Progress(Progress{Step: fmt.Sprintf("lab %s is made anew: %s", o.Name, firstLine(problem.Error()))})
+		}
+	}
+	l := &Lab{Name: o.Name, Topology: o.Topology, home: o.Home, bundle: b, record: record{
+		Name: o.Name, Provider: name, Topology: o.Topology, Egress: o.Egress, Made: time.Now(), Bundle: b.Digest(),
+	}}
+	if err := l.make(ctx, p, topology, o); err != nil {
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		left := remove(clean, p, o.Home, o.Name)
+		if left != nil && left.Error() == err.Error() {
+			left = nil // what keeps it from being made keeps it from being removed: said once
+		}
+		return nil, errors.Join(&SetupError{Err: err}, left)
+	}
+	return l, nil
+}
+
+// make is the story of a lab: clusters side by side, Istio on them as soon as their APIs answer, proof.
+func (l *Lab) make(ctx context.Context, p provider, topology mesh.Topology, o Options) error {
+	if err := p.Check(ctx); err != nil {
+		return err
+	}
+	if err := remove(ctx, p, l.home, l.Name); err != nil { // what a crash has left
+		return err
+	}
+	if err := l.record.write(l.home); err != nil {
+		return err
+	}
+	l.Clusters = make([]cluster.Cluster, len(topology.Clusters))
+	making, ctx := errgroup.WithContext(ctx)
+	// Not a group with a context: that one ends with Wait, and a node dies with the context it was made in.
+	var apis errgroup.Group
+	for i, c := range topology.Clusters {
+		apis.Go(func() (err error) {
+			l.Clusters[i], err = p.Create(ctx, cluster.Spec{Lab: l.Name, Name: c.Name, Network: c.Network, Index: i + 1, Of: len(topology.Clusters)})
+			return err
+		})
+	}
+	if err := apis.Wait(); err != nil {
+		return err
+	}
+	if err := l.writeKubeconfig(); err != nil {
+		return err
+	}
+	for _, c := range l.Clusters {
+		if starting, ok := c.(cluster.Starting); ok {
+			making.Go(func() error { return starting.Usable(ctx) })
+		}
+	}
+	making.Go(func() (err error) {
+		l.Mesh, err = mesh.Install(ctx, mesh.Options{
+			Lab: l.Name, Dir: labDir(l.home, l.Name), Cache: filepath.Join(l.home, "rendered"),
+			Topology: topology, Clusters: l.Clusters, Istio: mesh.FromBundle(l.bundle),
+			Steps:  func(s mesh.Step) { tell(o.Progress, s) },
+			Proven: func(answers []mesh.Answer) { l.Answers = answers },
+		})
+		return err
+	})
+	if err := making.Wait(); err != nil {
+		return err
+	}
+	l.record.Complete = true
+	return l.record.write(l.home)
+}
+
+func tell(progress func(Progress), s mesh.Step) {
+	if progress != nil && s.State != mesh.Planned {
+		progress(Progress{Cluster: s.Cluster, Step: s.Name, Command: s.Command, Since: s.Began + s.Took, Took: s.Took, Started: s.State == mesh.Running, Err: s.Err})
+	}
+}
+
+// works returns nil, or why the lab is not what Up makes: it was not made to the end, a scenario left it
+// changed, a cluster does not answer, or a border cannot be crossed.
+func (l *Lab) works(ctx context.Context) error {
+	switch {
+	case !l.record.Complete:
+		return errors.New("making it was interrupted")
+	case l.record.Left != "":
+		return fmt.Errorf("scenario %s was stopped in the middle", l.record.Left)
+	}
+	// Long enough for a machine that has much else to do: a lab that is made anew by mistake is lost work.
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for _, c := range l.Clusters {
+		if pinger, ok := c.(interface{ Alive(context.Context) error }); ok {
+			if err := pinger.Alive(ctx); err != nil {
+				return fmt.Errorf("%s does not answer: %w", c.Name(), err)
+			}
+		}
+	}
+	if l.Mesh == nil || l.Topology.Kind == scenario.NoMesh {
+		return nil
+	}
+	_, err := l.Mesh.Verify(ctx)
+	return err
+}
+
+// Open opens a lab that is there.
+func Open(home, name string) (*Lab, error) {
+	b, err := openBundle()
+	if err != nil {
+		return nil, err
+	}
+	return open(home, name, b)
+}
+
+func open(home, name string, b *bundle.Bundle) (*Lab, error) {
+	r, err := readRecord(home, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		known, err := names(home)
+		if err != nil {
+			return nil, err
+		}
+		return nil, &UnknownLabError{Name: name, Known: known}
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := newProvider(r.Provider, home, b, Options{})
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{Name: name, Topology: r.Topology, home: home, bundle: b, record: r}
+	for _, name := range r.Topology.Clusters() {
+		c, err := p.Open(l.Name, name)
+		if err != nil {
+			return nil, &SetupError{Err: fmt.Errorf("opening lab %s: %w: make it anew with `eastwest up`", l.Name, err)}
+		}
+		l.Clusters = append(l.Clusters, c)
+	}
+	l.Mesh, err = mesh.Attach(mesh.Options{Lab: l.Name, Dir: labDir(home, l.Name), Clusters: l.Clusters, Istio: mesh.FromBundle(b)})
+	if err != nil {
+		return nil, &SetupError{Err: fmt.Errorf("opening lab %s: %w: make it anew with `eastwest up`", l.Name, err)}
+	}
+	return l, nil
+}
+
+// Close ends watches and connections. The lab goes on.
+func (l *Lab) Close() {
+	if l.Mesh != nil {
+		l.Mesh.Close()
+	}
+}
+
+// Down removes the lab and everything that was made for it.
+func Down(ctx context.Context, home, name string) error {
+	known, err := names(home)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(labDir(home, name)); err != nil {
+		return &UnknownLabError{Name: name, Known: known}
+	}
+	unlock, err := lockLab(ctx, home, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := readRecord(home, name)
+	if err != nil { // it was killed before it could write that down: only one provider leaves such folders
+		r.Provider = Embedded
+	}
+	p, err := newProvider(r.Provider, home, nil, Options{})
+	if err != nil {
+		return err
+	}
+	return remove(ctx, p, home, name)
+}
+
+func remove(ctx context.Context, p provider, home, name string) error {
+	if err := p.Delete(ctx, name); err != nil {
+		return fmt.Errorf("removing lab %s: %w", name, err)
+	}
+	if err := os.RemoveAll(labDir(home, name)); err != nil {
+		return fmt.Errorf("removing lab %s: %w", name, err)
+	}
+	return nil
+}
+
+func openBundle() (*bundle.Bundle, error) {
+	dir, err := bundle.DefaultDir()
+	if err != nil {
+		return nil, err
+	}
+	return bundle.Open(dir)
+}
+
+// meshTopology is the mesh that a scenario's topology asks for.
+func meshTopology(t scenario.Topology) (mesh.Topology, error) {
+	return mesh.NewTopology(mesh.Kind(t.Kind), mesh.Network(t.Network), mesh.Trust(t.Trust), t.Clusters()...)
+}
+
+// sameTopology compares what is asked for, wherever in a file it was asked.
+func sameTopology(a, b scenario.Topology) bool {
+	a.Place, b.Place = scenario.Place{}, scenario.Place{}
+	return reflect.DeepEqual(a, b)
+}
+
+func describe(t scenario.Topology) string {
+	return fmt.Sprintf("%s, network %s, trust %s", t.Kind, t.Network, t.Trust)
+}
+
+// Env is what a shell needs to work with the lab.
+type Env struct {
+	Kubeconfig string // of all clusters, one context each
+	BinDir     string // the bundle's kubectl and istioctl
+}
+
+// Env returns the lab's kubeconfig and programs.
+func (l *Lab) Env() Env {
+	return Env{Kubeconfig: filepath.Join(labDir(l.home, l.Name), "kubeconfig"), BinDir: l.bundle.BinDir()}
+}
+
+// writeKubeconfig writes one file with a context per cluster, and one per cluster in which that
+// cluster's context is the current one. The user's own kubeconfig is never touched.
+func (l *Lab) writeKubeconfig() error {
+	all := api.NewConfig()
+	for _, c := range l.Clusters {
+		has, ok := c.(interface{ Kubeconfig() string })
+		if !ok {
+			return fmt.Errorf("cluster %s has no kubeconfig", c.Name())
+		}
+		one, err := clientcmd.LoadFromFile(has.Kubeconfig())
+		if err != nil {
+			return fmt.Errorf("reading the kubeconfig of %s: %w", c.Name(), err)
+		}
+		for name, v := range one.Clusters {
+			v.LocationOfOrigin = ""
+			all.Clusters[name] = v
+		}
+		for name, v := range one.AuthInfos {
+			v.LocationOfOrigin = ""
+			all.AuthInfos[name] = v
+		}
+		for name, v := range one.Contexts {
+			v.LocationOfOrigin = ""
+			all.Contexts[name] = v
+		}
+	}
+	for i, c := range l.Clusters {
+		all.CurrentContext = c.Name()
+		files := []string{l.Env().Kubeconfig + "-" + c.Name()}
+		if i == 0 {
+			files = append(files, l.Env().Kubeconfig)
+		}
+		for _, file := range files {
+			if err := clientcmd.WriteToFile(*all, file); err != nil {
+				return fmt.Errorf("writing the lab's kubeconfig: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// Suits tells whether a scenario that needs the topology can run on the lab as it is.
+func (l *Lab) Suits(t scenario.Topology) bool {
+	return l.record.Left == "" && sameTopology(l.Topology, t)
+}

@@ -1,0 +1,116 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+// FieldManager owns the fields that we apply.
+const FieldManager = "eastwest"
+
+// rawClient sends bytes as they are and reads no more of an answer than it must.
+func rawClient(config *rest.Config) (rest.Interface, error) {
+	c := rest.CopyConfig(config)
+	c.GroupVersion = &schema.GroupVersion{}
+	c.NegotiatedSerializer = serializer.NewCodecFactory(runtime.NewScheme()).WithoutConversion()
+	return rest.UnversionedRESTClientFor(c)
+}
+
+// clusterScoped kinds among those that a mesh is made of.
+var clusterScoped = map[string]bool{
+	"Namespace": true, "CustomResourceDefinition": true, "ClusterRole": true, "ClusterRoleBinding": true,
+	"ValidatingWebhookConfiguration": true, "MutatingWebhookConfiguration": true, "GatewayClass": true,
+}
+
+// path returns where the object lives in the API. Resources are named after their kinds by the plural
+// rule alone: asking the API server for its resources would cost more than applying them.
+func (o object) path() string {
+	root := "/apis/" + o.APIVersion
+	if !strings.Contains(o.APIVersion, "/") {
+		root = "/api/" + o.APIVersion
+	}
+	resource := strings.ToLower(o.Kind)
+	switch {
+	case strings.HasSuffix(resource, "s"):
+		resource += "es"
+	case strings.HasSuffix(resource, "y") && !strings.HasSuffix(resource, "ay"):
+		resource = strings.TrimSuffix(resource, "y") + "ies"
+	default:
+		resource += "s"
+	}
+	if !clusterScoped[o.Kind] {
+		root += "/namespaces/" + o.Namespace
+	}
+	return root + "/" + resource + "/" + o.Name
+}
+
+// labeled returns the object with the labels of everything that a lab owns.
+func (o object) labeled(lab string) (object, error) {
+	var content map[string]any
+	if err := json.Unmarshal(o.JSON, &content); err != nil {
+		return o, fmt.Errorf("reading %s: %w", o, err)
+	}
+	meta, _ := content["metadata"].(map[string]any)
+	if meta == nil {
+		return o, fmt.Errorf("reading %s: metadata is missing", o)
+	}
+	labels, _ := meta["labels"].(map[string]any)
+	if labels == nil {
+		labels = map[string]any{}
+	}
+	labels[ManagedByLabel], labels[LabLabel] = ManagedBy, lab
+	meta["labels"] = labels
+	data, err := json.Marshal(content)
+	o.JSON = data
+	return o, err
+}
+
+// apply sends all objects at once by server-side apply. Custom resources are tried again until the API
+// server knows their kind.
+func (m *Member) apply(ctx context.Context, objects ...object) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, o := range objects {
+		group.Go(func() error {
+			o, err := o.labeled(m.mesh.Lab)
+			if err != nil {
+				return err
+			}
+			return wait.Until(ctx, "applying "+o.String(), wait.Options{}, func(ctx context.Context) error {
+				err := m.raw.Patch(types.ApplyPatchType).AbsPath(o.path()).
+					Param("fieldManager", FieldManager).Param("force", "true").
+					// The answer would be the whole object with all its managed fields.
+					SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").
+					Body([]byte(o.JSON)).Do(ctx).Error()
+				if err != nil && !tryAgain(err) {
+					return wait.Permanent(err)
+				}
+				return err
+			})
+		})
+	}
+	return group.Wait()
+}
+
+// tryAgain tells errors that pass by themselves while a cluster comes up: kinds and namespaces that are
+// not known yet, webhooks whose Service has no endpoint yet, and requests that were never answered.
+func tryAgain(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return true // no answer at all
+	}
+	return apierrors.IsNotFound(err) || apierrors.IsInternalError(err) || apierrors.IsServiceUnavailable(err) ||
+		apierrors.IsTooManyRequests(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err) || apierrors.IsConflict(err)
+}

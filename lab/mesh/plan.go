@@ -1,0 +1,116 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Step is one readable part of an installation.
+type Step struct {
+	Name    string // "install istiod"
+	Cluster string // empty where all are meant
+	Command string // what a person would type for the same, one line per command
+	State   State
+	Began   time.Duration // since the installation began
+	Took    time.Duration
+	Err     error // why it failed or was canceled
+}
+
+// State of a step.
+type State string
+
+// The states. A step that was canceled never began: another one failed before.
+const (
+	Planned State = "planned"
+	Running State = "running"
+	Done    State = "done"
+	Failed  State = "failed"
+)
+
+// task is a step with its work and the steps that must be done before.
+type task struct {
+	Step
+	after []*task
+	run   func(context.Context) error
+}
+
+// plan is a list of tasks, each after those that it needs: a graph without cycles by construction,
+// because a task can only name tasks that exist already.
+type plan []*task
+
+func (p *plan) add(name, cluster, command string, run func(context.Context) error, after ...*task) *task {
+	t := &task{Step: Step{Name: name, Cluster: cluster, Command: command, State: Planned}, run: run}
+	for _, a := range after {
+		if a != nil { // a step that this topology does not have
+			t.after = append(t.after, a)
+		}
+	}
+	*p = append(*p, t)
+	return t
+}
+
+// run carries the plan out: every task starts the moment those before it are done. The first error
+// cancels what runs and starts nothing more; it is returned with the step's name and cluster.
+// tell hears of every step when it begins and when it ends, from several goroutines.
+func (p plan) run(ctx context.Context, tell func(Step)) error {
+	if tell == nil {
+		tell = func(Step) {}
+	}
+	start := time.Now()
+	done := make(map[*task]chan struct{}, len(p))
+	for _, t := range p {
+		done[t] = make(chan struct{})
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, t := range p {
+		group.Go(func() error {
+			for _, a := range t.after {
+				select {
+				case <-done[a]:
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			s := t.Step
+			s.State, s.Began = Running, time.Since(start)
+			tell(s)
+			err := t.run(ctx)
+			s.Took = time.Since(start) - s.Began
+			if err != nil {
+				s.State, s.Err = Failed, err
+				tell(s)
+				return &StepError{Step: s, Err: err}
+			}
+			s.State = Done
+			tell(s)
+			close(done[t])
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// StepError is a step that failed.
+type StepError struct {
+	Step Step
+	Err  error
+}
+
+func (e *StepError) Error() string {
+	if e.Step.Cluster == "" {
+		return fmt.Sprintf("%s: %v", e.Step.Name, e.Err)
+	}
+	return fmt.Sprintf("%s: %s: %v", e.Step.Cluster, e.Step.Name, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+var errNoSuchCluster = errors.New("no such cluster in the mesh")

@@ -1,0 +1,102 @@
+package mesh
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+const (
+	readerAccount = "istio-reader-service-account"
+	// istioctl names the token's Secret so; with the same name it finds ours and makes no second one.
+	readerToken = readerAccount + "-istio-remote-secret-token"
+)
+
+// RemoteSecretName is the name of the Secret by which an istiod reads the given cluster.
+func RemoteSecretName(cluster string) string { return "istio-remote-secret-" + cluster }
+
+// RemoteSecret changes what CreateRemoteSecret writes. The zero value is right for a healthy mesh.
+type RemoteSecret struct {
+	Server string // address of the API server; the cluster's own when empty
+	Token  string // credentials; those of the cluster's istio-reader-service-account when empty
+	Name   string // the cluster's id as the reader will know it; its name when empty
+}
+
+// CreateRemoteSecret gives the istiod of m access to the API server of another cluster: what
+// `istioctl create-remote-secret --context=OF --name=OF | kubectl apply --context=M -f -` does.
+func (m *Member) CreateRemoteSecret(ctx context.Context, of *Member, o RemoteSecret) error {
+	secret, err := of.remoteSecret(ctx, o)
+	if err == nil {
+		err = m.apply(ctx, secret)
+	}
+	if err != nil {
+		return fmt.Errorf("creating remote secret for %s in %s: %w", of.Name(), m.Name(), err)
+	}
+	return nil
+}
+
+// DeleteRemoteSecret takes the access to a cluster away again; no error if there is none.
+func (m *Member) DeleteRemoteSecret(ctx context.Context, of string) error {
+	err := m.Kube.CoreV1().Secrets(SystemNamespace).Delete(ctx, RemoteSecretName(of), metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("deleting remote secret for %s in %s: %w", of, m.Name(), err)
+	}
+	return nil
+}
+
+func (m *Member) remoteSecret(ctx context.Context, o RemoteSecret) (object, error) {
+	ca, token, err := m.readerToken(ctx)
+	if err != nil {
+		return object{}, err
+	}
+	return newRemoteSecret(cmp.Or(o.Name, m.Name()), cmp.Or(o.Server, m.config.Host), cmp.Or(o.Token, string(token)), ca)
+}
+
+// newRemoteSecret is the Secret that istioctl would print.
+func newRemoteSecret(name, server, token string, ca []byte) (object, error) {
+	kubeconfig, err := clientcmd.Write(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: server, CertificateAuthorityData: ca}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {Token: token}},
+		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name}},
+		CurrentContext: name,
+	})
+	if err != nil {
+		return object{}, err
+	}
+	return newSecret(RemoteSecretName(name), string(corev1.SecretTypeOpaque),
+		map[string]string{"istio/multiCluster": "true"},
+		map[string]string{"networking.istio.io/cluster": name},
+		map[string][]byte{name: kubeconfig})
+}
+
+// readerToken returns the API server's CA and a lasting token of the account that Istio made for readers
+// from other clusters.
+func (m *Member) readerToken(ctx context.Context) (ca, token []byte, err error) {
+	secret, err := newSecret(readerToken, string(corev1.SecretTypeServiceAccountToken), nil,
+		map[string]string{corev1.ServiceAccountNameKey: readerAccount}, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := m.apply(ctx, secret); err != nil {
+		return nil, nil, err
+	}
+	// The controller manager fills it in.
+	err = watchOne(ctx, "the token of "+readerAccount+" in "+m.Name(), readerToken,
+		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return m.Kube.CoreV1().Secrets(SystemNamespace).Watch(ctx, o)
+		},
+		func(o runtime.Object) (bool, string) {
+			data := o.(*corev1.Secret).Data
+			ca, token = data[corev1.ServiceAccountRootCAKey], data[corev1.ServiceAccountTokenKey]
+			return len(ca) > 0 && len(token) > 0, "the Secret has no token yet"
+		})
+	return ca, token, err
+}

@@ -1,0 +1,140 @@
+package mesh
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/eastwest-lab/eastwest/manifests"
+)
+
+var placeholder = regexp.MustCompile(`\$\{([A-Z]+)\}`)
+
+// expand fills ${NAME} in a manifest. A name without a value is an error, not an empty string.
+func expand(file string, values map[string]string) ([]byte, error) {
+	text, err := fs.ReadFile(manifests.FS, file)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifest: %w", err)
+	}
+	var missing []string
+	out := placeholder.ReplaceAllFunc(text, func(m []byte) []byte {
+		name := string(m[2 : len(m)-1])
+		value, ok := values[name]
+		if !ok {
+			missing = append(missing, name)
+		}
+		return []byte(value)
+	})
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("filling in manifests/%s: no value for %s", file, strings.Join(missing, ", "))
+	}
+	return out, nil
+}
+
+// render returns what `istioctl manifest generate -f FILE…` prints, as objects. The result is kept in
+// cache under the hash of all that went in: the second lab renders nothing.
+func (i Istio) render(ctx context.Context, cache string, files ...string) ([]object, error) {
+	sum := sha256.New()
+	fmt.Fprintf(sum, "1\n%s\n", i.Digest)
+	args := []string{"manifest", "generate"}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("rendering Istio's manifests: %w", err)
+		}
+		fmt.Fprintf(sum, "%d\n%s", len(data), data)
+		args = append(args, "-f", file)
+	}
+	var kept string
+	if cache != "" {
+		kept = filepath.Join(cache, "istio-"+hex.EncodeToString(sum.Sum(nil))[:16]+".json")
+		if objects, err := readObjects(kept); err == nil {
+			return objects, nil
+		} // missing or damaged: render again
+	}
+	cmd := exec.CommandContext(ctx, i.Istioctl, args...)
+	// istioctl must not look for a cluster: rendering depends on the files alone.
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+os.DevNull)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("rendering Istio's manifests: %s %s: %w: %s", i.Istioctl, strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	objects, err := decode(stdout.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("rendering Istio's manifests: %w", err)
+	}
+	if kept != "" {
+		data, err := json.Marshal(objects)
+		if err == nil {
+			err = writeFile(kept, data, 0o644)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("keeping Istio's manifests: %w", err)
+		}
+	}
+	return objects, nil
+}
+
+func readObjects(file string) ([]object, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var objects []object
+	return objects, json.Unmarshal(data, &objects)
+}
+
+// object is a Kubernetes object as JSON with the little that is needed to address it.
+type object struct {
+	APIVersion string          `json:"apiVersion"`
+	Kind       string          `json:"kind"`
+	Namespace  string          `json:"namespace,omitempty"`
+	Name       string          `json:"name"`
+	JSON       json.RawMessage `json:"object"`
+}
+
+func (o object) String() string {
+	if o.Namespace == "" {
+		return o.Kind + " " + o.Name
+	}
+	return o.Kind + " " + o.Namespace + "/" + o.Name
+}
+
+// decode reads YAML documents; empty ones are left out.
+func decode(manifest []byte) ([]object, error) {
+	var objects []object
+	for i, doc := range bytes.Split(append([]byte("\n"), manifest...), []byte("\n---")) {
+		data, err := yaml.YAMLToJSON(doc)
+		if err != nil {
+			return nil, fmt.Errorf("document %d: %w", i+1, err)
+		}
+		if string(data) == "null" {
+			continue
+		}
+		var head struct {
+			APIVersion string
+			Kind       string
+			Metadata   struct{ Name, Namespace string }
+		}
+		if err := json.Unmarshal(data, &head); err != nil {
+			return nil, fmt.Errorf("document %d: %w", i+1, err)
+		}
+		if head.APIVersion == "" || head.Kind == "" || head.Metadata.Name == "" {
+			return nil, fmt.Errorf("document %d: it needs apiVersion, kind and metadata.name", i+1)
+		}
+		objects = append(objects, object{head.APIVersion, head.Kind, head.Metadata.Namespace, head.Metadata.Name, data})
+	}
+	return objects, nil
+}

@@ -1,0 +1,191 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/eastwest-lab/eastwest/lab/pki"
+)
+
+// restartedAt is where `kubectl rollout restart` leaves the time, too.
+const restartedAt = "kubectl.kubernetes.io/restartedAt"
+
+// MyPod is the bare pod that the lesson calls from.
+const MyPod = "my-pod"
+
+// NamespaceOf returns where an app of the lab lives.
+func NamespaceOf(app string) string {
+	if app == Istiod || app == Gateway {
+		return SystemNamespace
+	}
+	return AppNamespace
+}
+
+// RestartIstiod restarts the cluster's istiod and waits until the new one serves: it is Ready, injects
+// proxies, and has told the app namespace its root. A pod that starts earlier can miss the new root and
+// then distrusts istiod until the kubelet refreshes its files.
+func (m *Member) RestartIstiod(ctx context.Context) error {
+	if err := m.Restart(ctx, Istiod); err != nil {
+		return err
+	}
+	return m.awaitIstiod(ctx)
+}
+
+// awaitRoot waits until istiod has told the app namespace the root that it signs with. A pod that needs
+// the ConfigMap before it is there waits for the kubelet's next try.
+func (m *Member) awaitRoot(ctx context.Context) error {
+	root, err := m.signingRoot(ctx)
+	if err != nil {
+		return err
+	}
+	return watchOne(ctx, "istiod's root in namespace "+AppNamespace+" of "+m.Name(), rootConfigMap,
+		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return m.Kube.CoreV1().ConfigMaps(AppNamespace).Watch(ctx, o)
+		},
+		func(o runtime.Object) (bool, string) {
+			text := o.(*corev1.ConfigMap).Data[pki.RootCertFile]
+			return strings.TrimSpace(text) == strings.TrimSpace(root), rootConfigMap + " holds another root"
+		})
+}
+
+// rootConfigMap is where istiod leaves its root in every namespace; proxies mount it.
+const rootConfigMap = "istio-ca-root-cert"
+
+// signingRoot returns the root that an istiod takes which starts now: that of cacerts if it has one,
+// otherwise of the self-signed CA that it keeps in istio-ca-secret.
+func (m *Member) signingRoot(ctx context.Context) (string, error) {
+	for _, from := range []struct{ secret, key string }{
+		{CACerts, pki.RootCertFile}, {CACerts, "ca.crt"}, // the second where cacerts has the type kubernetes.io/tls
+		{"istio-ca-secret", pki.RootCertFile}, {"istio-ca-secret", pki.CACertFile},
+	} {
+		s, err := m.Kube.CoreV1().Secrets(SystemNamespace).Get(ctx, from.secret, metav1.GetOptions{})
+		if err == nil && len(s.Data[from.key]) > 0 {
+			return string(s.Data[from.key]), nil
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			return "", fmt.Errorf("reading the root of %s: %w", m.Name(), err)
+		}
+	}
+	return "", fmt.Errorf("reading the root of %s: neither %s nor istio-ca-secret has one", m.Name(), CACerts)
+}
+
+// RestartWorkloads restarts everything with a proxy: the Deployments and lab pods of the app namespace,
+// and the east-west gateway.
+func (m *Member) RestartWorkloads(ctx context.Context) error {
+	list, err := m.Kube.AppsV1().Deployments(AppNamespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("restarting the workloads of %s: %w", m.Name(), err)
+	}
+	apps := []string{MyPod}
+	for _, d := range list.Items {
+		apps = append(apps, d.Name)
+	}
+	if m.mesh.Gateways() {
+		apps = append(apps, Gateway)
+	}
+	return m.Restart(ctx, apps...)
+}
+
+// Restart restarts apps, all at once, as `kubectl rollout restart deployment/APP` does, and waits until
+// each has as many new Ready pods as it wants and all old ones are being deleted.
+func (m *Member) Restart(ctx context.Context, apps ...string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, app := range apps {
+		group.Go(func() error {
+			restart := m.restartDeployment
+			if app == MyPod {
+				restart = m.restartPod
+			}
+			if err := restart(ctx, app); err != nil {
+				return fmt.Errorf("restarting %s in %s: %w", app, m.Name(), err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (m *Member) restartDeployment(ctx context.Context, app string) error {
+	// kubectl writes seconds: two restarts within one would be none.
+	stamp := time.Now().UTC().Format(time.RFC3339Nano)
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{
+		"metadata": map[string]any{"annotations": map[string]string{restartedAt: stamp}},
+	}}})
+	if err != nil {
+		return err
+	}
+	d, err := m.Kube.AppsV1().Deployments(NamespaceOf(app)).Patch(ctx, app, types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+	if err != nil {
+		return err
+	}
+	wanted := 1
+	if d.Spec.Replicas != nil {
+		wanted = int(*d.Spec.Replicas)
+	}
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	if err != nil {
+		return err
+	}
+	its := func(p *corev1.Pod) bool {
+		return p.Namespace == d.Namespace && selector.Matches(labels.Set(p.Labels))
+	}
+	return m.awaitPods(ctx, "the new pods of "+app, its, func(pods []*corev1.Pod) bool {
+		ready := 0
+		for _, p := range pods {
+			switch {
+			case p.DeletionTimestamp != nil:
+			case p.Annotations[restartedAt] != stamp:
+				return false
+			case Ready(p):
+				ready++
+			}
+		}
+		return ready >= wanted
+	})
+}
+
+// restartPod makes a bare pod anew, since nobody else does.
+func (m *Member) restartPod(ctx context.Context, name string) error {
+	manifest, err := os.ReadFile(m.file(name + ".yaml"))
+	if err != nil {
+		return err
+	}
+	objects, err := decode(manifest)
+	if err != nil {
+		return err
+	}
+	// Nobody calls it, so nothing has to drain: its name is free at once.
+	now := int64(0)
+	err = m.Kube.CoreV1().Pods(AppNamespace).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	var old types.UID
+	err = m.awaitPods(ctx, "the end of the old pod", labeledApp(name), func(pods []*corev1.Pod) bool {
+		if len(pods) > 0 && old == "" {
+			old = pods[0].UID
+		}
+		return !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return p.UID == old })
+	})
+	if err != nil {
+		return err
+	}
+	if err := m.apply(ctx, objects...); err != nil {
+		return err
+	}
+	return m.AwaitReady(ctx, name)
+}

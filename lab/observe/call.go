@@ -1,0 +1,380 @@
+package observe
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"istio.io/istio/pkg/test/echo/proto"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/traffic"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+// Call makes calls now and looks at who answers: a 200 alone would hide everything, because local pods
+// and retries answer for a border that is closed.
+type Call struct {
+	From       Workload
+	FromPod    Which    // Oldest or Newest; the oldest if empty
+	To         Workload // with a cluster, that cluster's own pods; without, the service, wherever its pods are
+	Reused     bool     // over connections that are kept, instead of one for each call
+	Count      int      // how many calls; 5 if zero
+	AtLeast    int      // how many have to go as wanted; all if zero
+	AnsweredBy []string // clusters that may answer, each of which has to answer at least once; To's if empty
+	Client     *regexp.Regexp
+	Server     *regexp.Regexp // the SPIFFE identities of both sides, as the answering proxy saw them
+	Plaintext  bool           // the answer came without mutual TLS; otherwise it has to come with it
+	Fails      *regexp.Regexp // the calls fail; their error with what the caller's proxy logged of it matches
+	Timeout    time.Duration  // of each call; 3 s if zero
+}
+
+var _ Check = Call{}
+
+func (c Call) count() int { return cmp.Or(c.Count, 5) }
+
+func (c Call) target() string {
+	if c.To.Cluster == "" {
+		return c.To.App
+	}
+	return c.To.String()
+}
+
+func (c Call) clusters() []string {
+	if len(c.AnsweredBy) == 0 && c.To.Cluster != "" {
+		return []string{c.To.Cluster}
+	}
+	return c.AnsweredBy
+}
+
+func (c Call) url() string { return mesh.URL(c.To.App, c.To.Cluster, !c.Reused) }
+
+func (c Call) wanted() string {
+	var text string
+	switch {
+	case c.Fails != nil:
+		text = fmt.Sprintf("fail with a text like %q", c.Fails)
+	default:
+		text = "are answered"
+		if by := c.clusters(); len(by) > 0 {
+			text += " by " + join(by)
+		}
+		if c.Plaintext {
+			text += " in plain text"
+		} else {
+			text += " over mutual TLS"
+		}
+		if c.Client != nil {
+			text += fmt.Sprintf(", the client known as %q", c.Client)
+		}
+		if c.Server != nil {
+			text += fmt.Sprintf(", the server known as %q", c.Server)
+		}
+	}
+	if c.AtLeast > 0 && c.AtLeast < c.count() {
+		return fmt.Sprintf("at least %d of %d calls %s,", c.AtLeast, c.count(), text)
+	}
+	return text
+}
+
+func (c Call) String() string {
+	from := c.From.String()
+	if c.FromPod == Newest {
+		from = c.FromPod.of(from)
+	}
+	kind := "fresh"
+	if c.Reused {
+		kind = "reused"
+	}
+	wanted := c.wanted()
+	if !strings.HasPrefix(wanted, "at least") {
+		wanted = plural(c.count(), "call") + " " + wanted + ","
+	}
+	return fmt.Sprintf("%s from %s to %s, on %s connections", wanted, from, c.target(), kind)
+}
+
+// Command implements Check. The echo image has its own client in place of curl.
+func (c Call) Command() string {
+	object := c.From.object()
+	return fmt.Sprintf("kubectl --context=%s exec -n %s %s -c app -- client --count %d %s",
+		c.From.Cluster, mesh.NamespaceOf(c.From.App), object, c.count(), c.url())
+}
+
+// Look implements Check.
+func (c Call) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	calls, err := c.make(ctx, m)
+	if err != nil {
+		return "", err
+	}
+	return c.judge(calls)
+}
+
+// make makes the calls and adds to each failure what the caller's proxy knows of it: an error's own text
+// does not tell why a TLS handshake failed, the access log does.
+func (c Call) make(ctx context.Context, m *mesh.Mesh) ([]traffic.Call, error) {
+	member, pod, err := c.caller(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	addr, err := netip.ParseAddr(pod.Status.PodIP)
+	if err != nil {
+		return nil, fmt.Errorf("reading the address of pod %s in %s: %w", pod.Name, c.From.Cluster, err)
+	}
+	from := traffic.FromDialer(c.From.String(), func(ctx context.Context) (net.Conn, error) {
+		return member.Dial(ctx, netip.AddrPortFrom(addr, mesh.OrderPort))
+	})
+	id := "eastwest-" + strings.ToLower(rand.Text())
+	calls, err := traffic.Many(ctx, from, c.url(), c.count(), traffic.Options{
+		Fresh: !c.Reused, Timeout: c.Timeout, Headers: map[string]string{"X-Request-Id": id},
+	})
+	if err != nil {
+		return nil, err
+	}
+	failed := 0
+	for _, call := range calls {
+		if call.Code >= 500 {
+			failed++
+		}
+	}
+	if failed == 0 {
+		return calls, nil
+	}
+	reasons := c.reasons(ctx, member, pod, id, failed)
+	for i := range calls {
+		if calls[i].Code >= 500 && len(reasons) > 0 {
+			calls[i].Err += " [" + reasons[0] + "]"
+			reasons = reasons[1:]
+		}
+	}
+	return calls, nil
+}
+
+// reasons reads from the access log of the caller's proxy why calls with this id failed. There may be
+// fewer than wanted: not every mesh writes such a log.
+func (c Call) reasons(ctx context.Context, member *mesh.Member, pod *corev1.Pod, id string, wanted int) []string {
+	var reasons []string
+	_ = wait.Until(ctx, "the access log", wait.Options{Within: flushed, Every: 100 * time.Millisecond}, func(ctx context.Context) error {
+		text, err := podLog(ctx, member, pod, proxyContainer, 2*flushed+c.Timeout, false)
+		if err != nil {
+			return wait.Permanent(err)
+		}
+		reasons = reasons[:0]
+		for line := range strings.Lines(text) {
+			if strings.Contains(line, id) {
+				reasons = append(reasons, failure(line))
+			}
+		}
+		if len(reasons) < wanted {
+			return fmt.Errorf("%d lines of %d", len(reasons), wanted)
+		}
+		return nil
+	}) // what came until then has to do
+	return slices.DeleteFunc(reasons, func(r string) bool { return r == "" })
+}
+
+// Status, response flags, details, termination and the reason of the transport, in the order of Istio's
+// own access log format, with which the lab's begins, too.
+var accessLine = regexp.MustCompile(`" (\d+) (\S+) (\S+) (\S+) "([^"]*)"`)
+
+// failure is why a request failed by an access log line: "UF,URX TLS_error:…"; empty if it did not fail.
+func failure(line string) string {
+	m := accessLine.FindStringSubmatch(line)
+	if m == nil || m[2] == "-" {
+		return ""
+	}
+	if m[5] != "-" && m[5] != "" {
+		return m[2] + " " + m[5]
+	}
+	return m[2] + " " + m[3]
+}
+
+func (c Call) caller(ctx context.Context, m *mesh.Mesh) (*mesh.Member, *corev1.Pod, error) {
+	member, pods, err := cmp.Or(c.FromPod, Oldest).pods(ctx, m, c.From)
+	if err != nil {
+		return nil, nil, err
+	}
+	return member, pods[0], nil
+}
+
+// judge compares calls with what is wanted of them.
+func (c Call) judge(calls []traffic.Call) (string, error) {
+	good := 0
+	answered := map[string]int{}
+	for _, call := range calls {
+		if c.good(call) {
+			good++
+		}
+		if call.Code == 200 {
+			answered[call.Cluster]++
+		}
+	}
+	seen := summary(calls)
+	need := c.count()
+	if c.AtLeast > 0 {
+		need = c.AtLeast
+	}
+	ok := good >= need
+	if c.Fails == nil {
+		for _, by := range c.clusters() {
+			ok = ok && answered[by] > 0
+		}
+	}
+	if !ok {
+		return seen, &Mismatch{Wanted: fmt.Sprintf("%s to %s that %s", plural(c.count(), "call"), c.target(), c.wanted()), Seen: seen, Try: tryAfter(calls)}
+	}
+	return seen, nil
+}
+
+func (c Call) good(call traffic.Call) bool {
+	if c.Fails != nil {
+		return call.Err != "" && c.Fails.MatchString(call.Err)
+	}
+	mutual := call.ClientID != "" && call.ServerID != ""
+	by := c.clusters()
+	return call.Code == 200 && mutual != c.Plaintext &&
+		(len(by) == 0 || slices.Contains(by, call.Cluster)) &&
+		(c.Client == nil || c.Client.MatchString(call.ClientID)) &&
+		(c.Server == nil || c.Server.MatchString(call.ServerID))
+}
+
+// summary tells what came of calls, equal ones once.
+func summary(calls []traffic.Call) string {
+	times := map[string]int{}
+	for _, call := range calls {
+		what := call.Err
+		if call.Code == 200 {
+			what = fmt.Sprintf("200 from %s in %s", cmp.Or(call.Pod, "somebody unknown"), cmp.Or(call.Cluster, "an unknown cluster"))
+			if call.ClientID != "" {
+				what += fmt.Sprintf(" (client %s, server %s)", call.ClientID, call.ServerID)
+			} else {
+				what += " (no mutual TLS)"
+			}
+			if call.Attempts > 1 {
+				what += fmt.Sprintf(" at try %d", call.Attempts)
+			}
+		}
+		times[what]++
+	}
+	texts := slices.SortedFunc(maps.Keys(times), func(a, b string) int { return cmp.Or(times[b]-times[a], strings.Compare(a, b)) })
+	for i, t := range texts {
+		texts[i] = fmt.Sprintf("%d × %s", times[t], short(t, 400))
+	}
+	return strings.Join(texts, "; ")
+}
+
+// tryAfter says where to look next, by what the calls say.
+func tryAfter(calls []traffic.Call) string {
+	for _, call := range calls {
+		switch {
+		case strings.Contains(call.Err, "CERTIFICATE_VERIFY_FAILED"):
+			return "the caller's proxy does not accept the certificate that it was shown: compare the roots in use on both sides"
+		case strings.Contains(call.Err, "UNKNOWN_CA"):
+			return "the other side does not accept the caller's certificate: compare the roots in use on both sides"
+		case strings.Contains(call.Err, "no healthy upstream"):
+			return "the caller's proxy knows no endpoint: look at the remote secret, and at the endpoints that the proxy sees"
+		case strings.Contains(call.Err, "no answer within"), strings.Contains(call.Err, "connection timeout"):
+			return "packets get lost: look at the network between the clusters and at port 15443 of the gateway"
+		}
+	}
+	return ""
+}
+
+// DNS checks that a name resolves inside a pod, to the address of the Service in the pod's own cluster.
+type DNS struct {
+	From  Workload
+	Name  string // full host name
+	Fails bool   // it does not resolve
+}
+
+var _ Check = DNS{}
+
+func (c DNS) String() string {
+	if c.Fails {
+		return fmt.Sprintf("%s does not resolve in %s", c.Name, c.From)
+	}
+	return fmt.Sprintf("%s resolves in %s to the address of its Service", c.Name, c.From)
+}
+
+// Command implements Check.
+func (c DNS) Command() string {
+	return fmt.Sprintf("kubectl --context=%s exec -n %s %s -c app -- client dns://%s", c.From.Cluster, mesh.NamespaceOf(c.From.App), c.From.object(), c.Name)
+}
+
+// Look implements Check.
+func (c DNS) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	member, err := m.Member(c.From.Cluster)
+	if err != nil {
+		return "", err
+	}
+	addresses, problem, err := resolve(ctx, member, c.From.App, c.Name)
+	if err != nil {
+		return "", err
+	}
+	seen := c.Name + " is " + join(addresses)
+	if problem != "" {
+		seen = short(problem, 200)
+	}
+	if c.Fails {
+		if problem == "" {
+			return seen, &Mismatch{Wanted: c.Name + " not to resolve in " + c.From.String(), Seen: seen}
+		}
+		return seen, nil
+	}
+	if problem != "" {
+		return seen, &Mismatch{Wanted: c.Name + " to resolve in " + c.From.String(), Seen: seen,
+			Try: "cluster DNS knows only Services of its own cluster: the namespace and the Service have to exist where the caller is"}
+	}
+	parts := strings.Split(c.Name, ".")
+	if len(parts) < 3 || parts[2] != "svc" {
+		return seen, nil
+	}
+	service, err := member.Kube.CoreV1().Services(parts[1]).Get(ctx, parts[0], metav1.GetOptions{})
+	if err != nil {
+		return seen, fmt.Errorf("reading Service %s of %s in %s: %w", parts[0], parts[1], c.From.Cluster, err)
+	}
+	if service.Spec.ClusterIP != "None" && !slices.Contains(addresses, service.Spec.ClusterIP) {
+		return seen, &Mismatch{Wanted: fmt.Sprintf("%s, the address of the Service in %s", service.Spec.ClusterIP, c.From.Cluster), Seen: seen}
+	}
+	return seen + ", the Service's address in " + c.From.Cluster, nil
+}
+
+// resolve lets the app look a name up where it runs. problem is what the resolver says.
+func resolve(ctx context.Context, member *mesh.Member, app, host string) (addresses []string, problem string, err error) {
+	conn, err := grpc.NewClient("passthrough:///"+app, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return member.DialPod(ctx, app, mesh.OrderPort) }))
+	if err != nil {
+		return nil, "", fmt.Errorf("connecting to %s in %s: %w", app, member.Name(), err)
+	}
+	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	const timeout = 5 * time.Second
+	res, err := proto.NewEchoTestServiceClient(conn).ForwardEcho(ctx, &proto.ForwardEchoRequest{Count: 1, Url: "dns://" + host + "?query=A", TimeoutMicros: timeout.Microseconds()})
+	if err != nil {
+		if at := strings.Index(err.Error(), "lookup "); at >= 0 {
+			return nil, err.Error()[at:], nil
+		}
+		return nil, "", fmt.Errorf("resolving %s from %s in %s: %w", host, app, member.Name(), err)
+	}
+	for _, m := range dnsAnswer.FindAllStringSubmatch(strings.Join(res.Output, "\n"), -1) {
+		addresses = append(addresses, m[1])
+	}
+	if len(addresses) == 0 {
+		return nil, "the lookup came back without an address", nil
+	}
+	return addresses, "", nil
+}
+
+var dnsAnswer = regexp.MustCompile(`Response\d+=(\S+)`)

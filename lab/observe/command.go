@@ -1,0 +1,182 @@
+package observe
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+)
+
+// Command checks what kubectl or istioctl says. There is no shell: no pipes, no variables.
+type Command struct {
+	Run     string // "kubectl …" or "istioctl …"
+	Expect  *regexp.Regexp
+	Absent  *regexp.Regexp // the output does not have it
+	Fails   bool           // the command ends with another exit code than 0
+	Tools   Tools
+	Timeout time.Duration // 30 s if zero
+}
+
+var _ Check = Command{}
+
+func (c Command) wanted() string {
+	var words []string
+	if c.Fails {
+		words = append(words, "fails")
+	}
+	if c.Expect != nil {
+		words = append(words, fmt.Sprintf("says something like %q", c.Expect))
+	}
+	if c.Absent != nil {
+		words = append(words, fmt.Sprintf("says nothing like %q", c.Absent))
+	}
+	if len(words) == 0 {
+		words = []string{"succeeds"}
+	}
+	return fmt.Sprintf("`%s` %s", c.Run, join(words))
+}
+
+func (c Command) String() string { return c.wanted() }
+
+// Command implements Check.
+func (c Command) Command() string { return c.Run }
+
+// reading are the subcommands that only look. Steps that change something are undone; what a command
+// changes behind our back is not.
+var reading = map[string][]string{
+	"kubectl": {"api-resources", "api-versions", "auth", "cluster-info", "describe", "events", "exec", "explain", "get", "logs", "rollout", "top", "version", "wait"},
+	"istioctl": {"admin", "analyze", "authz", "bug-report", "describe", "experimental", "pc", "precheck", "proxy-config", "proxy-status", "ps",
+		"remote-clusters", "tag", "validate", "version", "x", "zc", "ztunnel-config"},
+}
+
+// Parse splits the command into words and says what is wrong with it.
+func (c Command) Parse() ([]string, error) {
+	words, err := split(c.Run)
+	if err != nil {
+		return nil, err
+	}
+	if len(words) == 0 {
+		return nil, errors.New("empty")
+	}
+	known, ok := reading[words[0]]
+	if !ok {
+		return nil, fmt.Errorf("want kubectl or istioctl, not %q", words[0])
+	}
+	for i := 1; i < len(words); i++ {
+		switch word := words[i]; {
+		case strings.HasPrefix(word, "--") && strings.Contains(word, "="):
+		case strings.HasPrefix(word, "-"):
+			i++ // its value
+		case slices.Contains(known, word):
+			return words, nil
+		default:
+			return nil, fmt.Errorf("%s %s may change the mesh: want one of %s (flags with a value go after it, or are written --flag=value)", words[0], word, strings.Join(known, ", "))
+		}
+	}
+	return nil, fmt.Errorf("want a subcommand of %s: one of %s", words[0], strings.Join(known, ", "))
+}
+
+// split reads words as a shell does, with its quotes and backslashes and nothing else of it.
+func split(text string) ([]string, error) {
+	var words []string
+	var word strings.Builder
+	quote, inside := rune(0), false
+	escaped := false
+	for _, r := range text {
+		switch {
+		case escaped:
+			word.WriteRune(r)
+			escaped = false
+		case r == '\\' && quote != '\'':
+			escaped, inside = true, true
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(r)
+		case r == '\'' || r == '"':
+			quote, inside = r, true
+		case strings.ContainsRune(" \t\n", r):
+			if inside {
+				words = append(words, word.String())
+				word.Reset()
+			}
+			inside = false
+		case strings.ContainsRune("|&;<>`$", r):
+			return nil, fmt.Errorf("%q means something to a shell only, and there is none: put it into quotes if it is meant as it is", r)
+		default:
+			word.WriteRune(r)
+			inside = true
+		}
+	}
+	if quote != 0 || escaped {
+		return nil, errors.New("a quote has no end")
+	}
+	if inside {
+		words = append(words, word.String())
+	}
+	return words, nil
+}
+
+// Look implements Check.
+func (c Command) Look(ctx context.Context, _ *mesh.Mesh) (string, error) {
+	words, err := c.Parse()
+	if err != nil {
+		return "", fmt.Errorf("reading the command %q: %w", c.Run, err)
+	}
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = 30 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(c.Tools.BinDir, words[0]), words[1:]...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Tools.Kubeconfig)
+	cmd.WaitDelay = time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("running `%s`: no end within %s", c.Run, timeout)
+	case err != nil && !errors.As(err, &exit):
+		return "", fmt.Errorf("running `%s`: %w", c.Run, err)
+	}
+	seen := c.seen(out.String())
+	if err != nil {
+		seen = err.Error() + ": " + seen
+	}
+	if c.Fails != (err != nil) || c.Expect != nil && !c.Expect.MatchString(out.String()) || c.Absent != nil && c.Absent.MatchString(out.String()) {
+		return seen, &Mismatch{Wanted: c.wanted(), Seen: seen}
+	}
+	return seen, nil
+}
+
+// seen is the part of the output that matters: the line that was looked for, or the beginning of all.
+func (c Command) seen(out string) string {
+	for _, p := range []*regexp.Regexp{c.Absent, c.Expect} {
+		if p == nil {
+			continue
+		}
+		if at := p.FindStringIndex(out); at != nil {
+			from := strings.LastIndexByte(out[:at[0]], '\n') + 1
+			to := at[1]
+			if end := strings.IndexByte(out[to:], '\n'); end >= 0 {
+				to += end
+			} else {
+				to = len(out)
+			}
+			return short(out[from:to], 500)
+		}
+	}
+	return short(out, 500)
+}

@@ -1,0 +1,243 @@
+package observe
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+// Log checks that a line stands in the log of a workload's pods, or that none does.
+type Log struct {
+	Of        Workload
+	Container string // istiod's own, otherwise the proxy, if empty
+	Matches   *regexp.Regexp
+	Absent    bool
+	Since     time.Duration // only lines that are no older; all if zero
+}
+
+var _ Check = Log{}
+
+func (c Log) container() string {
+	if c.Of.App == mesh.Istiod {
+		return cmp.Or(c.Container, "discovery")
+	}
+	return cmp.Or(c.Container, proxyContainer)
+}
+
+func (c Log) String() string {
+	has := "has"
+	if c.Absent {
+		has = "does not have"
+	}
+	text := fmt.Sprintf("the log of %s %s a line like %q", c.Of, has, c.Matches)
+	if c.Since > 0 {
+		text += " in the last " + c.Since.String()
+	}
+	return text
+}
+
+// Command implements Check.
+func (c Log) Command() string {
+	text := fmt.Sprintf("kubectl --context=%s logs -n %s -l app=%s -c %s --tail=-1", c.Of.Cluster, mesh.NamespaceOf(c.Of.App), c.Of.App, c.container())
+	if c.Since > 0 {
+		text += " --since=" + c.Since.String()
+	}
+	return fmt.Sprintf("%s | grep -E '%s'", text, c.Matches)
+}
+
+// Look implements Check.
+func (c Log) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	member, pods, err := All.pods(ctx, m, c.Of)
+	if err != nil {
+		return "", err
+	}
+	lines, last := 0, ""
+	for _, p := range pods {
+		text, err := podLog(ctx, member, p, c.container(), c.Since, false)
+		if err != nil {
+			return "", err
+		}
+		for line := range strings.Lines(text) {
+			if c.Matches.MatchString(line) {
+				lines++
+				last = short(line, 500)
+			}
+		}
+	}
+	seen := plural(lines, "line")
+	if lines > 0 {
+		seen += ", the last: " + last
+	}
+	if c.Absent != (lines == 0) {
+		wanted := "a line"
+		if c.Absent {
+			wanted = "no line"
+		}
+		return seen, &Mismatch{Wanted: fmt.Sprintf("%s like %q in the log of %s", wanted, c.Matches, c.Of), Seen: seen}
+	}
+	return seen, nil
+}
+
+// logLimit bounds what is read of one log.
+const logLimit = 8 << 20
+
+// podLog reads the end of a container's log. A container that has not run before has no previous log:
+// that is an error of the API server.
+func podLog(ctx context.Context, m *mesh.Member, p *corev1.Pod, container string, since time.Duration, previous bool) (string, error) {
+	o := &corev1.PodLogOptions{Container: container, Previous: previous}
+	if since > 0 {
+		seconds := int64(max(1, (since + time.Second - 1).Seconds()))
+		o.SinceSeconds = &seconds
+	}
+	tail := int64(50_000)
+	o.TailLines = &tail
+	stream, err := m.Kube.CoreV1().Pods(p.Namespace).GetLogs(p.Name, o).Stream(ctx)
+	if err != nil {
+		return "", fmt.Errorf("reading the log of %s in %s of %s: %w", container, p.Name, m.Name(), err)
+	}
+	defer stream.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(io.LimitReader(stream, logLimit))
+	if err != nil {
+		return "", fmt.Errorf("reading the log of %s in %s of %s: %w", container, p.Name, m.Name(), err)
+	}
+	return string(text), nil
+}
+
+// GatewaySees makes a call across the border and finds it in the access log of the east-west gateway at
+// the other side: the gateway cannot look into the TLS of a call, only at the name that it asks for.
+type GatewaySees struct {
+	From, To Workload
+	Absent   bool // the call does not get as far as the gateway
+}
+
+var _ Check = GatewaySees{}
+
+func (c GatewaySees) sni() string {
+	// Istio's own form of outbound|80||HOST that is allowed in a server name.
+	return "outbound_.80_._." + outbound(c.To)[len("outbound|80||"):]
+}
+
+func (c GatewaySees) String() string {
+	sees := "sees"
+	if c.Absent {
+		sees = "does not see"
+	}
+	return fmt.Sprintf("the east-west gateway of %s %s a call from %s to %s, by its server name %s", c.To.Cluster, sees, c.From, c.To, c.sni())
+}
+
+// Command implements Check.
+func (c GatewaySees) Command() string {
+	return fmt.Sprintf("kubectl logs -n %s -l istio=eastwestgateway -c %s --context=%s | grep '%s'", mesh.SystemNamespace, proxyContainer, c.To.Cluster, c.sni())
+}
+
+// flushed is how long a line may take to get into the log: Istio lets Envoy write once a second.
+const flushed = 3 * time.Second
+
+// Look implements Check.
+func (c GatewaySees) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	gateway := Workload{mesh.Gateway, c.To.Cluster}
+	member, pods, err := Newest.pods(ctx, m, gateway)
+	if err != nil {
+		return "", err
+	}
+	dump, err := member.Admin(ctx, pods[0], "/config_dump?resource=dynamic_listeners")
+	if err != nil {
+		return "", err
+	}
+	protocols, err := protocolsFor(dump, c.sni())
+	if err != nil {
+		return "", err
+	}
+	start := time.Now()
+	calls, err := Call{From: c.From, To: c.To, Count: 1}.make(ctx, m)
+	if err != nil {
+		return "", err
+	}
+	line := ""
+	err = wait.Until(ctx, "the gateway's access log", wait.Options{Within: flushed, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+		text, err := podLog(ctx, member, pods[0], proxyContainer, time.Since(start)+time.Second, false)
+		if err != nil {
+			return wait.Permanent(err)
+		}
+		for l := range strings.Lines(text) {
+			// Connections from before the call say nothing about it. The clusters' clocks have to agree.
+			if began, ok := beganAt(l); ok && !began.Before(start.Truncate(time.Millisecond)) && strings.Contains(l, c.sni()) {
+				line = l
+				return nil
+			}
+		}
+		return fmt.Errorf("no new line with %s", c.sni())
+	})
+	if err != nil && !errors.Is(err, wait.ErrTimeout) {
+		return "", err
+	}
+	seen := "the gateway saw nothing of it"
+	if err == nil {
+		seen = fmt.Sprintf("the gateway saw server name %s (it takes ALPN %s): %s", c.sni(), join(protocols), gatewayLine(line))
+	}
+	seen += "; the caller saw " + summary(calls)
+	if c.Absent != (err != nil) {
+		return seen, &Mismatch{Wanted: c.String(), Seen: seen, Try: "see which address the caller's proxy has for the service, and whether that address is reachable"}
+	}
+	return seen, nil
+}
+
+// beganAt reads when a request or connection began, which an access log line starts with.
+func beganAt(line string) (time.Time, bool) {
+	text, _, ok := strings.Cut(strings.TrimPrefix(line, "["), "]")
+	at, err := time.Parse(time.RFC3339, text)
+	return at, ok && err == nil
+}
+
+// protocolsFor returns the ALPN protocols that a connection with this server name has to offer to be let in.
+func protocolsFor(dump []byte, sni string) ([]string, error) {
+	var page struct {
+		Configs []struct {
+			Active struct {
+				Listener struct {
+					Chains []struct {
+						Match struct {
+							Names     []string `json:"server_names"`
+							Protocols []string `json:"application_protocols"`
+						} `json:"filter_chain_match"`
+					} `json:"filter_chains"`
+				} `json:"listener"`
+			} `json:"active_state"`
+		} `json:"configs"`
+	}
+	if err := json.Unmarshal(dump, &page); err != nil {
+		return nil, fmt.Errorf("reading the gateway's listeners: %w", err)
+	}
+	for _, c := range page.Configs {
+		for _, chain := range c.Active.Listener.Chains {
+			if slices.Contains(chain.Match.Names, sni) {
+				return chain.Match.Protocols, nil
+			}
+		}
+	}
+	return []string{"nothing: no filter chain has this name"}, nil
+}
+
+// Fields of the access log that the lab's meshes write.
+var pickedField = regexp.MustCompile(`picked=(\S*)`)
+
+// gatewayLine tells the part of an access log line that says where a connection went.
+func gatewayLine(line string) string {
+	picked := "nobody"
+	if m := pickedField.FindStringSubmatch(line); m != nil && strings.Trim(m[1], ";-") != "" {
+		picked = strings.ReplaceAll(m[1], ";", " ")
+	}
+	return "handed on to " + picked + ": " + short(line, 300)
+}

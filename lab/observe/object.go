@@ -1,0 +1,223 @@
+package observe
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/util/jsonpath"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+)
+
+// Resource returns the client of a kind in a cluster. kind is what people write: "Deployment",
+// "deployments", "gateways.networking.istio.io". The namespace is ignored for kinds that have none.
+func Resource(member *mesh.Member, kind, namespace string) (dynamic.ResourceInterface, error) {
+	groups, err := restmapper.GetAPIGroupResources(member.Kube.Discovery())
+	if err != nil {
+		return nil, fmt.Errorf("asking %s for its kinds: %w", member.Name(), err)
+	}
+	mapper := restmapper.NewShortcutExpander(restmapper.NewDiscoveryRESTMapper(groups), member.Kube.Discovery(), nil)
+	mapping, err := find(mapper, kind)
+	if err != nil {
+		return nil, fmt.Errorf("%s knows no kind %q: %w", member.Name(), kind, err)
+	}
+	client := member.Dynamic.Resource(mapping.Resource)
+	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
+		return client.Namespace(namespace), nil
+	}
+	return client, nil
+}
+
+func find(mapper meta.RESTMapper, kind string) (*meta.RESTMapping, error) {
+	name, group, _ := strings.Cut(kind, ".")
+	if mapping, err := mapper.RESTMapping(schema.GroupKind{Group: group, Kind: name}); err == nil {
+		return mapping, nil
+	}
+	gvk, err := mapper.KindFor(schema.GroupVersionResource{Group: group, Resource: strings.ToLower(name)})
+	if err != nil {
+		return nil, err
+	}
+	return mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+}
+
+// Object checks an object of a cluster, or a value inside it.
+type Object struct {
+	In                    []string
+	Kind, Name, Namespace string
+	Path                  string  // JSONPath as for kubectl: "{.status.readyReplicas}" or ".status.readyReplicas"
+	Is                    *string // the value as text
+	Matches               *regexp.Regexp
+	Absent                bool // the object is not there; with Path, nothing is at the path
+}
+
+var _ Check = Object{}
+
+func (c Object) what() string {
+	what := c.Kind + " " + c.Name
+	if c.Namespace != "" {
+		what += " in namespace " + c.Namespace
+	}
+	if c.Path != "" {
+		what = c.path() + " of " + what
+	}
+	return what
+}
+
+func (c Object) wanted() string {
+	switch {
+	case c.Absent:
+		return "not there"
+	case c.Is != nil:
+		return fmt.Sprintf("%q", *c.Is)
+	case c.Matches != nil:
+		return fmt.Sprintf("like %q", c.Matches)
+	}
+	return "there"
+}
+
+func (c Object) String() string {
+	return fmt.Sprintf("in %s %s is %s", join(c.In), c.what(), c.wanted())
+}
+
+func (c Object) path() string {
+	if c.Path == "" || strings.HasPrefix(c.Path, "{") {
+		return c.Path
+	}
+	return "{" + c.Path + "}"
+}
+
+// Command implements Check.
+func (c Object) Command() string {
+	lines := make([]string, len(c.In))
+	for i, cluster := range c.In {
+		lines[i] = fmt.Sprintf("kubectl --context=%s get %s %s", cluster, strings.ToLower(c.Kind), c.Name)
+		if c.Namespace != "" {
+			lines[i] += " -n " + c.Namespace
+		}
+		if c.Path != "" {
+			lines[i] += " -o jsonpath='" + c.path() + "'"
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Look implements Check.
+func (c Object) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	texts := make([]string, len(c.In))
+	good := true
+	for i, cluster := range c.In {
+		member, err := m.Member(cluster)
+		if err != nil {
+			return "", err
+		}
+		value, there, err := c.read(ctx, member)
+		if err != nil {
+			return "", err
+		}
+		texts[i] = cluster + ": "
+		switch {
+		case !there:
+			texts[i] += "not there"
+		case c.Path != "":
+			texts[i] += fmt.Sprintf("%q", short(value, 300))
+		default:
+			texts[i] += "there"
+		}
+		good = good && there != c.Absent && (c.Is == nil || value == *c.Is) && (c.Matches == nil || c.Matches.MatchString(value))
+	}
+	seen := strings.Join(texts, "; ")
+	if !good {
+		return seen, &Mismatch{Wanted: c.what() + " " + c.wanted(), Seen: seen}
+	}
+	return seen, nil
+}
+
+func (c Object) read(ctx context.Context, member *mesh.Member) (value string, there bool, err error) {
+	client, err := Resource(member, c.Kind, c.Namespace)
+	if err != nil {
+		return "", false, err
+	}
+	o, err := client.Get(ctx, c.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", false, nil
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("reading %s %s in %s: %w", c.Kind, c.Name, member.Name(), err)
+	}
+	if c.Path == "" {
+		return "", true, nil
+	}
+	parsed := jsonpath.New(c.Kind).AllowMissingKeys(true)
+	if err := parsed.Parse(c.path()); err != nil {
+		return "", false, fmt.Errorf("reading the path %s: %w", c.path(), err)
+	}
+	var text bytes.Buffer
+	if err := parsed.Execute(&text, o.Object); err != nil {
+		return "", false, fmt.Errorf("reading %s of %s %s in %s: %w", c.path(), c.Kind, c.Name, member.Name(), err)
+	}
+	return text.String(), text.Len() > 0, nil
+}
+
+// RolledOut checks that all pods of Deployments are of the newest version and Ready, and no other is left.
+type RolledOut struct{ Of []Workload }
+
+var _ Check = RolledOut{}
+
+func (c RolledOut) String() string { return "all pods of " + list(c.Of) + " are new and Ready" }
+
+// Command implements Check.
+func (c RolledOut) Command() string {
+	lines := make([]string, len(c.Of))
+	for i, w := range c.Of {
+		lines[i] = fmt.Sprintf("kubectl --context=%s rollout status -n %s %s", w.Cluster, mesh.NamespaceOf(w.App), w.object())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Look implements Check.
+func (c RolledOut) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	texts := make([]string, len(c.Of))
+	done := true
+	for i, w := range c.Of {
+		member, err := m.Member(w.Cluster)
+		if err != nil {
+			return "", err
+		}
+		d, err := member.Kube.AppsV1().Deployments(mesh.NamespaceOf(w.App)).Get(ctx, w.App, metav1.GetOptions{})
+		if err != nil {
+			return "", fmt.Errorf("reading Deployment %s in %s: %w", w.App, w.Cluster, err)
+		}
+		seen, through := Rollout(d)
+		texts[i] = w.String() + ": " + seen
+		done = done && through
+	}
+	seen := strings.Join(texts, "; ")
+	if !done {
+		return seen, &Mismatch{Wanted: c.String(), Seen: seen, Try: c.Command()}
+	}
+	return seen, nil
+}
+
+// Rollout tells how far a Deployment is, and whether it is through: all its pods new and Ready.
+func Rollout(d *appsv1.Deployment) (seen string, through bool) {
+	wanted := int32(1)
+	if d.Spec.Replicas != nil {
+		wanted = *d.Spec.Replicas
+	}
+	s := d.Status
+	if s.ObservedGeneration < d.Generation {
+		return "its last change has not been taken up", false
+	}
+	return fmt.Sprintf("%d of %d pods new, %d Ready, %d in all", s.UpdatedReplicas, wanted, s.ReadyReplicas, s.Replicas),
+		s.UpdatedReplicas == wanted && s.ReadyReplicas == wanted && s.Replicas == wanted
+}

@@ -1,0 +1,126 @@
+// Package observe looks at a mesh and says what it sees: which certificates the proxies use, which
+// endpoints they know, who answers a call, what the gateways let through, what istiod thinks.
+//
+// A Check is one such look with what is wanted of it, as the steps of scenario files are. Checks read and
+// call, they change nothing, and they may be repeated. TakeBaseline writes down everything that a scenario
+// could leave changed, Collect saves the evidence of all clusters for people. The package needs an installed
+// mesh; `go test ./lab/observe` needs none and reads recorded answers of Envoy and istiod.
+package observe
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+)
+
+// Check is one look at the mesh.
+type Check interface {
+	// String says in plain words what is looked at and wanted; it completes "checks that …".
+	String() string
+	// Command is what a person would paste to see the same, with the lab's kubeconfig and the bundle's
+	// kubectl and istioctl; empty if there is no such thing.
+	Command() string
+	// Look looks once. seen is short evidence, also on success. The error is a *Mismatch if what is wanted
+	// does not hold (waiting may cure that), and any other error if it was not possible to look.
+	Look(ctx context.Context, m *mesh.Mesh) (seen string, err error)
+}
+
+// Mismatch says that a check does not hold.
+type Mismatch struct {
+	Wanted, Seen string
+	Try          string // what to do about it or where to look next; may be empty
+}
+
+func (e *Mismatch) Error() string { return fmt.Sprintf("wanted %s, saw %s", e.Wanted, e.Seen) }
+
+// Tools are the programs of the lab, for checks that run them.
+type Tools struct {
+	Kubeconfig string // with a context for each cluster
+	BinDir     string // where kubectl and istioctl are
+}
+
+// Workload is an app in one cluster; istiod and the east-west gateway count as apps.
+type Workload struct{ App, Cluster string }
+
+func (w Workload) String() string { return w.App + "@" + w.Cluster }
+
+// object returns how kubectl and istioctl name the workload, for commands.
+func (w Workload) object() string {
+	if w.App == mesh.MyPod {
+		return w.App
+	}
+	return "deploy/" + w.App
+}
+
+// Which says which of a workload's pods are meant. Certificates stay what they were when a pod started,
+// so old and new pods of one app can differ.
+type Which string
+
+// The pods of a workload.
+const (
+	All    Which = "all"
+	Newest Which = "newest"
+	Oldest Which = "oldest"
+)
+
+// pods returns the Ready pods that are meant, oldest first.
+func (w Which) pods(ctx context.Context, m *mesh.Mesh, of Workload) (*mesh.Member, []*corev1.Pod, error) {
+	member, err := m.Member(of.Cluster)
+	if err != nil {
+		return nil, nil, err
+	}
+	pods, err := member.ReadyPods(ctx, of.App)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch w {
+	case Newest:
+		pods = pods[len(pods)-1:]
+	case Oldest:
+		pods = pods[:1]
+	}
+	return member, pods, nil
+}
+
+func (w Which) of(text string) string {
+	if w == Newest || w == Oldest {
+		return "the " + string(w) + " pod of " + text
+	}
+	return text
+}
+
+// list puts words into a sentence.
+func list[T fmt.Stringer](of []T) string {
+	words := make([]string, len(of))
+	for i, w := range of {
+		words[i] = w.String()
+	}
+	return join(words)
+}
+
+func join(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
+
+// short keeps evidence to a line that people read.
+func short(text string, most int) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most-3], "") + "..."
+}
+
+func plural(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}

@@ -1,0 +1,252 @@
+package observe
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/pki"
+)
+
+// proxyContainer is the name of the container in which Envoy runs.
+const proxyContainer = "istio-proxy"
+
+// Proxy is a pod's Envoy with the certificates that it uses for the handshakes to come. Connections that
+// it has made before may still stand on others.
+type Proxy struct {
+	Workload
+	Namespace, Pod string
+	Created        time.Time
+	Roots          []*x509.Certificate // whom it trusts, sorted by fingerprint
+	Chain          []*x509.Certificate // what it shows, its own certificate first
+}
+
+// podOf is a pod and where it is.
+type podOf struct {
+	member *mesh.Member
+	*corev1.Pod
+}
+
+// Proxies reads the proxies in all Ready pods of the clusters, or of the whole mesh if none is named,
+// sorted by cluster, app and age.
+func Proxies(ctx context.Context, m *mesh.Mesh, clusters ...string) ([]Proxy, error) {
+	var pods []podOf
+	for _, member := range m.Members {
+		if len(clusters) > 0 && !slices.Contains(clusters, member.Name()) {
+			continue
+		}
+		its, err := proxyPods(ctx, member)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range its {
+			if mesh.Ready(p.Pod) {
+				pods = append(pods, p)
+			}
+		}
+	}
+	return readProxies(ctx, pods)
+}
+
+// proxiesOf reads the proxies of workloads.
+func proxiesOf(ctx context.Context, m *mesh.Mesh, which Which, of ...Workload) ([]Proxy, error) {
+	var all []podOf
+	for _, w := range of {
+		member, pods, err := which.pods(ctx, m, w)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range pods {
+			if !hasProxy(p) {
+				return nil, fmt.Errorf("%s in %s has no proxy", p.Name, member.Name())
+			}
+			all = append(all, podOf{member, p})
+		}
+	}
+	return readProxies(ctx, all)
+}
+
+// proxyPods lists the pods of a cluster that have a proxy, whatever state they are in.
+func proxyPods(ctx context.Context, m *mesh.Member) ([]podOf, error) {
+	list, err := m.Kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("listing the pods of %s: %w", m.Name(), err)
+	}
+	var pods []podOf
+	for i := range list.Items {
+		if p := &list.Items[i]; hasProxy(p) {
+			pods = append(pods, podOf{m, p})
+		}
+	}
+	return pods, nil
+}
+
+func hasProxy(p *corev1.Pod) bool {
+	// A native sidecar is an init container that goes on.
+	return slices.ContainsFunc(slices.Concat(p.Spec.InitContainers, p.Spec.Containers), func(c corev1.Container) bool { return c.Name == proxyContainer })
+}
+
+func readProxies(ctx context.Context, pods []podOf) ([]Proxy, error) {
+	proxies := make([]Proxy, len(pods))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for i, p := range pods {
+		group.Go(func() (err error) {
+			proxies[i], err = readProxy(ctx, p)
+			return err
+		})
+	}
+	err := group.Wait()
+	slices.SortFunc(proxies, func(a, b Proxy) int {
+		return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.App, b.App), a.Created.Compare(b.Created), strings.Compare(a.Pod, b.Pod))
+	})
+	return proxies, err
+}
+
+func readProxy(ctx context.Context, p podOf) (Proxy, error) {
+	proxy := Proxy{
+		Workload:  Workload{App: p.Labels["app"], Cluster: p.member.Name()},
+		Namespace: p.Namespace, Pod: p.Name, Created: p.CreationTimestamp.Time,
+	}
+	// Not /certs: that page tells serial numbers only, and those of roots need not differ.
+	dump, err := p.member.Admin(ctx, p.Pod, "/config_dump?resource=dynamic_active_secrets")
+	if err != nil {
+		return proxy, err
+	}
+	proxy.Roots, proxy.Chain, err = parseSecrets(dump)
+	if err != nil {
+		return proxy, fmt.Errorf("reading the certificates of %s in %s: %w", p.Name, p.member.Name(), err)
+	}
+	return proxy, nil
+}
+
+// parseSecrets reads what Envoy uses now: "ROOTCA" is what the agent gave it to check peers with,
+// "default" is its own certificate. Both are missing until the agent has got a certificate from istiod.
+func parseSecrets(dump []byte) (roots, chain []*x509.Certificate, err error) {
+	var page struct {
+		Configs []struct {
+			Secret struct {
+				Name        string `json:"name"`
+				Certificate struct {
+					Chain inline `json:"certificate_chain"`
+				} `json:"tls_certificate"`
+				Validation struct {
+					CA inline `json:"trusted_ca"`
+				} `json:"validation_context"`
+			} `json:"secret"`
+		} `json:"configs"`
+	}
+	if err := json.Unmarshal(dump, &page); err != nil {
+		return nil, nil, fmt.Errorf("reading Envoy's secrets: %w", err)
+	}
+	for _, c := range page.Configs {
+		switch c.Secret.Name {
+		case "ROOTCA":
+			if roots, err = pki.Roots(c.Secret.Validation.CA.Bytes); err != nil {
+				return nil, nil, fmt.Errorf("reading its roots: %w", err)
+			}
+		case "default":
+			if chain, err = pki.Roots(c.Secret.Certificate.Chain.Bytes); err != nil {
+				return nil, nil, fmt.Errorf("reading its own certificate: %w", err)
+			}
+		}
+	}
+	if roots == nil || chain == nil {
+		return nil, nil, errors.New("Envoy has none yet") //nolint:revive // a name
+	}
+	slices.SortFunc(roots, func(a, b *x509.Certificate) int { return strings.Compare(fingerprint(a), fingerprint(b)) })
+	roots = slices.CompactFunc(roots, func(a, b *x509.Certificate) bool { return a.Equal(b) })
+	return roots, chain, nil
+}
+
+type inline struct {
+	Bytes []byte `json:"inline_bytes"`
+}
+
+// fingerprint is a certificate's SHA-256, shortened to what people compare by eye.
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	text := strings.ToUpper(hex.EncodeToString(sum[:4]))
+	return text[0:2] + ":" + text[2:4] + ":" + text[4:6] + ":" + text[6:8]
+}
+
+// name tells a certificate by its subject and its fingerprint, since two can have one subject.
+func name(c *x509.Certificate) string {
+	subject := c.Subject.CommonName
+	if subject == "" {
+		subject = c.Subject.String()
+	}
+	return fmt.Sprintf("%q (SHA-256 %s…)", subject, fingerprint(c))
+}
+
+func names(of []*x509.Certificate) string {
+	all := make([]string, len(of))
+	for i, c := range of {
+		all[i] = name(c)
+	}
+	return join(all)
+}
+
+// signer tells who signed a certificate: the next one of the chain, whose name is all that the certificate
+// itself knows.
+func signer(chain []*x509.Certificate) string {
+	if len(chain) > 1 && chain[0].CheckSignatureFrom(chain[1]) == nil {
+		return name(chain[1])
+	}
+	if len(chain) == 0 {
+		return "nobody"
+	}
+	if cn := chain[0].Issuer.CommonName; cn != "" {
+		return fmt.Sprintf("%q", cn)
+	}
+	return fmt.Sprintf("%q", chain[0].Issuer.String())
+}
+
+// group says a fact of many proxies in few words: whole clusters by their names.
+func group(proxies []Proxy, fact func(Proxy) string) string {
+	inCluster := map[string]int{}
+	byFact := map[string][]Proxy{}
+	var facts []string
+	for _, p := range proxies {
+		inCluster[p.Cluster]++
+		f := fact(p)
+		if byFact[f] == nil {
+			facts = append(facts, f)
+		}
+		byFact[f] = append(byFact[f], p)
+	}
+	lines := make([]string, len(facts))
+	for i, f := range facts {
+		byCluster := map[string][]string{}
+		var who, clusters []string
+		for _, p := range byFact[f] {
+			if byCluster[p.Cluster] == nil {
+				clusters = append(clusters, p.Cluster)
+			}
+			byCluster[p.Cluster] = append(byCluster[p.Cluster], p.Pod)
+		}
+		for _, c := range clusters {
+			switch pods := byCluster[c]; {
+			case len(pods) > 1 && len(pods) == inCluster[c]:
+				who = append(who, fmt.Sprintf("%s (all %d proxies)", c, len(pods)))
+			default:
+				who = append(who, join(pods)+" in "+c)
+			}
+		}
+		lines[i] = join(who) + ": " + f
+	}
+	return strings.Join(lines, "; ")
+}

@@ -1,0 +1,124 @@
+package observe
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+// Stat checks counters and gauges of a workload's proxies: the sum of all whose names match.
+type Stat struct {
+	Of      Workload
+	Stat    *regexp.Regexp // as in Envoy's /stats
+	AtLeast *int
+	AtMost  *int
+	Grows   bool // it is more after a few seconds than it was
+}
+
+var _ Check = Stat{}
+
+func (c Stat) wanted() string {
+	var words []string
+	if c.AtLeast != nil {
+		words = append(words, fmt.Sprintf("is at least %d", *c.AtLeast))
+	}
+	if c.AtMost != nil {
+		words = append(words, fmt.Sprintf("is at most %d", *c.AtMost))
+	}
+	if c.Grows {
+		words = append(words, "grows")
+	}
+	return fmt.Sprintf("the proxy statistic %q of %s %s", c.Stat, c.Of, join(words))
+}
+
+func (c Stat) String() string { return c.wanted() }
+
+// Command implements Check.
+func (c Stat) Command() string {
+	return fmt.Sprintf("kubectl --context=%s exec -n %s %s -c %s -- pilot-agent request GET stats | grep -E '%s'",
+		c.Of.Cluster, mesh.NamespaceOf(c.Of.App), c.Of.object(), proxyContainer, c.Stat)
+}
+
+// growth is how long a statistic may take to grow.
+const growth = 4 * time.Second
+
+// Look implements Check.
+func (c Stat) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	sum, seen, err := c.read(ctx, m)
+	if err != nil {
+		return "", err
+	}
+	mismatch := &Mismatch{Wanted: c.wanted(), Seen: seen}
+	if c.AtLeast != nil && sum < *c.AtLeast || c.AtMost != nil && sum > *c.AtMost {
+		return seen, mismatch
+	}
+	if !c.Grows {
+		return seen, nil
+	}
+	before := sum
+	err = wait.Until(ctx, "the statistic to grow", wait.Options{Within: growth, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+		var err error
+		if sum, seen, err = c.read(ctx, m); err == nil && sum <= before {
+			err = fmt.Errorf("it is %d, as before", sum)
+		}
+		return err
+	})
+	if err != nil {
+		mismatch.Seen = fmt.Sprintf("%d, and %d after %s", before, sum, growth)
+		return mismatch.Seen, mismatch
+	}
+	return fmt.Sprintf("%d, then %d: %s", before, sum, seen), nil
+}
+
+func (c Stat) read(ctx context.Context, m *mesh.Mesh) (sum int, seen string, err error) {
+	member, pods, err := All.pods(ctx, m, c.Of)
+	if err != nil {
+		return 0, "", err
+	}
+	var all []string
+	zeros := 0
+	for _, p := range pods {
+		page, err := member.Admin(ctx, p, "/stats?filter="+url.QueryEscape(c.Stat.String()))
+		if err != nil {
+			return 0, "", err
+		}
+		n, lines, silent := parseStats(string(page), c.Stat)
+		sum, zeros = sum+n, zeros+silent
+		all = append(all, lines...)
+	}
+	switch {
+	case len(all) == 0 && zeros == 0:
+		return 0, "no such statistic", nil
+	case len(all) == 0:
+		return 0, plural(zeros, "statistic") + " at 0", nil
+	}
+	slices.Sort(all)
+	return sum, fmt.Sprintf("%d (%s)", sum, short(strings.Join(all, ", "), 300)), nil
+}
+
+// parseStats sums the numbers on Envoy's page /stats and returns the lines of those that are not 0, and
+// how many are.
+func parseStats(page string, stat *regexp.Regexp) (sum int, lines []string, zeros int) {
+	for line := range strings.Lines(page) {
+		line = strings.TrimSpace(line)
+		name, value, ok := strings.Cut(line, ": ")
+		n, err := strconv.Atoi(value)
+		switch {
+		case !ok || err != nil || !stat.MatchString(name):
+		case n == 0:
+			zeros++
+		default:
+			sum += n
+			lines = append(lines, line)
+		}
+	}
+	return sum, lines, zeros
+}

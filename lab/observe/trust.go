@@ -1,0 +1,342 @@
+package observe
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/pki"
+)
+
+// SelfSignedSecret is where an istiod that has no cacerts keeps the CA that it made for itself.
+const SelfSignedSecret = "istio-ca-secret"
+
+// CASource names a CA of the lab.
+type CASource string
+
+// The CAs.
+const (
+	SharedRoot CASource = "shared"      // the root that the lab makes for all clusters
+	InCACerts  CASource = "cacerts"     // what stands in the cluster's Secret cacerts now
+	SelfSigned CASource = "self-signed" // what the cluster's istiod made for itself
+)
+
+func (s CASource) words(of string) string {
+	switch s {
+	case SharedRoot:
+		return "the lab's shared " + of
+	case SelfSigned:
+		return "the self-signed CA of their cluster's istiod"
+	}
+	return "the " + of + " in their cluster's Secret cacerts"
+}
+
+// certificates returns a file of the source in one cluster.
+func (s CASource) certificates(ctx context.Context, m *mesh.Mesh, cluster, file string) ([]*x509.Certificate, error) {
+	secret := mesh.CACerts
+	switch s {
+	case SharedRoot:
+		root, err := pki.Load(m.CADir(), mesh.Topology{Trust: mesh.SharedRoot}.RootName(cluster))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, errors.New("this lab has no shared root: its trust is " + string(m.Trust))
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []*x509.Certificate{root.Certificate()}, nil
+	case SelfSigned:
+		secret, file = SelfSignedSecret, pki.CACertFile
+	}
+	data, err := secretFile(ctx, m, cluster, secret, file)
+	if err != nil {
+		return nil, err
+	}
+	return pki.Roots(data)
+}
+
+// errAbsent says that a Secret or one of its keys is not there, which a check may be about.
+var errAbsent = errors.New("is not there")
+
+func secretFile(ctx context.Context, m *mesh.Mesh, cluster, secret, file string) ([]byte, error) {
+	member, err := m.Member(cluster)
+	if err != nil {
+		return nil, err
+	}
+	s, err := member.Kube.CoreV1().Secrets(mesh.SystemNamespace).Get(ctx, secret, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("Secret %s in %s %w", secret, cluster, errAbsent) //nolint:revive // a kind
+	case err != nil:
+		return nil, fmt.Errorf("reading Secret %s in %s: %w", secret, cluster, err)
+	case len(s.Data[file]) == 0:
+		return nil, fmt.Errorf("key %s of Secret %s in %s %w", file, secret, cluster, errAbsent)
+	}
+	return s.Data[file], nil
+}
+
+// Roots checks whom proxies trust, by what each proxy uses now: no tool of Istio's compares that across
+// clusters. All that is set has to hold for all proxies that are meant.
+type Roots struct {
+	Of      []Workload     // whose; all proxies of In if empty
+	In      []string       // clusters; all if empty
+	Pods    Which          // of each workload
+	Same    *bool          // all have the same set of roots, or some have another
+	Count   int            // so many roots each; 0 does not ask
+	Is      CASource       // exactly the roots of this source
+	Trusts  CASource       // these roots and possibly others
+	Matches *regexp.Regexp // a root whose subject matches is among them
+}
+
+var _ Check = Roots{}
+
+func (c Roots) who() string {
+	switch {
+	case len(c.Of) > 0:
+		return "the proxies of " + c.Pods.of(list(c.Of))
+	case len(c.In) > 0:
+		return "all proxies in " + join(c.In)
+	}
+	return "all proxies of the mesh"
+}
+
+func (c Roots) wanted() string {
+	var wanted []string
+	if c.Same != nil && *c.Same {
+		wanted = append(wanted, "trust the same roots")
+	}
+	if c.Same != nil && !*c.Same {
+		wanted = append(wanted, "do not all trust the same roots")
+	}
+	if c.Is != "" {
+		wanted = append(wanted, "trust nothing but "+c.Is.words("root"))
+	}
+	if c.Trusts != "" {
+		wanted = append(wanted, "trust "+c.Trusts.words("root"))
+	}
+	if c.Count > 0 {
+		wanted = append(wanted, "trust "+plural(c.Count, "root"))
+	}
+	if c.Matches != nil {
+		wanted = append(wanted, fmt.Sprintf("trust a root named like %q", c.Matches))
+	}
+	return c.who() + " " + join(wanted)
+}
+
+func (c Roots) String() string { return c.wanted() }
+
+// Command shows one proxy of each; to compare is left to the reader.
+func (c Roots) Command() string {
+	of := c.Of
+	if len(of) == 0 {
+		for _, cluster := range c.In {
+			of = append(of, Workload{"client", cluster})
+		}
+	}
+	return secretCommand(of, "ROOTCA", "validationContext.trustedCa", "-subject -fingerprint -sha256")
+}
+
+// secretCommand prints a certificate that a proxy uses.
+func secretCommand(of []Workload, secret, field, what string) string {
+	lines := make([]string, len(of))
+	for i, w := range of {
+		lines[i] = fmt.Sprintf(`istioctl --context=%s proxy-config secret %s.%s -o json | jq -r '.dynamicActiveSecrets[] | select(.name == "%s") | .secret.%s.inlineBytes' | base64 -d | openssl x509 -noout %s`,
+			w.Cluster, w.object(), mesh.NamespaceOf(w.App), secret, field, what)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Look implements Check.
+func (c Roots) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	var proxies []Proxy
+	var err error
+	if len(c.Of) > 0 {
+		proxies, err = proxiesOf(ctx, m, c.Pods, c.Of...)
+	} else {
+		proxies, err = Proxies(ctx, m, c.In...)
+	}
+	if err != nil {
+		return "", err
+	}
+	seen := group(proxies, func(p Proxy) string { return "trusts " + names(p.Roots) })
+	mismatch := &Mismatch{Wanted: c.wanted(), Seen: seen,
+		Try: "a proxy keeps the roots that came with its certificate: compare cacerts, istiod's start and the pods' starts"}
+	if len(proxies) == 0 {
+		return "", &Mismatch{Wanted: c.wanted(), Seen: "no Ready pod with a proxy"}
+	}
+	same := !slices.ContainsFunc(proxies, func(p Proxy) bool { return !equal(p.Roots, proxies[0].Roots) })
+	if c.Same != nil && *c.Same != same {
+		return seen, mismatch
+	}
+	sources := map[string][2][]*x509.Certificate{}
+	for _, p := range proxies {
+		if _, ok := sources[p.Cluster]; ok {
+			continue
+		}
+		var is [2][]*x509.Certificate
+		for i, source := range []CASource{c.Is, c.Trusts} {
+			if source == "" {
+				continue
+			}
+			is[i], err = source.certificates(ctx, m, p.Cluster, pki.RootCertFile)
+			if errors.Is(err, errAbsent) {
+				mismatch.Seen = err.Error() + "; " + seen
+				return seen, mismatch
+			}
+			if err != nil {
+				return seen, err
+			}
+		}
+		sources[p.Cluster] = is
+	}
+	for _, p := range proxies {
+		is := sources[p.Cluster]
+		switch {
+		case c.Count > 0 && len(p.Roots) != c.Count,
+			c.Is != "" && !(contains(p.Roots, is[0]) && contains(is[0], p.Roots)),
+			c.Trusts != "" && !contains(p.Roots, is[1]),
+			c.Matches != nil && !slices.ContainsFunc(p.Roots, func(r *x509.Certificate) bool { return c.Matches.MatchString(r.Subject.String()) }):
+			return seen, mismatch
+		}
+	}
+	return seen, nil
+}
+
+func equal(a, b []*x509.Certificate) bool {
+	return slices.EqualFunc(a, b, func(a, b *x509.Certificate) bool { return a.Equal(b) })
+}
+
+// contains says whether all of some are among all.
+func contains(all, some []*x509.Certificate) bool {
+	return !slices.ContainsFunc(some, func(s *x509.Certificate) bool { return !slices.ContainsFunc(all, s.Equal) })
+}
+
+// Issuer checks who signed the certificates that proxies show now.
+type Issuer struct {
+	Of      []Workload
+	Pods    Which
+	Is      CASource       // InCACerts or SelfSigned
+	Not     bool           // Is did not sign it
+	Matches *regexp.Regexp // the signer's subject
+}
+
+var _ Check = Issuer{}
+
+func (c Issuer) wanted() string {
+	what := "the proxies of " + c.Pods.of(list(c.Of)) + " show certificates that "
+	var wanted []string
+	if c.Is != "" {
+		text := c.Is.words("CA") + " signed"
+		if c.Not {
+			text = c.Is.words("CA") + " did not sign"
+		}
+		wanted = append(wanted, text)
+	}
+	if c.Matches != nil {
+		wanted = append(wanted, fmt.Sprintf("a CA named like %q signed", c.Matches))
+	}
+	return what + join(wanted)
+}
+
+func (c Issuer) String() string { return c.wanted() }
+
+// Command implements Check.
+func (c Issuer) Command() string {
+	return secretCommand(c.Of, "default", "tlsCertificate.certificateChain", "-issuer -subject")
+}
+
+// Look implements Check.
+func (c Issuer) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	proxies, err := proxiesOf(ctx, m, c.Pods, c.Of...)
+	if err != nil {
+		return "", err
+	}
+	seen := group(proxies, func(p Proxy) string { return "shows a certificate signed by " + signer(p.Chain) })
+	mismatch := &Mismatch{Wanted: c.wanted(), Seen: seen,
+		Try: "istiod reads its CA when it starts, and a pod keeps its certificate until it is renewed or the pod is made anew"}
+	for _, p := range proxies {
+		leaf := p.Chain[0]
+		if c.Matches != nil && !c.Matches.MatchString(leaf.Issuer.String()) {
+			return seen, mismatch
+		}
+		if c.Is == "" {
+			continue
+		}
+		ca, err := c.Is.certificates(ctx, m, p.Cluster, pki.CACertFile)
+		if errors.Is(err, errAbsent) {
+			mismatch.Seen = err.Error() + "; " + seen
+			return seen, mismatch
+		}
+		if err != nil {
+			return seen, err
+		}
+		if signed := leaf.CheckSignatureFrom(ca[0]) == nil; signed == c.Not {
+			return seen, mismatch
+		}
+	}
+	return seen, nil
+}
+
+// Fingerprints compares the root in the Secret cacerts of clusters, as the lesson's openssl command does.
+type Fingerprints struct {
+	In    []string
+	Equal bool
+}
+
+var _ Check = Fingerprints{}
+
+func (c Fingerprints) String() string {
+	if c.Equal {
+		return "the root in cacerts has the same fingerprint in " + join(c.In)
+	}
+	return "the root in cacerts has not the same fingerprint in " + join(c.In)
+}
+
+// Command implements Check.
+func (c Fingerprints) Command() string {
+	lines := make([]string, len(c.In))
+	for i, cluster := range c.In {
+		lines[i] = fmt.Sprintf(`kubectl get secret cacerts -n istio-system --context=%s -o jsonpath='{.data.root-cert\.pem}' | base64 -d | openssl x509 -noout -fingerprint`, cluster)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Look implements Check.
+func (c Fingerprints) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	var prints, texts []string
+	missing := false
+	for _, cluster := range c.In {
+		data, err := secretFile(ctx, m, cluster, mesh.CACerts, pki.RootCertFile)
+		if errors.Is(err, errAbsent) {
+			texts, missing = append(texts, err.Error()), true
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		sum, err := pki.FingerprintSHA1(data)
+		if err != nil {
+			return "", fmt.Errorf("reading the root in cacerts of %s: %w", cluster, err)
+		}
+		prints = append(prints, sum)
+		texts = append(texts, cluster+": "+sum)
+	}
+	seen := strings.Join(texts, "; ")
+	same := len(slices.Compact(slices.Clone(prints))) <= 1
+	if missing || same != c.Equal {
+		wanted := "equal fingerprints"
+		if !c.Equal {
+			wanted = "different fingerprints"
+		}
+		return seen, &Mismatch{Wanted: wanted, Seen: seen, Try: "give each cluster an intermediate of one shared root in cacerts, before istiod starts"}
+	}
+	return seen, nil
+}

@@ -1,0 +1,328 @@
+// Package pki makes and reads the certificates of a lab: root and intermediate CAs as istiod takes them
+// from the Secret cacerts, certificates and key pairs for the components of a Kubernetes node, and the
+// descriptions and fingerprints by which people compare them.
+//
+// Keys are ECDSA on P-256. A private key leaves a CA in two ways only, CACerts and Save; printing a CA
+// in any form never shows it. The package imports nothing else of eastwest and needs only the standard
+// library; its tests also ask openssl where that is installed.
+package pki
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+const (
+	organization = "eastwest"
+	// backdate lets clocks differ a little; istiod does the same with two minutes
+	// (security/pkg/pki/util/generate_cert.go).
+	backdate = 5 * time.Minute
+
+	defaultRootLifetime         = 10 * 365 * 24 * time.Hour
+	defaultIntermediateLifetime = 2 * 365 * 24 * time.Hour
+	defaultLeafLifetime         = 365 * 24 * time.Hour
+)
+
+// Options describe a CA certificate.
+type Options struct {
+	// Name becomes the subject's common name. Two CAs that have to be told apart need two names: with
+	// equal subjects and different keys, verifiers report broken signatures instead of an unknown issuer.
+	Name string
+	// Lifetime counts from now, or from NotBefore if that is set: 10 years for a root and 2 for an
+	// intermediate when zero. What an issuer signs never outlives the issuer's own certificate.
+	Lifetime time.Duration
+	// NotBefore is five minutes ago when zero, so that clocks may differ a little.
+	NotBefore time.Time
+	// Below says how many levels of CAs may stand below this one: 0 means that it signs leaves only,
+	// and as a root that no intermediate of it verifies.
+	// Nil leaves it to the kind of CA: no limit for a root, 0 for an intermediate.
+	Below *int
+}
+
+// CA is a certificate authority: a certificate, its private key, and the certificates up to its root.
+type CA struct {
+	cert  *x509.Certificate
+	upper []*x509.Certificate // the issuers between this CA and the root, nearest first; root excluded
+	root  *x509.Certificate   // the CA's own certificate if it is the root
+	// key is a closure because printers that walk unexported fields and follow pointers (testify's
+	// diffs) would show the number that must stay secret; nothing can look into a function.
+	key func() *ecdsa.PrivateKey
+}
+
+// NewRoot makes a self-signed CA.
+func NewRoot(o Options) (*CA, error) { return newCA(o, nil) }
+
+// Intermediate makes a CA that c signs.
+func (c *CA) Intermediate(o Options) (*CA, error) { return newCA(o, c) }
+
+func newCA(o Options, issuer *CA) (*CA, error) {
+	if o.Name == "" {
+		return nil, errors.New("making a CA: it has no name")
+	}
+	doing := "making CA " + strconv.Quote(o.Name)
+	below, lifetime := 0, defaultIntermediateLifetime
+	if issuer == nil {
+		below, lifetime = -1, defaultRootLifetime
+	}
+	if o.Below != nil {
+		below = *o.Below
+	}
+	if o.Lifetime != 0 {
+		lifetime = o.Lifetime
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	template := &x509.Certificate{
+		Subject:               pkix.Name{Organization: []string{organization}, CommonName: o.Name},
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		MaxPathLen:            below,
+		MaxPathLenZero:        below == 0,
+	}
+	if err := setLifetime(template, o.NotBefore, lifetime, issuer); err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	cert, err := sign(template, key, issuer)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	made := &CA{cert: cert, root: cert, key: func() *ecdsa.PrivateKey { return key }}
+	if issuer != nil {
+		made.root, made.upper = issuer.root, issuer.chain()
+	}
+	return made, nil
+}
+
+// chain is what has to be sent along with a certificate of this CA: the CA itself and its issuers
+// without the root; of a root, nothing.
+func (c *CA) chain() []*x509.Certificate {
+	if c.cert == c.root {
+		return nil
+	}
+	return append([]*x509.Certificate{c.cert}, c.upper...)
+}
+
+func setLifetime(template *x509.Certificate, notBefore time.Time, lifetime time.Duration, issuer *CA) error {
+	if lifetime < 0 {
+		return fmt.Errorf("lifetime %s is negative", lifetime)
+	}
+	template.NotBefore, template.NotAfter = notBefore, notBefore.Add(lifetime)
+	if notBefore.IsZero() {
+		now := time.Now()
+		template.NotBefore, template.NotAfter = now.Add(-backdate), now.Add(lifetime)
+	}
+	if issuer != nil && template.NotAfter.After(issuer.cert.NotAfter) {
+		template.NotAfter = issuer.cert.NotAfter
+	}
+	if !template.NotAfter.After(template.NotBefore) {
+		return fmt.Errorf("it would end at %s, before it begins at %s (lifetime %s; its issuer, if any, may end sooner)",
+			template.NotAfter.UTC().Format(time.RFC3339), template.NotBefore.UTC().Format(time.RFC3339), lifetime)
+	}
+	return nil
+}
+
+// sign gives the template a serial number and key identifiers and has issuer sign it, or its own key
+// if there is no issuer.
+func sign(template *x509.Certificate, key *ecdsa.PrivateKey, issuer *CA) (*x509.Certificate, error) {
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, fmt.Errorf("drawing a serial number: %w", err)
+	}
+	template.SerialNumber = serial
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key: %w", err)
+	}
+	id := sha256.Sum256(public)
+	template.SubjectKeyId = id[:20] // RFC 7093, method 1 over the whole SubjectPublicKeyInfo
+	parent, signer := template, key
+	if issuer != nil {
+		parent, signer = issuer.cert, issuer.key()
+	}
+	template.AuthorityKeyId = parent.SubjectKeyId
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
+	if err != nil {
+		return nil, fmt.Errorf("signing: %w", err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// LeafOptions describe a certificate that signs nothing itself: at least one of Server and Client.
+type LeafOptions struct {
+	CommonName    string   // Kubernetes reads it as the user's name
+	Organizations []string // Kubernetes reads them as the user's groups
+	DNSNames      []string
+	IPs           []netip.Addr
+	URIs          []string      // SPIFFE IDs, for example
+	Server        bool          // may be shown by a server
+	Client        bool          // may be shown by a client
+	Lifetime      time.Duration // from now or from NotBefore; one year when zero; ends with the CA at the latest
+	NotBefore     time.Time     // five minutes ago when zero
+}
+
+// Leaf makes a key and a certificate for it. certPEM holds the certificate and then the CA's own chain
+// without the root, as servers have to send it; keyPEM is an unencrypted EC PRIVATE KEY.
+func (c *CA) Leaf(o LeafOptions) (certPEM, keyPEM []byte, err error) {
+	doing := "making certificate " + strconv.Quote(o.CommonName)
+	template := &x509.Certificate{
+		Subject:               pkix.Name{Organization: o.Organizations, CommonName: o.CommonName},
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		DNSNames:              o.DNSNames,
+		BasicConstraintsValid: true,
+	}
+	if o.Server {
+		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+	}
+	if o.Client {
+		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
+	}
+	if len(template.ExtKeyUsage) == 0 {
+		return nil, nil, fmt.Errorf("%s: it is neither for a server nor for a client", doing)
+	}
+	for _, ip := range o.IPs {
+		if !ip.IsValid() {
+			return nil, nil, fmt.Errorf("%s: one of its IP addresses is empty", doing)
+		}
+		template.IPAddresses = append(template.IPAddresses, net.IP(ip.Unmap().AsSlice()))
+	}
+	for _, text := range o.URIs {
+		uri, err := url.Parse(text)
+		if err != nil || uri.Scheme == "" {
+			return nil, nil, fmt.Errorf("%s: %q is not an absolute URI", doing, text)
+		}
+		template.URIs = append(template.URIs, uri)
+	}
+	lifetime := o.Lifetime
+	if lifetime == 0 {
+		lifetime = defaultLeafLifetime
+	}
+	if err := setLifetime(template, o.NotBefore, lifetime, c); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	cert, err := sign(template, key, c)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	if keyPEM, err = encodeKey(key); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return encodeCerts(append([]*x509.Certificate{cert}, c.chain()...)...), keyPEM, nil
+}
+
+// NewKeyPair makes a key pair without a certificate, such as the one that signs and checks service
+// account tokens: an EC PRIVATE KEY and the PUBLIC KEY that goes with it, both PEM.
+func NewKeyPair() (privatePEM, publicPEM []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a key pair: %w", err)
+	}
+	if privatePEM, err = encodeKey(key); err != nil {
+		return nil, nil, fmt.Errorf("making a key pair: %w", err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a key pair: %w", err)
+	}
+	return privatePEM, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), nil
+}
+
+// The keys of the Secret cacerts. istiod falls back to a self-signed CA, and says so in its log only,
+// if it knows none of the names (pilot/pkg/bootstrap/istio_ca.go).
+const (
+	CACertFile    = "ca-cert.pem"
+	CAKeyFile     = "ca-key.pem"
+	CertChainFile = "cert-chain.pem"
+	RootCertFile  = "root-cert.pem"
+)
+
+// CACerts returns the data of the Secret cacerts that makes istiod sign with this CA. root-cert.pem
+// holds the given roots in their order, or the CA's own root if none is given.
+//
+// cert-chain.pem ends below the root, as with the lesson's `--from-file=cert-chain.pem=./ca-cert.pem`:
+// it must never be empty, since istiod sends it as it is and peers then miss the intermediate.
+func (c *CA) CACerts(roots ...*CA) (map[string][]byte, error) {
+	key, err := encodeKey(c.key())
+	if err != nil {
+		return nil, fmt.Errorf("writing cacerts of CA %q: %w", c.Name(), err)
+	}
+	bundle := encodeCerts(c.root)
+	if len(roots) > 0 {
+		bundle = nil
+		for _, r := range roots {
+			bundle = append(bundle, encodeCerts(r.root)...)
+		}
+	}
+	return map[string][]byte{
+		CACertFile:    encodeCerts(c.cert),
+		CAKeyFile:     key,
+		CertChainFile: encodeCerts(append([]*x509.Certificate{c.cert}, c.upper...)...),
+		RootCertFile:  bundle,
+	}, nil
+}
+
+// Name returns the subject's common name.
+func (c *CA) Name() string { return c.cert.Subject.CommonName }
+
+// Certificate returns the CA's certificate, which callers must not change.
+func (c *CA) Certificate() *x509.Certificate { return c.cert }
+
+// Root returns the certificate of the root, which is the CA's own if it is the root.
+func (c *CA) Root() *x509.Certificate { return c.root }
+
+// CertPEM returns the CA's certificate.
+func (c *CA) CertPEM() []byte { return encodeCerts(c.cert) }
+
+// RootPEM returns the certificate of the CA's root.
+func (c *CA) RootPEM() []byte { return encodeCerts(c.root) }
+
+// String describes the certificate. Like all other ways to print a CA it tells nothing of the key.
+func (c CA) String() string {
+	if c.cert == nil {
+		return "CA without a certificate"
+	}
+	return Describe(c.cert).String()
+}
+
+// Format prints what String returns for every verb, %#v included.
+func (c CA) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+// MarshalText is what encoders such as encoding/json show of a CA: the same as String.
+func (c CA) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the private key: %w", err)
+	}
+	// istiod takes "EC PRIVATE KEY", "RSA PRIVATE KEY" and "PRIVATE KEY" (security/pkg/pki/util/crypto.go).
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
+}
+
+func encodeCerts(certs ...*x509.Certificate) []byte {
+	var out []byte
+	for _, c := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return out
+}

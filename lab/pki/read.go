@@ -1,0 +1,157 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/sha1" //nolint:gosec // only to print what openssl prints by default
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Roots returns all certificates of a PEM bundle in their order. It is stricter than Go's own reader,
+// which skips what it cannot decode: a damaged block, or one that is not a certificate, is an error.
+// Text between the blocks is allowed. A bundle without any certificate is an error.
+func Roots(pemBundle []byte) ([]*x509.Certificate, error) {
+	begun := bytes.Count(pemBundle, []byte("-----BEGIN "))
+	var certs []*x509.Certificate
+	for rest := pemBundle; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		place := len(certs) + 1
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("reading certificates: block %d is a %s, not a CERTIFICATE", place, block.Type)
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("reading certificates: block %d: %w", place, err)
+		}
+		certs = append(certs, cert)
+	}
+	switch {
+	case begun == 0:
+		return nil, errors.New("reading certificates: there is no PEM block")
+	case len(certs) != begun:
+		return nil, fmt.Errorf("reading certificates: %d of %d PEM blocks are damaged", begun-len(certs), begun)
+	}
+	return certs, nil
+}
+
+// Fingerprint returns the SHA-256 of the first certificate in data, written as
+// `openssl x509 -noout -fingerprint -sha256` writes it after the equals sign.
+func Fingerprint(data []byte) (string, error) {
+	cert, err := first(data)
+	if err != nil {
+		return "", err
+	}
+	return Describe(cert).SHA256, nil
+}
+
+// FingerprintSHA1 returns what `openssl x509 -noout -fingerprint` writes after the equals sign for the
+// first certificate in data. openssl takes SHA-1 if nobody names a digest.
+func FingerprintSHA1(data []byte) (string, error) {
+	cert, err := first(data)
+	if err != nil {
+		return "", err
+	}
+	return Describe(cert).SHA1, nil
+}
+
+func first(data []byte) (*x509.Certificate, error) {
+	certs, err := Roots(data)
+	if err != nil {
+		return nil, err
+	}
+	return certs[0], nil
+}
+
+// Description is what people compare certificates by. Fingerprints and key identifiers are upper-case
+// hexadecimal bytes with colons, as openssl writes them.
+type Description struct {
+	Subject   string    `json:"subject"`
+	Issuer    string    `json:"issuer"`
+	SPIFFE    string    `json:"spiffe,omitempty"` // the first SPIFFE ID among its names
+	CA        bool      `json:"ca,omitempty"`
+	NotBefore time.Time `json:"notBefore"`
+	NotAfter  time.Time `json:"notAfter"`
+	SHA256    string    `json:"sha256"`
+	SHA1      string    `json:"sha1"`
+	KeyID     string    `json:"keyId,omitempty"`       // subject key identifier
+	IssuerID  string    `json:"issuerKeyId,omitempty"` // authority key identifier
+}
+
+// Describe returns the description of a certificate.
+func Describe(cert *x509.Certificate) Description {
+	d := Description{
+		Subject:   cert.Subject.String(),
+		Issuer:    cert.Issuer.String(),
+		CA:        cert.IsCA,
+		NotBefore: cert.NotBefore.UTC(),
+		NotAfter:  cert.NotAfter.UTC(),
+		KeyID:     hexBytes(cert.SubjectKeyId),
+		IssuerID:  hexBytes(cert.AuthorityKeyId),
+	}
+	for _, uri := range cert.URIs {
+		if uri.Scheme == "spiffe" {
+			d.SPIFFE = uri.String()
+			break
+		}
+	}
+	long, short := sha256.Sum256(cert.Raw), sha1.Sum(cert.Raw) //nolint:gosec // see the import
+	d.SHA256, d.SHA1 = hexBytes(long[:]), hexBytes(short[:])
+	return d
+}
+
+// String is one line: who it is, who signed it, until when, and the SHA-256 fingerprint.
+func (d Description) String() string {
+	who := d.Subject
+	if d.SPIFFE != "" {
+		who = d.SPIFFE
+	}
+	if who == "" {
+		who = "(no subject)"
+	}
+	by := "signed by " + d.Issuer
+	if d.Subject == d.Issuer {
+		by = "self-signed"
+	}
+	return fmt.Sprintf("%s, %s, until %s, sha256 %s", who, by, d.NotAfter.Format(time.RFC3339), d.SHA256)
+}
+
+func hexBytes(b []byte) string {
+	parts := make([]string, len(b))
+	for i, v := range b {
+		parts[i] = fmt.Sprintf("%02X", v)
+	}
+	return strings.Join(parts, ":")
+}
+
+// Verify returns nil if, at the given time, the first certificate of the chain leads to one of the roots
+// by way of the others. Names and usages are not looked at. The error is the verifier's own, behind who
+// was verified.
+func Verify(leafChain, roots []*x509.Certificate, at time.Time) error {
+	if len(leafChain) == 0 {
+		return errors.New("verifying a certificate: the chain is empty")
+	}
+	o := x509.VerifyOptions{
+		Roots:         x509.NewCertPool(),
+		Intermediates: x509.NewCertPool(),
+		CurrentTime:   at,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	for _, c := range roots {
+		o.Roots.AddCert(c)
+	}
+	for _, c := range leafChain[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	if _, err := leafChain[0].Verify(o); err != nil {
+		return fmt.Errorf("verifying %s: %w", Describe(leafChain[0]), err)
+	}
+	return nil
+}

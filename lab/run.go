@@ -1,0 +1,544 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eastwest-lab/eastwest/lab/fault"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/report"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/traffic"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+// How long things may take that a scenario file does not bound.
+const (
+	changeWithin   = 90 * time.Second // one change
+	gateWithin     = 30 * time.Second // one check outside symptoms and healthy
+	cleanUpWithin  = 2 * time.Minute  // everything after the last phase
+	lookEvery      = 100 * time.Millisecond
+	reliableCalls  = 10              // good calls that a stream must show before the break
+	notHealedAgain = 3               // looks in a row that must find a wrong fix to be wrong
+	healthShowsIn  = 2 * time.Second // how long a wrong fix has to heal before it is called wrong
+)
+
+// Baseline is the phase before the break, in which the healthy checks must hold.
+const Baseline scenario.Phase = "baseline"
+
+// RunOptions change how a scenario runs.
+type RunOptions struct {
+	Until  scenario.Phase // stop after this phase and leave the mesh as it is then
+	Keep   bool           // undo nothing, whatever happens
+	Folder *report.Folder // where recordings and evidence go
+	Sink   report.Sink
+}
+
+// Verdict is what came of a scenario.
+type Verdict struct {
+	Scenario string                   `json:"scenario"`
+	Result   report.Result            `json:"result"`
+	Seconds  float64                  `json:"seconds"`
+	Reason   string                   `json:"reason,omitempty"` // why it did not pass
+	Streams  map[string]traffic.Stats `json:"streams,omitempty"`
+	Folder   string                   `json:"folder,omitempty"`
+}
+
+// CheckError says that a check did not hold.
+type CheckError struct {
+	Phase             scenario.Phase
+	Place             scenario.Place
+	Name              string
+	Wanted, Seen, Try string
+}
+
+func (e *CheckError) Error() string {
+	return fmt.Sprintf("%s: %s: %s: wanted %s; seen %s", e.Place, e.Phase, e.Name, e.Wanted, e.Seen)
+}
+
+// SkipError says why a scenario cannot run here.
+type SkipError struct {
+	Place  scenario.Place
+	Reason string
+}
+
+func (e *SkipError) Error() string { return fmt.Sprintf("%s: skipped: %s", e.Place, e.Reason) }
+
+// run is one scenario on one lab.
+type run struct {
+	*Lab
+	scenario *scenario.Scenario
+	options  RunOptions
+	env      env
+
+	phase   scenario.Phase
+	since   time.Time // calls from before this moment say nothing about what is checked now
+	streams map[string]*traffic.Stream
+	before  observe.Baseline
+	undo    []undoStep
+}
+
+type undoStep struct {
+	name string
+	do   func(context.Context) error
+}
+
+// Run runs the scenario and tells the sink everything. The error is nil whenever there is a verdict: a
+// scenario that failed is a verdict. Whatever happens the mesh is put back as it was, unless the options
+// say otherwise; a lab that cannot be put back is marked, and Up makes it anew.
+func (l *Lab) Run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Verdict, error) {
+	unlock, err := lockLab(ctx, l.home, l.Name)
+	if err != nil {
+		return Verdict{}, err
+	}
+	defer unlock()
+	if l.record.Left != "" {
+		return Verdict{}, &SetupError{Err: fmt.Errorf("lab %s was left in the middle of scenario %s: `eastwest up --name %[1]s` makes it anew", l.Name, l.record.Left)}
+	}
+	if !sameTopology(l.Topology, s.Topology) {
+		return Verdict{}, &SetupError{Err: fmt.Errorf("%s: lab %s is %s, the scenario needs %s", s.Topology.Place, l.Name, describe(l.Topology), describe(s.Topology))}
+	}
+	r := &run{Lab: l, scenario: s, options: o, streams: map[string]*traffic.Stream{}}
+	r.env = env{mesh: l.Mesh, tools: observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}, dir: filepath.Dir(s.File)}
+	start := time.Now()
+	r.emit(report.Event{Type: report.ScenarioStarted, Name: s.Title, Place: s.Place.String()})
+	problem := r.story(ctx)
+	v := Verdict{Scenario: s.Name, Result: resultOf(problem), Folder: o.Folder.Dir()}
+	if problem != nil {
+		v.Reason = problem.Error()
+	}
+	v.Streams = r.afterwards(ctx, problem)
+	took := time.Since(start)
+	v.Seconds = took.Seconds()
+	r.phase = ""
+	r.emit(report.Event{Type: report.ScenarioEnded, Name: s.Title, Result: v.Result, Took: took, Seen: v.Reason})
+	return v, context.Cause(ctx)
+}
+
+// story is a scenario from the first call to the last judgement.
+func (r *run) story(ctx context.Context) error {
+	s := r.scenario
+	plan, err := r.prepare()
+	if err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		phase scenario.Phase
+		do    func(context.Context) error
+	}{
+		{Baseline, func(ctx context.Context) error { return r.baseline(ctx, plan) }},
+		{scenario.Break, func(ctx context.Context) error { return r.steps(ctx, plan, s.Break) }},
+		{scenario.Operate, func(ctx context.Context) error { return r.steps(ctx, plan, s.Operate) }},
+		{scenario.Symptoms, func(ctx context.Context) error { return r.together(ctx, plan, s.Symptoms) }},
+		{scenario.Diagnose, func(ctx context.Context) error { return r.steps(ctx, plan, s.Diagnose) }},
+		{scenario.WrongFixes, func(ctx context.Context) error { return r.wrongFixes(ctx, plan) }},
+		{scenario.Recover, func(ctx context.Context) error { return r.steps(ctx, plan, s.Recover) }},
+		{scenario.Healthy, func(ctx context.Context) error { return r.together(ctx, plan, s.Healthy) }},
+		{scenario.Always, func(ctx context.Context) error { return r.always(ctx, plan) }},
+	} {
+		if part.phase != Baseline && !r.has(part.phase) {
+			continue
+		}
+		if err := r.inPhase(ctx, part.phase, part.do); err != nil {
+			return err
+		}
+		if part.phase == r.options.Until {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (r *run) has(phase scenario.Phase) bool {
+	for _, p := range r.scenario.Phases() {
+		if p.Phase == phase && (len(p.Steps) > 0 || p.Fix != nil) {
+			return true
+		}
+	}
+	return false
+}
+
+// plan holds what each step of the file is, ready to be done. It is made before anything happens, so
+// that what this lab cannot do costs nothing.
+type plan map[scenario.Place]any
+
+func (r *run) prepare() (plan, error) {
+	p := plan{}
+	add := func(steps []scenario.Step) error {
+		for _, step := range steps {
+			thing, err := r.thing(step)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", step.Place, step.Verb, err)
+			}
+			if f, ok := thing.(fault.Fault); ok {
+				if err := f.Available(r.Mesh); err != nil {
+					return &SkipError{step.Place, err.Error()}
+				}
+			}
+			p[step.Place] = thing
+		}
+		return nil
+	}
+	for _, phase := range r.scenario.Phases() {
+		if err := add(phase.Steps); err != nil {
+			return nil, err
+		}
+		if phase.Fix != nil {
+			if err := add(phase.Fix.StillBroken); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return p, nil
+}
+
+// thing turns a step into a fault.Fault or an observe.Check.
+func (r *run) thing(step scenario.Step) (any, error) {
+	switch args := step.Args.(type) {
+	case *callsArgs:
+		return &callsCheck{callsArgs: args, run: r}, nil
+	case changer:
+		return args.fault(r.env)
+	case looker:
+		return args.check(r.env)
+	default:
+		return nil, fmt.Errorf("the verb %q does nothing", step.Verb)
+	}
+}
+
+// baseline remembers the mesh as it is, starts the traffic and proves health.
+func (r *run) baseline(ctx context.Context, p plan) error {
+	err := r.step(report.Event{Name: "remember the mesh as it is"}, func() (seen string, err error) {
+		r.before, err = observe.TakeBaseline(ctx, r.Mesh)
+		return "", err
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range r.scenario.Traffic {
+		if err := r.startStream(s); err != nil {
+			return fmt.Errorf("%s: starting traffic %s: %w", s.Place, s.Name, err)
+		}
+	}
+	if err := r.together(ctx, p, r.scenario.Healthy); err != nil {
+		return err
+	}
+	for _, s := range r.scenario.Traffic {
+		stream := r.streams[s.Name]
+		if err := wait.Until(ctx, fmt.Sprintf("%d good calls of %s", reliableCalls, s.Name), wait.Options{Within: gateWithin, Every: lookEvery}, func(context.Context) error {
+			return stream.Recording().Reliable(time.Now(), reliableCalls)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) startStream(s scenario.Stream) error {
+	source, err := r.source(s.From)
+	if err != nil {
+		return err
+	}
+	fresh := s.Connections != scenario.Reused
+	stream, err := traffic.Start(context.Background(), traffic.Plan{
+		Name: s.Name, From: source, URL: url(s.To, fresh), ExpectCluster: s.To.Cluster,
+		Every: time.Duration(s.Every), Fresh: fresh, Timeout: time.Duration(s.Timeout),
+	})
+	if err != nil {
+		return err
+	}
+	r.streams[s.Name] = stream
+	stream.Mark(string(r.phase))
+	return nil
+}
+
+// steps does the steps of a phase one after another: changes, and checks that must hold before the next.
+func (r *run) steps(ctx context.Context, p plan, steps []scenario.Step) error {
+	for _, step := range steps {
+		var err error
+		switch thing := p[step.Place].(type) {
+		case fault.Fault:
+			err = r.change(ctx, step, thing)
+		case observe.Check:
+			err = r.hold(ctx, []scenario.Step{step}, p, wait.Options{Within: gateWithin, Every: lookEvery})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) change(ctx context.Context, step scenario.Step, f fault.Fault) error {
+	return r.step(report.Event{Place: step.Place.String(), Name: f.String(), Command: f.Command()}, func() (string, error) {
+		if err := r.leave(r.scenario.Name); err != nil { // from here on a kill leaves a changed mesh
+			return "", err
+		}
+		ctx, cancel := context.WithTimeoutCause(ctx, changeWithin, fmt.Errorf("not done within %s", changeWithin))
+		defer cancel()
+		undo, err := f.Inject(ctx, r.Mesh)
+		if err != nil {
+			return "", fmt.Errorf("%s: %s: %w", step.Place, f, err)
+		}
+		if undo != nil {
+			r.undo = append(r.undo, undoStep{f.String(), undo})
+		}
+		return "", nil
+	})
+}
+
+// together waits until all checks of an expectation hold in the same round.
+func (r *run) together(ctx context.Context, p plan, e scenario.Expect) error {
+	within := time.Duration(e.Within)
+	if within == 0 {
+		within = gateWithin
+	}
+	return r.hold(ctx, e.Expect, p, wait.Options{Within: within, Every: lookEvery})
+}
+
+// hold waits until every check holds in the same round and tells of each what was seen last.
+func (r *run) hold(ctx context.Context, steps []scenario.Step, p plan, o wait.Options) error {
+	start := time.Now()
+	seen, errs, err := r.look(ctx, steps, p, o)
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // nobody has waited long enough to say that a check fails
+	}
+	for i, step := range steps {
+		check := p[step.Place].(observe.Check)
+		event := report.Event{Type: report.StepEnded, Place: step.Place.String(), Name: check.String(), Command: check.Command(), Result: report.Passed, Seen: seen[i], Took: time.Since(start)}
+		if err != nil && errs[i] != nil {
+			failure := r.failure(step, check, errs[i], o.Within)
+			event.Result, event.Wanted, event.Seen, event.Try = resultOf(failure), failure.Wanted, failure.Seen, failure.Try
+			err = failure
+		}
+		r.emit(event)
+	}
+	return err
+}
+
+// look looks at all checks at once, round after round, until all hold in one, and returns what each saw last.
+func (r *run) look(ctx context.Context, steps []scenario.Step, p plan, o wait.Options) (seen []string, errs []error, err error) {
+	seen, errs = make([]string, len(steps)), make([]error, len(steps))
+	err = wait.Until(ctx, string(r.phase), o, func(ctx context.Context) error {
+		var round errgroup.Group
+		var mu sync.Mutex
+		for i, step := range steps {
+			round.Go(func() error {
+				text, err := p[step.Place].(observe.Check).Look(ctx, r.Mesh)
+				mu.Lock()
+				defer mu.Unlock()
+				if ctx.Err() == nil || errs[i] == nil { // a look that was cut off says nothing new
+					seen[i], errs[i] = text, err
+				}
+				return err
+			})
+		}
+		return round.Wait()
+	})
+	return seen, errs, err
+}
+
+func (r *run) failure(step scenario.Step, check observe.Check, err error, within time.Duration) *CheckError {
+	e := &CheckError{Phase: r.phase, Place: step.Place, Name: check.String(), Wanted: check.String(), Seen: err.Error()}
+	var mismatch *observe.Mismatch
+	if errors.As(err, &mismatch) {
+		e.Wanted, e.Seen, e.Try = mismatch.Wanted, mismatch.Seen, mismatch.Try
+	}
+	e.Wanted += fmt.Sprintf(", within %s", within)
+	if e.Try == "" {
+		e.Try = check.Command()
+	}
+	return e
+}
+
+// wrongFixes does what people try first and proves that it does not heal: what was broken stays broken,
+// look after look, and the mesh is not healthy.
+func (r *run) wrongFixes(ctx context.Context, p plan) error {
+	for _, fix := range r.scenario.WrongFixes {
+		r.emit(report.Event{Type: report.Note, Name: "wrong fix: " + fix.Fix, Place: fix.Place.String(), Detail: fix.Why})
+		if err := r.steps(ctx, p, fix.Do); err != nil {
+			return err
+		}
+		r.since = time.Now()
+		still := fix.StillBroken
+		if len(still) == 0 {
+			still = r.scenario.Symptoms.Expect
+		}
+		if err := r.hold(ctx, still, p, wait.Options{Within: gateWithin, Every: lookEvery, InARow: notHealedAgain}); err != nil {
+			return err
+		}
+		if err := r.step(report.Event{Name: "the mesh is not healthy", Place: fix.Place.String()}, func() (string, error) { return r.notHealthy(ctx, p, fix) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// notHealthy gives health the time that it would need to show.
+func (r *run) notHealthy(ctx context.Context, p plan, fix scenario.WrongFix) (string, error) {
+	steps := r.scenario.Healthy.Expect
+	_, errs, err := r.look(ctx, steps, p, wait.Options{Within: healthShowsIn, Every: lookEvery})
+	if err == nil {
+		return "", &CheckError{Phase: r.phase, Place: fix.Place, Name: fix.Fix, Wanted: "the mesh to stay broken", Seen: "every healthy check holds", Try: "find out why this fix works, and whether it is one"}
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	for i, step := range steps {
+		if errs[i] != nil {
+			return fmt.Sprintf("%s does not hold: %s", step.Place, firstLine(errs[i].Error())), nil
+		}
+	}
+	return "", err
+}
+
+// always ends the traffic and judges all of it.
+func (r *run) always(ctx context.Context, p plan) error {
+	if err := r.stopStreams(); err != nil {
+		return err
+	}
+	for _, step := range r.scenario.Always {
+		if err := r.hold(ctx, []scenario.Step{step}, p, wait.Options{Within: time.Second}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) stopStreams() error {
+	var problems []error
+	for name, stream := range r.streams {
+		recording, err := stream.Stop()
+		problems = append(problems, err, recording.Save(filepath.Join(r.options.Folder.Dir(), "traffic-"+name+".json")))
+	}
+	return errors.Join(problems...)
+}
+
+// afterwards ends the traffic, keeps evidence of a failure, and puts the mesh back as it was. It has
+// time of its own: it happens after an interrupt too.
+func (r *run) afterwards(ctx context.Context, problem error) map[string]traffic.Stats {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpWithin)
+	defer cancel()
+	note := func(what string, err error) {
+		if err != nil {
+			r.emit(report.Event{Type: report.Note, Name: what, Detail: err.Error()})
+		}
+	}
+	note("ending the traffic", r.stopStreams())
+	stats := map[string]traffic.Stats{}
+	for name, stream := range r.streams {
+		stats[name] = stream.Recording().All().Stats()
+	}
+	if failed := resultOf(problem); failed == report.Failed || failed == report.Errored {
+		note("collecting evidence", observe.Collect(ctx, r.Mesh, r.options.Folder.Evidence()))
+	}
+	stopped := r.options.Until != "" && problem == nil
+	if r.record.Left == "" || r.options.Keep || stopped {
+		return stats
+	}
+	note("putting the mesh back", r.inPhase(ctx, "undo", r.putBack))
+	return stats
+}
+
+// putBack makes the mesh what it was before. A recovery that is one leaves nothing to do: then the undo
+// stack is dropped, since taking back both the break and its cure would only disturb. Otherwise the stack
+// is unwound, what still differs is restored, and what differs after that marks the lab.
+func (r *run) putBack(ctx context.Context) error {
+	differences, err := r.differences(ctx)
+	if err == nil && len(differences) == 0 {
+		return r.leave("")
+	}
+	for i := len(r.undo) - 1; i >= 0; i-- {
+		if err := r.step(report.Event{Name: "take back: " + r.undo[i].name}, func() (string, error) { return "", r.undo[i].do(ctx) }); err != nil {
+			r.emit(report.Event{Type: report.Note, Name: "taking back", Detail: err.Error()})
+		}
+	}
+	err = r.step(report.Event{Name: "restore what still differs"}, func() (string, error) {
+		return "", fault.Restore(ctx, r.Mesh, r.before)
+	})
+	if err != nil {
+		return fmt.Errorf("the mesh is not what it was: %w: `eastwest up --name %s` makes it anew", err, r.Name)
+	}
+	return r.leave("")
+}
+
+func (r *run) differences(ctx context.Context) ([]string, error) {
+	now, err := observe.TakeBaseline(ctx, r.Mesh)
+	if err != nil {
+		return nil, err
+	}
+	return r.before.Diff(now), nil
+}
+
+// leave writes down which scenario has changed the lab, or that none has.
+func (r *run) leave(name string) error {
+	if r.record.Left == name {
+		return nil
+	}
+	r.record.Left = name
+	return r.record.write(r.home)
+}
+
+// inPhase is a phase: its name on every event, a mark in every recording, its time.
+func (r *run) inPhase(ctx context.Context, phase scenario.Phase, do func(context.Context) error) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	start := time.Now()
+	r.phase, r.since = phase, start
+	for _, stream := range r.streams {
+		stream.Mark(string(phase))
+	}
+	r.emit(report.Event{Type: report.PhaseStarted})
+	err := do(ctx)
+	event := report.Event{Type: report.PhaseEnded, Result: resultOf(err), Took: time.Since(start)}
+	var check *CheckError
+	if err != nil && !errors.As(err, &check) {
+		event.Seen = err.Error()
+	}
+	r.emit(event)
+	return err
+}
+
+// step is one thing that is done: its beginning, its end, its time.
+func (r *run) step(e report.Event, do func() (seen string, err error)) error {
+	e.Type = report.StepStarted
+	r.emit(e)
+	start := time.Now()
+	seen, err := do()
+	e.Type, e.Took, e.Result, e.Seen = report.StepEnded, time.Since(start), resultOf(err), seen
+	var check *CheckError
+	if errors.As(err, &check) {
+		e.Wanted, e.Seen, e.Try = check.Wanted, check.Seen, check.Try
+	} else if err != nil {
+		e.Seen = err.Error()
+	}
+	r.emit(e)
+	return err
+}
+
+func (r *run) emit(e report.Event) {
+	e.Time, e.Scenario, e.Phase = time.Now(), r.scenario.Name, string(r.phase)
+	r.options.Sink.Emit(e)
+}
+
+func resultOf(err error) report.Result {
+	var check *CheckError
+	var skip *SkipError
+	switch {
+	case err == nil:
+		return report.Passed
+	case errors.As(err, &skip):
+		return report.Skipped
+	case errors.As(err, &check):
+		return report.Failed
+	default:
+		return report.Errored
+	}
+}

@@ -1,0 +1,315 @@
+// Package scenario is the scenario file as data: its types, a strict loader that names every problem
+// with file, line and column, and the JSON Schema that editors complete from.
+//
+// A scenario breaks (or operates) a mesh in a known way, proves the symptoms, shows the diagnosis,
+// proves that the usual wrong fixes do not help, recovers, and proves health again. The package knows
+// the shape of such a file but no verb: the table of verbs is handed in as a Vocabulary, so that the
+// words and what they do stand in one place (package lab). It imports nothing else of eastwest and
+// touches no cluster; `eastwest lint FILE` and `eastwest explain FILE` need nothing but this package
+// and the table.
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Scenario is one scenario file, checked: every name in it refers to something that exists.
+//
+// The tags of this type and of those inside it are the file format: Parse reads by them and Schema
+// describes by them. See Vocabulary for what they mean.
+type Scenario struct {
+	File  string `yaml:"-"` // the path it was loaded from
+	Place Place  `yaml:"-"` // of the file's first field
+
+	Name   string   `yaml:"scenario" required:"true" name:"kebab" doc:"The scenario's name, like remote-secret-revoked: the thing, then what happened to it. In a file called scenario.yaml it is also the name of the folder."`
+	Title  string   `yaml:"title" required:"true" doc:"One line that says what is wrong and what follows from it."`
+	Why    string   `yaml:"why" required:"true" doc:"The story for a learner: how this comes about and why it shows itself the way it does."`
+	Lesson []string `yaml:"lesson" doc:"Sections of the lesson that this scenario teaches."`
+
+	Topology Topology `yaml:"topology" required:"true" doc:"The mesh that the scenario needs."`
+	Apps     []App    `yaml:"apps" doc:"Workloads and the cluster each runs in, like client@cluster-a."`
+	Traffic  []Stream `yaml:"traffic" doc:"Streams of calls by name. They start before the break, are recorded call by call, and flow until the end of the scenario."`
+
+	Break      []Step     `yaml:"break" phase:"break" doc:"What breaks the mesh. Exactly one of break and operate."`
+	Operate    []Step     `yaml:"operate" phase:"operate" doc:"A planned change that the mesh has to survive. Exactly one of break and operate; an empty list is a scenario that only looks."`
+	Symptoms   Expect     `yaml:"symptoms" phase:"symptoms" doc:"Checks that hold together while the mesh is broken."`
+	Diagnose   []Step     `yaml:"diagnose" phase:"diagnose" doc:"Read-only steps that find the cause, each with its expected finding. A person can paste the command of each."`
+	WrongFixes []WrongFix `yaml:"wrong-fixes" doc:"What people try first. The engine proves that it does not heal the mesh."`
+	Recover    []Step     `yaml:"recover" phase:"recover" doc:"What heals the mesh."`
+	Healthy    Expect     `yaml:"healthy" phase:"healthy" doc:"Checks that hold together before the break and again after the recovery."`
+	Always     []Step     `yaml:"always" phase:"always" doc:"Checks that are judged once, on the whole recording of the traffic."`
+
+	Hints  []string `yaml:"hints" doc:"Help for a learner who is stuck, given one after the other."`
+	SeenIn []string `yaml:"seen-in" doc:"Links to reports of the same failure in the wild."`
+}
+
+// Topology is the mesh that a scenario needs.
+type Topology struct {
+	Kind                Kind     `yaml:"kind" required:"true" enum:"none,single,multi-primary,primary-remote,external-control-plane" doc:"Which clusters run a control plane. none: two clusters without a mesh."`
+	Network             Network  `yaml:"network" enum:"separate,shared" doc:"separate (the default): pods meet through east-west gateways. shared: pods of all clusters reach each other by address."`
+	Trust               Trust    `yaml:"trust" enum:"shared-root,separate-roots,self-signed" doc:"shared-root (the default): one root, one intermediate per cluster. separate-roots: a root per cluster. self-signed: no cacerts, every istiod makes its own root."`
+	CertificateLifetime Duration `yaml:"certificate-lifetime" doc:"Lifetime of workload certificates, like 10m. Without it, Istio's default."`
+	Place               Place    `yaml:"-"`
+}
+
+// Validate finds what no single field shows.
+func (t Topology) Validate() error {
+	if t.Kind == Single && t.Trust == SeparateRoots {
+		return At("trust", errors.New("one cluster has one root: separate-roots needs two clusters"))
+	}
+	return nil
+}
+
+// Clusters are the names of the clusters that the topology has, in the order they are made.
+func (t Topology) Clusters() []string {
+	switch t.Kind {
+	case Single:
+		return []string{"cluster-a"}
+	case ExternalControlPlane:
+		return []string{"cluster-a", "cluster-b", "external"}
+	default:
+		return []string{"cluster-a", "cluster-b"}
+	}
+}
+
+// Kind says which clusters run a control plane.
+type Kind string
+
+// The kinds, in the words of Istio's deployment models.
+const (
+	NoMesh               Kind = "none" // two clusters, for people who bring their own mesh
+	Single               Kind = "single"
+	MultiPrimary         Kind = "multi-primary"
+	PrimaryRemote        Kind = "primary-remote"
+	ExternalControlPlane Kind = "external-control-plane"
+)
+
+// Network says whether pods of one cluster reach pods of the other by address.
+type Network string
+
+// The networks: separate ones meet at east-west gateways, a shared one is flat.
+const (
+	SeparateNetworks Network = "separate"
+	SharedNetwork    Network = "shared"
+)
+
+// Trust says what signs workload certificates when the mesh is installed.
+type Trust string
+
+// The kinds of trust between clusters.
+const (
+	SharedRoot    Trust = "shared-root"    // one root, one intermediate per cluster, cacerts before install
+	SeparateRoots Trust = "separate-roots" // cacerts in each cluster, each with a root of its own
+	SelfSigned    Trust = "self-signed"    // no cacerts: each istiod makes its own root
+)
+
+// App is a workload in one cluster ("client@cluster-a"), or, with no cluster, the service of that name
+// that exists in several clusters ("echo").
+type App struct {
+	Name    string
+	Cluster string
+	Place   Place
+}
+
+func (a App) String() string {
+	if a.Cluster == "" {
+		return a.Name
+	}
+	return a.Name + "@" + a.Cluster
+}
+
+// Stream is traffic that flows from before the break until the end of the scenario.
+type Stream struct {
+	Name        string      `yaml:"-"` // the key in the file
+	From        App         `yaml:"from" ref:"app" required:"true" doc:"The app that calls, like client@cluster-a."`
+	To          App         `yaml:"to" ref:"app-or-service" required:"true" doc:"Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster that has it."`
+	Every       Duration    `yaml:"every" required:"true" min:"10ms" max:"1m" doc:"Pause between the starts of two calls, 10ms to 1m."`
+	Timeout     Duration    `yaml:"timeout" doc:"How long one call may take. Without it, the engine's default."`
+	Connections Connections `yaml:"connections" enum:"fresh,reused" doc:"fresh (the default): a new connection per call, so every call proves trust. reused: one connection is kept, as pooled clients do; it keeps working after trust is gone."`
+	Place       Place       `yaml:"-"`
+}
+
+// Connections says whether the calls of a stream share connections. Trust is checked at the
+// handshake only, so a reused connection keeps working long after trust is gone.
+type Connections string
+
+// The ways to connect. A file that does not say gets Fresh.
+const (
+	Fresh  Connections = "fresh"
+	Reused Connections = "reused"
+)
+
+// Expect is a list of checks that have to hold together within a time.
+type Expect struct {
+	Within Duration `yaml:"within" required:"true" doc:"How long the checks may take to hold, all together."`
+	Expect []Step   `yaml:"expect" required:"true" doc:"The checks."`
+	Place  Place    `yaml:"-"`
+}
+
+// WrongFix is something that people try first and that does not heal the mesh.
+type WrongFix struct {
+	Fix         string `yaml:"fix" required:"true" doc:"What people try, in a few words."`
+	Why         string `yaml:"why" required:"true" doc:"Why people try it and why it cannot work."`
+	Do          []Step `yaml:"do" required:"true" phase:"wrong-fixes" doc:"The steps of the wrong fix."`
+	StillBroken []Step `yaml:"still-broken" phase:"symptoms" doc:"Checks that hold after the wrong fix. Without them, the symptoms are checked again."`
+	Place       Place  `yaml:"-"`
+}
+
+// Step is one verb with its arguments.
+type Step struct {
+	Verb  string
+	Args  any // what Verb.New returned, filled from the file
+	Place Place
+}
+
+// Place is where something stands in a file. Lines and columns count from 1, columns in characters.
+type Place struct {
+	File         string
+	Line, Column int
+}
+
+// String is "file:line:column", or what of it is known.
+func (p Place) String() string {
+	switch {
+	case p.Line == 0:
+		return p.File
+	case p.Column == 0:
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// Phase is a part of a scenario that has steps.
+type Phase string
+
+// The phases, in the order they run. A scenario has either Break or Operate.
+const (
+	Break      Phase = "break"
+	Operate    Phase = "operate"
+	Symptoms   Phase = "symptoms"
+	Diagnose   Phase = "diagnose"
+	WrongFixes Phase = "wrong-fixes"
+	Recover    Phase = "recover"
+	Healthy    Phase = "healthy"
+	Always     Phase = "always"
+)
+
+// Phases returns all phases in the order they run.
+func Phases() []Phase {
+	return []Phase{Break, Operate, Symptoms, Diagnose, WrongFixes, Recover, Healthy, Always}
+}
+
+// PhaseSteps is one phase of one scenario.
+type PhaseSteps struct {
+	Phase  Phase
+	Within Duration // for the checks of symptoms and healthy
+	Steps  []Step
+	Fix    *WrongFix // only for WrongFixes, which has one entry per wrong fix; Steps are its Do
+	Place  Place
+}
+
+// Phases are the phases that the scenario has, in the order they run.
+func (s *Scenario) Phases() []PhaseSteps {
+	var all []PhaseSteps
+	add := func(p PhaseSteps) {
+		if len(p.Steps) == 0 {
+			return
+		}
+		if p.Place.Line == 0 {
+			p.Place = p.Steps[0].Place
+		}
+		all = append(all, p)
+	}
+	add(PhaseSteps{Phase: Break, Steps: s.Break})
+	add(PhaseSteps{Phase: Operate, Steps: s.Operate})
+	add(PhaseSteps{Phase: Symptoms, Within: s.Symptoms.Within, Steps: s.Symptoms.Expect, Place: s.Symptoms.Place})
+	add(PhaseSteps{Phase: Diagnose, Steps: s.Diagnose})
+	for i := range s.WrongFixes {
+		fix := &s.WrongFixes[i]
+		add(PhaseSteps{Phase: WrongFixes, Steps: fix.Do, Fix: fix, Place: fix.Place})
+	}
+	add(PhaseSteps{Phase: Recover, Steps: s.Recover})
+	add(PhaseSteps{Phase: Healthy, Within: s.Healthy.Within, Steps: s.Healthy.Expect, Place: s.Healthy.Place})
+	add(PhaseSteps{Phase: Always, Steps: s.Always})
+	return all
+}
+
+// Stream returns the stream of that name.
+func (s *Scenario) Stream(name string) (Stream, bool) {
+	i := slices.IndexFunc(s.Traffic, func(t Stream) bool { return t.Name == name })
+	if i < 0 {
+		return Stream{}, false
+	}
+	return s.Traffic[i], true
+}
+
+// Verb is one word that a step may have.
+type Verb struct {
+	Name   string     // kebab-case
+	Doc    string     // one or two sentences; editors show it
+	Phases []Phase    // where it may stand; the checks of `still-broken` count as Symptoms
+	New    func() any // a pointer to a new argument struct; see the tags below
+}
+
+// Vocabulary is the table of verbs, sorted by name.
+//
+// A verb's arguments are a struct whose exported fields may have these types: string, bool, int and
+// float kinds, Duration, Percent, Pattern, App, structs of the same, slices and maps with string keys
+// of any of them, `any` for free YAML (a patch, say), and pointers, which stay nil when the file leaves
+// the field out. A named slice type such as Clusters also takes one item without brackets. A field of
+// type Place with the tag `yaml:"-"` gets the place of its struct. The tags:
+//
+//	yaml:"in"            the field's name; required on every exported field ("-" leaves it out)
+//	doc:"…"              what it is, in words; required, editors show it
+//	required:"true"      the field must be there (and not empty)
+//	enum:"a,b"           the only values
+//	ref:"cluster"        the value (or each value of a list) must exist in the scenario; one of
+//	                     cluster, app ("client@cluster-a"), service ("echo": an app's name),
+//	                     app-or-service, stream, file (beside the scenario), namespace
+//	keys:"cluster"       the same for the keys of a map
+//	min:"0" max:"65535"  bounds of a number or a duration
+//	name:"kebab"         a name like remote-secret-revoked
+//
+// If the struct (or one inside it) has a method Validate() error, it is called once everything else
+// about it is right; At gives its error the place of one field.
+type Vocabulary []Verb
+
+// Find returns the verb of that name.
+func (v Vocabulary) Find(name string) (Verb, bool) {
+	i, ok := slices.BinarySearchFunc(v, name, func(verb Verb, name string) int { return strings.Compare(verb.Name, name) })
+	if !ok {
+		return Verb{}, false
+	}
+	return v[i], true
+}
+
+// Duration is a Go duration with its unit ("50ms", "1m30s"), more than zero.
+type Duration time.Duration
+
+// String is the shortest text that the file format accepts for it ("1m", not "1m0s").
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// Percent is a number from 0 to 100.
+type Percent float64
+
+func (p Percent) String() string { return fmt.Sprintf("%g %%", float64(p)) }
+
+// Clusters are names of clusters of the scenario: in the file one name or a list of them.
+type Clusters []string
+
+// Pattern is a regular expression in Go's syntax, compiled. It is nil when the file leaves it out.
+type Pattern struct{ *regexp.Regexp }

@@ -1,0 +1,258 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"istio.io/istio/pkg/test/echo/proto"
+)
+
+// orderMargin is how much longer than a call we wait for its result, before we say that the pod that was
+// to make the call does not answer.
+const orderMargin = time.Second
+
+// orders sends orders to a source over one gRPC connection, which it makes anew when it breaks. It uses
+// the generated client directly: package istio.io/istio/pkg/test/echo, which wraps it, links gRPC's xDS
+// support for nothing (117 packages, 3.5 MB) and blocks up to 15 s outside of any context.
+type orders struct {
+	from Source
+	conn *grpc.ClientConn
+	echo proto.EchoTestServiceClient
+
+	mu       sync.Mutex
+	dialing  error // why the last attempt to connect failed; nil once one succeeded
+	openFail error
+}
+
+func openOrders(from Source) *orders {
+	o := &orders{from: from}
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		conn, pod, err := from.Dial(ctx)
+		o.mu.Lock()
+		o.dialing = err
+		o.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		return podConn{conn, pod}, nil
+	}
+	// The name is never resolved: the dialer knows where to go. Retries come fast, since a restarted pod
+	// is usually back within a second and every failed order is a call that nobody made.
+	o.conn, o.openFail = grpc.NewClient("passthrough:///"+strings.ReplaceAll(from.String(), "/", "-"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(dial),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.1, MaxDelay: 500 * time.Millisecond},
+			MinConnectTimeout: 2 * time.Second,
+		}))
+	if o.openFail == nil {
+		o.echo = proto.NewEchoTestServiceClient(o.conn)
+	}
+	return o
+}
+
+func (o *orders) close() {
+	if o.conn != nil {
+		_ = o.conn.Close()
+	}
+}
+
+// podConn lets gRPC tell which pod an order went to: the peer of a call is the connection's remote address.
+type podConn struct {
+	net.Conn
+	pod string
+}
+
+func (c podConn) RemoteAddr() net.Addr { return podAddr{c.Conn.RemoteAddr(), c} }
+
+type podAddr struct {
+	net.Addr
+	conn podConn
+}
+
+// call orders one call and waits for its result, no longer than the timeout and a margin.
+func (o *orders) call(ctx context.Context, url string, options Options) Call {
+	timeout := options.Timeout
+	if timeout <= 0 {
+		timeout = DefaultTimeout
+	}
+	request := &proto.ForwardEchoRequest{Url: url, Count: 1, TimeoutMicros: timeout.Microseconds()}
+	for k, v := range options.Headers {
+		request.Headers = append(request.Headers, &proto.Header{Key: k, Value: v})
+	}
+	call := Call{Start: time.Now(), Stream: options.Stream, Connection: options.connection()}
+	if o.openFail != nil {
+		call.End, call.Err = call.Start, o.openFail.Error()
+		return call
+	}
+	bound, cancel := context.WithTimeout(ctx, timeout+orderMargin)
+	defer cancel()
+	var to peer.Peer
+	response, err := o.echo.ForwardEcho(bound, request, grpc.Peer(&to))
+	call.End = time.Now()
+	addr, connected := to.Addr.(podAddr)
+	if connected {
+		call.Source = addr.conn.pod
+	}
+	switch {
+	case err == nil && len(response.GetOutput()) == 1:
+		call.Issued = true
+		call.read(response.Output[0])
+	case err == nil:
+		call.Err = fmt.Sprintf("%s answered an order for one call with %d results", o.from, len(response.GetOutput()))
+	case status.Code(err) == codes.Unknown:
+		// The echo server hands the error of the call itself back under this code, gRPC its own under others.
+		call.Issued = true
+		if call.Err = callError(status.Convert(err).Message()); timedOut.MatchString(call.Err) {
+			call.Err = fmt.Sprintf("no answer within %s", timeout)
+		}
+	default:
+		call.Err = o.orderError(ctx, err, timeout)
+		if connected && bound.Err() != nil && ctx.Err() == nil {
+			// The pod may be gone without a farewell, so that the connection would never break by itself.
+			_ = addr.conn.Close()
+		}
+	}
+	return call
+}
+
+// orderError says why an order was not carried out.
+func (o *orders) orderError(ctx context.Context, err error, timeout time.Duration) string {
+	if ctx.Err() != nil {
+		return "stopped: " + context.Cause(ctx).Error()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.dialing != nil && !errors.Is(o.dialing, context.Canceled) {
+		return fmt.Sprintf("connecting to %s: %v", o.from, o.dialing)
+	}
+	if status.Code(err) == codes.DeadlineExceeded {
+		return fmt.Sprintf("%s did not say within %s what came of the call", o.from, timeout+orderMargin)
+	}
+	return fmt.Sprintf("ordering a call from %s: %s", o.from, status.Convert(err).Message())
+}
+
+// read fills in what the echo server wrote about one call: lines of the caller, "[0] Name=value", and the
+// lines of the answer's body, "[0 body] …", which are "Name=value" again if another echo server answered.
+func (c *Call) read(output string) {
+	var body []string
+	for line := range strings.Lines(output) {
+		line = strings.TrimRight(line, "\r\n")
+		tag, text, _ := strings.Cut(line, "] ")
+		switch {
+		case strings.HasSuffix(tag, " body"):
+			body = append(body, text)
+		case strings.HasSuffix(tag, " error"):
+			c.Err = callError(text)
+		case strings.HasPrefix(text, "StatusCode="):
+			c.Code, _ = strconv.Atoi(strings.TrimPrefix(text, "StatusCode="))
+		}
+	}
+	if c.Code == 0 && c.Err == "" {
+		c.Err = "the source's echo server told no status"
+	}
+	if c.Code == 0 {
+		return
+	}
+	if c.Code != 200 {
+		c.Err = callError(fmt.Sprintf("HTTP %d: %s", c.Code, strings.Join(body, " ")))
+		return
+	}
+	for _, line := range body {
+		name, value, _ := strings.Cut(line, "=")
+		switch name {
+		case "Cluster":
+			c.Cluster = value
+		case "Hostname":
+			c.Pod = value
+		case "Proto":
+			c.Protocol = value
+		case "RequestHeader":
+			c.readHeader(value)
+		}
+	}
+}
+
+func (c *Call) readHeader(line string) {
+	name, value, _ := strings.Cut(line, ":")
+	switch strings.ToLower(name) {
+	case "x-request-id":
+		c.RequestID = value
+	case "x-envoy-attempt-count":
+		c.Attempts, _ = strconv.Atoi(value)
+	case "x-forwarded-client-cert":
+		c.XFCC = value
+		c.ServerID, c.ClientID = xfccIDs(value)
+	}
+}
+
+// xfccIDs returns the SPIFFE IDs of the last element of an X-Forwarded-Client-Cert header: By is the
+// proxy that wrote the element, URI the peer it saw. Earlier elements come from proxies further away.
+func xfccIDs(header string) (by, uri string) {
+	quoted, start := false, 0
+	var parts []string
+	for i := range len(header) + 1 {
+		if i < len(header) && header[i] == '"' && (i == 0 || header[i-1] != '\\') {
+			quoted = !quoted
+		}
+		if i < len(header) && (quoted || header[i] != ',' && header[i] != ';') {
+			continue
+		}
+		parts = append(parts, header[start:i])
+		if start = i + 1; i < len(header) && header[i] == ',' {
+			parts = parts[:0]
+		}
+	}
+	for _, part := range parts {
+		key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		value = strings.Trim(value, `"`)
+		switch strings.ToLower(key) {
+		case "by":
+			by = value
+		case "uri":
+			uri = value
+		}
+	}
+	return by, uri
+}
+
+// longestError is how much of an error's text is kept, in bytes: Envoy's longest TLS texts fit.
+const longestError = 400
+
+var (
+	goClient  = regexp.MustCompile(`^[A-Z][a-z]+ "[^"]*": `) // without the URL's host, so of no use
+	ownWords  = regexp.MustCompile(`^\d+/\d+ requests had errors; first error: `)
+	timedOut  = regexp.MustCompile(`request set timed out after|context deadline exceeded|Client\.Timeout exceeded`)
+	localPort = regexp.MustCompile(`\b(read|write) tcp [^ ]+->`)
+)
+
+// callError makes one short line of an error's text, without the parts that differ from call to call, so
+// that equal failures have equal texts.
+func callError(text string) string {
+	text = ownWords.ReplaceAllString(strings.TrimSpace(text), "")
+	text = goClient.ReplaceAllString(text, "")
+	text = localPort.ReplaceAllString(text, "$1 tcp ")
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
+	if len(text) > longestError {
+		text = strings.ToValidUTF8(text[:longestError], "") + "…"
+	}
+	if text == "" {
+		text = "no text"
+	}
+	return text
+}

@@ -1,0 +1,193 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// mostInFlight bounds what one stream may have under way; each call is a goroutine here and in the pod.
+const mostInFlight = 400
+
+// tooLate is how long after it was due a call is still made. A busy machine is late by less; one that
+// slept, or a process that was stopped, must not make all it missed at once.
+const tooLate = 500 * time.Millisecond
+
+// Plan is what a stream does.
+type Plan struct {
+	Name          string
+	From          Source
+	URL           string
+	ExpectCluster string        // who has to answer for a call to succeed; empty means anybody
+	Every         time.Duration // time between two calls
+	Fresh         bool          // what the URL's host is; see the package comment
+	Timeout       time.Duration // of each call; DefaultTimeout when zero
+	Headers       map[string]string
+}
+
+// limit is how many calls are under way if none is answered.
+func (p Plan) limit() int { return int((p.Timeout+orderMargin)/p.Every) + 2 }
+
+func (p *Plan) complete() error {
+	if p.Timeout == 0 {
+		p.Timeout = DefaultTimeout
+	}
+	var errs []error
+	if p.Name == "" {
+		errs = append(errs, errors.New("it has no name"))
+	}
+	if p.From == nil {
+		errs = append(errs, errors.New("it has no source"))
+	}
+	if err := checkURL(p.URL); err != nil {
+		errs = append(errs, err)
+	}
+	switch {
+	case p.Every <= 0 || p.Timeout < 0:
+		errs = append(errs, fmt.Errorf("every %s and timeout %s must be positive", p.Every, p.Timeout))
+	case p.limit() > mostInFlight:
+		errs = append(errs, fmt.Errorf("a call every %s that takes up to %s makes %d at once: want at most %d, so call less often or wait less long",
+			p.Every, p.Timeout, p.limit(), mostInFlight))
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("starting traffic %q: %w", p.Name, errors.Join(errs...))
+	}
+	return nil
+}
+
+// Stream makes calls until it is stopped. It is an open loop: a call is due every Plan.Every whether or
+// not earlier ones came back, so that a stall delays no call and hides no loss. A call that could not be
+// made because this machine was late by half a second is recorded as not issued and not made up for.
+// All methods may be called at any time and at once.
+type Stream struct {
+	plan    Plan
+	began   time.Time
+	orders  *orders
+	cancel  context.CancelFunc // ends the loop; calls under way go on
+	abort   context.CancelFunc // ends the calls too
+	looping chan struct{}
+	calls   sync.WaitGroup
+
+	mu      sync.Mutex
+	done    []Call
+	flying  map[int]Call // by number
+	marks   []Mark
+	stopped time.Time
+	cut     error // why ctx ended before Stop
+}
+
+// Start begins a stream. It ends with Stop, or when ctx ends, which also cuts the calls under way short.
+func Start(ctx context.Context, plan Plan) (*Stream, error) {
+	if err := plan.complete(); err != nil {
+		return nil, err
+	}
+	loop, cancel := context.WithCancel(ctx)
+	calls, abort := context.WithCancel(ctx)
+	s := &Stream{
+		plan: plan, began: time.Now(), orders: openOrders(plan.From),
+		cancel: cancel, abort: abort, looping: make(chan struct{}), flying: map[int]Call{},
+	}
+	go s.run(ctx, loop, calls)
+	return s, nil
+}
+
+func (s *Stream) run(ctx, loop, calls context.Context) {
+	defer close(s.looping)
+	slots := make(chan struct{}, s.plan.limit())
+	options := Options{Timeout: s.plan.Timeout, Headers: s.plan.Headers, Fresh: s.plan.Fresh, Stream: s.plan.Name}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for n := 0; ; n++ {
+		due := s.began.Add(time.Duration(n) * s.plan.Every)
+		timer.Reset(time.Until(due))
+		select {
+		case <-timer.C:
+		case <-loop.Done():
+			s.mu.Lock()
+			s.cut = context.Cause(ctx)
+			s.mu.Unlock()
+			return
+		}
+		if late := time.Since(due); late > tooLate {
+			s.missed(due, fmt.Sprintf("this machine was late by %s", late.Round(time.Millisecond)))
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		default:
+			s.missed(due, fmt.Sprintf("%d calls were under way", cap(slots)))
+			continue
+		}
+		s.mu.Lock()
+		s.flying[n] = Call{Start: time.Now(), Stream: s.plan.Name, Connection: options.connection(), Issued: true}
+		s.mu.Unlock()
+		s.calls.Go(func() {
+			call := s.orders.call(calls, s.plan.URL, options)
+			s.mu.Lock()
+			delete(s.flying, n)
+			s.done = append(s.done, call)
+			s.mu.Unlock()
+			<-slots
+		})
+	}
+}
+
+func (s *Stream) missed(due time.Time, why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done = append(s.done, Call{
+		Start: due, End: due, Stream: s.plan.Name, Connection: Options{Fresh: s.plan.Fresh}.connection(), Err: "not made when due: " + why,
+	})
+}
+
+// Mark notes that something begins now, such as a phase of a scenario, and returns when that was.
+func (s *Stream) Mark(label string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := Mark{Label: label, At: time.Now()}
+	s.marks = append(s.marks, m)
+	return m.At
+}
+
+// Recording returns what was recorded so far. Calls under way are in it, without an end.
+func (s *Stream) Recording() *Recording {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := &Recording{
+		Stream: s.plan.Name, From: s.plan.From.String(), URL: s.plan.URL, ExpectCluster: s.plan.ExpectCluster,
+		Every: s.plan.Every, Began: s.began, Ended: s.stopped,
+		Marks: append([]Mark(nil), s.marks...), Calls: append([]Call(nil), s.done...),
+	}
+	if r.Ended.IsZero() {
+		r.Ended = time.Now()
+	}
+	for _, call := range s.flying {
+		r.Calls = append(r.Calls, call)
+	}
+	r.sort()
+	return r
+}
+
+// Stop makes no more calls, waits for those under way (no longer than their timeout and a second) and
+// returns the whole recording. The error tells that the stream's context ended before, so that the
+// recording is shorter than was asked for. Stopping again returns the same.
+func (s *Stream) Stop() (*Recording, error) {
+	s.cancel()
+	<-s.looping
+	s.calls.Wait()
+	s.abort()
+	s.mu.Lock()
+	if s.stopped.IsZero() {
+		s.stopped = time.Now()
+		s.orders.close()
+	}
+	cut := s.cut
+	s.mu.Unlock()
+	r := s.Recording()
+	if cut != nil {
+		return r, fmt.Errorf("recording traffic %q: it ended early: %w", s.plan.Name, cut)
+	}
+	return r, nil
+}

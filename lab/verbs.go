@@ -1,0 +1,94 @@
+package lab
+
+import (
+	"github.com/eastwest-lab/eastwest/lab/fault"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+)
+
+// env is what steps are carried out with. Without a mesh, as `eastwest explain` has none, faults and
+// checks can be made and can say what they are.
+type env struct {
+	mesh  *mesh.Mesh
+	tools observe.Tools
+	dir   string // the scenario's folder
+}
+
+// The arguments of a verb are one of the two.
+type (
+	changer interface {
+		fault(e env) (fault.Fault, error)
+	}
+	looker interface {
+		check(e env) (observe.Check, error)
+	}
+)
+
+// Where changes and looks may stand. A look among changes is a gate: it has to hold before the next step.
+func changes() []scenario.Phase {
+	return []scenario.Phase{scenario.Break, scenario.Operate, scenario.WrongFixes, scenario.Recover}
+}
+
+func looks() []scenario.Phase {
+	return append(changes(), scenario.Symptoms, scenario.Diagnose, scenario.Healthy)
+}
+
+// Vocabulary is the table of verbs that steps of scenarios may have.
+func Vocabulary() scenario.Vocabulary {
+	return scenario.Vocabulary{
+		{Name: "apply", Phases: changes(), New: args[applyArgs], Doc: "Applies the manifest in a file beside the scenario."},
+		{Name: "block-port", Phases: changes(), New: args[blockPortArgs], Doc: "Drops the packets that one cluster sends to a TCP port of another: 15443 is the east-west gateway's."},
+		{Name: "call", Phases: looks(), New: args[callArgs], Doc: "Makes calls now and checks who answers and how, or why they fail. A 200 from somebody else is no answer."},
+		{Name: "calls", Phases: append(looks(), scenario.Always), New: args[callsArgs], Doc: "Judges the recorded calls of a stream."},
+		{Name: "command", Phases: looks(), New: args[commandArgs], Doc: "Runs kubectl or istioctl and checks what it says. There is no shell, and subcommands that change something are refused."},
+		{Name: "continue-component", Phases: changes(), New: args[continueComponentArgs], Doc: "Lets a component that stop-component froze go on."},
+		{Name: "create-cacerts", Phases: changes(), New: args[createCACertsArgs], Doc: "Creates or replaces the Secret cacerts. An istiod takes it when it starts."},
+		{Name: "create-remote-secret", Phases: changes(), New: args[createRemoteSecretArgs], Doc: "Gives the istiod of one cluster access to the API server of another, or replaces that access."},
+		{Name: "delete", Phases: changes(), New: args[deleteArgs], Doc: "Deletes an object."},
+		{Name: "delete-cacerts", Phases: changes(), New: args[deleteCACertsArgs], Doc: "Deletes the Secret cacerts. An istiod that starts without it makes a CA of its own."},
+		{Name: "dns", Phases: looks(), New: args[dnsArgs], Doc: "Checks that a name resolves inside a pod, to the address of the Service in the pod's own cluster."},
+		{Name: "endpoints", Phases: looks(), New: args[endpointsArgs], Doc: "Checks which endpoints of a service a proxy knows: pods of its own network by their addresses, others by the address of their gateway."},
+		{Name: "fingerprints", Phases: looks(), New: args[fingerprintsArgs], Doc: "Compares the root certificates that stand in the Secret cacerts of clusters. What proxies use is another question: see roots."},
+		{Name: "gateway-sees", Phases: looks(), New: args[gatewaySeesArgs], Doc: "Makes a call across the border and finds it, by its TLS server name, in the log of the east-west gateway at the other side."},
+		{Name: "issuer", Phases: looks(), New: args[issuerArgs], Doc: "Checks which CA signed the certificates that workloads show now."},
+		{Name: "kill-component", Phases: changes(), New: args[killComponentArgs], Doc: "Kills a component of a cluster's node, which is started again at once."},
+		{Name: "label", Phases: changes(), New: args[labelArgs], Doc: "Sets labels of an object or removes them."},
+		{Name: "log", Phases: looks(), New: args[logArgs], Doc: "Checks that a line stands in the log of a workload's pods, or that none does."},
+		{Name: "object", Phases: looks(), New: args[objectArgs], Doc: "Checks an object, or a value inside it, by JSONPath."},
+		{Name: "patch", Phases: changes(), New: args[patchArgs], Doc: "Merges a patch into an object; null deletes a field (RFC 7386)."},
+		{Name: "proxy-stat", Phases: looks(), New: args[proxyStatArgs], Doc: "Checks a statistic of a workload's proxies."},
+		{Name: "proxy-status", Phases: looks(), New: args[proxyStatusArgs], Doc: "Checks that all proxies of a cluster have what their istiod has sent, as istioctl proxy-status shows it. It says nothing about trust between proxies."},
+		{Name: "reconnect", Phases: changes(), New: args[reconnectArgs], Doc: "Takes sever back."},
+		{Name: "remote-clusters", Phases: looks(), New: args[remoteClustersArgs], Doc: "Checks which clusters an istiod reads, as istioctl remote-clusters lists them. Once synced, a cluster stays so in that list, whatever becomes of it."},
+		{Name: "restart", Phases: changes(), New: args[restartArgs], Doc: "Restarts workloads and waits for their new pods."},
+		{Name: "restart-istiod", Phases: changes(), New: args[restartIstiodArgs], Doc: "Restarts istiod and waits until the new one serves."},
+		{Name: "restart-workloads", Phases: changes(), New: args[restartWorkloadsArgs], Doc: "Restarts everything that has a proxy, gateways included, and waits for the new pods."},
+		{Name: "revoke-remote-secret", Phases: changes(), New: args[revokeRemoteSecretArgs], Doc: "Takes from the istiod of one cluster its access to the API server of another."},
+		{Name: "rolled-out", Phases: looks(), New: args[rolledOutArgs], Doc: "Checks that all pods of Deployments are of the newest version and Ready."},
+		{Name: "roots", Phases: looks(), New: args[rootsArgs], Doc: "Checks which roots proxies trust, by what each uses now, across clusters."},
+		{Name: "scale", Phases: changes(), New: args[scaleArgs], Doc: "Changes the number of pods of a Deployment and waits until there are as many."},
+		{Name: "self-sign", Phases: changes(), New: args[selfSignArgs], Doc: "Puts clusters into the state of an installation without cacerts: one self-signed CA in common, istiod and all workloads restarted."},
+		{Name: "sever", Phases: changes(), New: args[severArgs], Doc: "Drops all packets between two clusters."},
+		{Name: "stop-component", Phases: changes(), New: args[stopComponentArgs], Doc: "Freezes a component of a cluster's node: it keeps its connections and answers nothing."},
+		{Name: "unblock-port", Phases: changes(), New: args[unblockPortArgs], Doc: "Takes block-port back."},
+	}
+}
+
+// args makes a verb's arguments, to be filled from the file.
+func args[T any]() any { return new(T) }
+
+func workload(a scenario.App) observe.Workload {
+	return observe.Workload{App: a.Name, Cluster: a.Cluster}
+}
+
+// apps are one workload or several.
+type apps []scenario.App
+
+func (a apps) workloads() []observe.Workload {
+	all := make([]observe.Workload, len(a))
+	for i, app := range a {
+		all[i] = workload(app)
+	}
+	return all
+}

@@ -1,0 +1,239 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/eastwest-lab/eastwest/lab/fault"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+)
+
+// in is what most changes need.
+type inArgs struct {
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+}
+
+type createCACertsArgs struct {
+	In     scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	Root   string            `yaml:"root" enum:"shared,own,self-signed" required:"true" doc:"Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. own: an intermediate below a root that only this cluster has. self-signed: the CA that istiod made for itself, as the first step away from it."`
+	Trusts trusts            `yaml:"trusts" enum:"shared,own,self-signed,peers" doc:"The roots in root-cert.pem, in this order; only that of root if left out. peers: those that the other clusters have now."`
+}
+
+type trusts []string
+
+func (a *createCACertsArgs) fault(env) (fault.Fault, error) {
+	var trusted []fault.Root
+	for _, t := range a.Trusts {
+		trusted = append(trusted, fault.Root(t))
+	}
+	return fault.CreateCACerts(a.In, fault.Root(a.Root), trusted...), nil
+}
+
+type deleteCACertsArgs inArgs
+
+func (a *deleteCACertsArgs) fault(env) (fault.Fault, error) { return fault.DeleteCACerts(a.In), nil }
+
+type selfSignArgs inArgs
+
+func (a *selfSignArgs) fault(env) (fault.Fault, error) { return fault.SelfSign(a.In), nil }
+
+type restartIstiodArgs inArgs
+
+func (a *restartIstiodArgs) fault(env) (fault.Fault, error) { return fault.RestartIstiod(a.In), nil }
+
+type restartWorkloadsArgs inArgs
+
+func (a *restartWorkloadsArgs) fault(env) (fault.Fault, error) {
+	return fault.RestartWorkloads(a.In), nil
+}
+
+type restartArgs struct {
+	Apps apps `yaml:"apps" required:"true" doc:"Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b."`
+}
+
+func (a *restartArgs) fault(env) (fault.Fault, error) {
+	return fault.Restart(a.Apps.workloads()...), nil
+}
+
+type revokeRemoteSecretArgs struct {
+	In string `yaml:"in" ref:"cluster" required:"true" doc:"Whose istiod loses the access."`
+	Of string `yaml:"of" ref:"cluster" required:"true" doc:"The cluster that it reads."`
+}
+
+func (a *revokeRemoteSecretArgs) fault(env) (fault.Fault, error) {
+	return fault.RevokeRemoteSecret(a.In, a.Of), nil
+}
+
+func (a *revokeRemoteSecretArgs) Validate() error { return apart("of", a.In, a.Of) }
+
+// apart refuses one cluster where two are meant.
+func apart(field, a, b string) error {
+	if a == b && a != "" {
+		return scenario.At(field, fmt.Errorf("the other cluster is meant, not %s again", a))
+	}
+	return nil
+}
+
+type createRemoteSecretArgs struct {
+	In     string `yaml:"in" ref:"cluster" required:"true" doc:"Whose istiod gets the access."`
+	Of     string `yaml:"of" ref:"cluster" required:"true" doc:"The cluster that it is to read."`
+	Server string `yaml:"server" doc:"Address of that cluster's API server, such as the wrong one https://127.0.0.1:6443; its own if left out."`
+	Token  string `yaml:"token" doc:"Credentials, to give wrong ones; those of the cluster's istio-reader-service-account if left out."`
+	Name   string `yaml:"name" name:"kebab" doc:"The id under which istiod is to know the cluster, to give a wrong one; its name if left out."`
+}
+
+func (a *createRemoteSecretArgs) fault(env) (fault.Fault, error) {
+	return fault.CreateRemoteSecret(a.In, a.Of, mesh.RemoteSecret{Server: a.Server, Token: a.Token, Name: a.Name}), nil
+}
+
+func (a *createRemoteSecretArgs) Validate() error { return apart("of", a.In, a.Of) }
+
+type severArgs struct {
+	Between scenario.Clusters `yaml:"between" ref:"cluster" required:"true" doc:"The two clusters."`
+}
+
+func (a *severArgs) fault(env) (fault.Fault, error) {
+	return fault.Sever(a.Between[0], a.Between[1]), nil
+}
+
+func (a *severArgs) Validate() error { return two(a.Between) }
+
+func two(between []string) error {
+	if len(between) != 2 {
+		return scenario.At("between", fmt.Errorf("want two clusters, not %d", len(between)))
+	}
+	return nil // that they are two different ones, the loader sees
+}
+
+type reconnectArgs severArgs
+
+func (a *reconnectArgs) fault(env) (fault.Fault, error) {
+	return fault.Reconnect(a.Between[0], a.Between[1]), nil
+}
+
+func (a *reconnectArgs) Validate() error { return two(a.Between) }
+
+type blockPortArgs struct {
+	In   string `yaml:"in" ref:"cluster" required:"true" doc:"The cluster whose port it is."`
+	From string `yaml:"from" ref:"cluster" required:"true" doc:"The cluster that sends."`
+	Port uint16 `yaml:"port" min:"1" max:"65535" required:"true" doc:"The TCP port, like 15443."`
+}
+
+func (a *blockPortArgs) fault(env) (fault.Fault, error) {
+	return fault.BlockPort(a.In, a.From, a.Port), nil
+}
+
+func (a *blockPortArgs) Validate() error { return apart("from", a.In, a.From) }
+
+type unblockPortArgs blockPortArgs
+
+func (a *unblockPortArgs) fault(env) (fault.Fault, error) {
+	return fault.UnblockPort(a.In, a.From, a.Port), nil
+}
+
+func (a *unblockPortArgs) Validate() error { return apart("from", a.In, a.From) }
+
+type componentArgs struct {
+	In        string `yaml:"in" ref:"cluster" required:"true" doc:"In which cluster."`
+	Component string `yaml:"component" required:"true" doc:"Which process below Kubernetes, like etcd or kube-apiserver."`
+}
+
+type stopComponentArgs componentArgs
+
+func (a *stopComponentArgs) fault(env) (fault.Fault, error) {
+	return fault.StopComponent(a.In, a.Component), nil
+}
+
+type continueComponentArgs componentArgs
+
+func (a *continueComponentArgs) fault(env) (fault.Fault, error) {
+	return fault.ContinueComponent(a.In, a.Component), nil
+}
+
+type killComponentArgs componentArgs
+
+func (a *killComponentArgs) fault(env) (fault.Fault, error) {
+	return fault.KillComponent(a.In, a.Component), nil
+}
+
+type applyArgs struct {
+	In   scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	File string            `yaml:"file" ref:"file" required:"true" doc:"The manifest, beside the scenario."`
+}
+
+func (a *applyArgs) fault(e env) (fault.Fault, error) {
+	root, err := os.OpenRoot(e.dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", a.File, err)
+	}
+	defer root.Close() //nolint:errcheck // it was only read
+	manifest, err := root.ReadFile(filepath.FromSlash(a.File))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", a.File, err)
+	}
+	return fault.Apply(a.In, a.File, manifest), nil
+}
+
+type deleteArgs struct {
+	In        scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	Kind      string            `yaml:"kind" required:"true" doc:"The object's kind, like Service or gateways.networking.istio.io."`
+	Name      string            `yaml:"name" required:"true" doc:"The object's name."`
+	Namespace string            `yaml:"namespace" ref:"namespace" doc:"The object's namespace; none for kinds without."`
+}
+
+func (a *deleteArgs) fault(env) (fault.Fault, error) {
+	return fault.Delete(a.In, fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}), nil
+}
+
+type patchArgs struct {
+	In        scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	Kind      string            `yaml:"kind" required:"true" doc:"The object's kind, like Service or gateways.networking.istio.io."`
+	Name      string            `yaml:"name" required:"true" doc:"The object's name."`
+	Namespace string            `yaml:"namespace" ref:"namespace" doc:"The object's namespace; none for kinds without."`
+	Patch     any               `yaml:"patch" required:"true" doc:"What is merged into the object, in the shape of the object; a list replaces the whole list."`
+}
+
+func (a *patchArgs) fault(env) (fault.Fault, error) {
+	return fault.Patch(a.In, fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}, a.Patch)
+}
+
+type labelArgs struct {
+	In        scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	Kind      string            `yaml:"kind" required:"true" doc:"The object's kind, like Namespace."`
+	Name      string            `yaml:"name" required:"true" doc:"The object's name."`
+	Namespace string            `yaml:"namespace" ref:"namespace" doc:"The object's namespace; none for kinds without."`
+	Labels    map[string]string `yaml:"labels" doc:"Labels to set."`
+	Remove    labelNames        `yaml:"remove" doc:"Labels to remove."`
+}
+
+type labelNames []string
+
+func (a *labelArgs) Validate() error {
+	if len(a.Labels)+len(a.Remove) == 0 {
+		return errors.New("want labels to set or to remove")
+	}
+	return nil
+}
+
+func (a *labelArgs) fault(env) (fault.Fault, error) {
+	labels := map[string]*string{}
+	for name, value := range a.Labels {
+		labels[name] = &value
+	}
+	for _, name := range a.Remove {
+		labels[name] = nil
+	}
+	return fault.Label(a.In, fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}, labels)
+}
+
+type scaleArgs struct {
+	Apps     apps `yaml:"apps" required:"true" doc:"Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b."`
+	Replicas *int `yaml:"replicas" required:"true" min:"0" max:"10" doc:"How many pods."`
+}
+
+func (a *scaleArgs) fault(env) (fault.Fault, error) {
+	return fault.Scale(*a.Replicas, a.Apps.workloads()...), nil
+}

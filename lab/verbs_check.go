@@ -1,0 +1,251 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+)
+
+type callArgs struct {
+	From        scenario.App         `yaml:"from" ref:"app" required:"true" doc:"Who calls, like client@cluster-a."`
+	FromPod     string               `yaml:"from-pod" enum:"oldest,newest" doc:"Which of its pods calls; the oldest if left out. Old and new pods can have different certificates."`
+	To          scenario.App         `yaml:"to" ref:"app-or-service" required:"true" doc:"Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster that has it."`
+	Connections scenario.Connections `yaml:"connections" enum:"fresh,reused" doc:"fresh (the default): a new connection per call, so every call proves trust. reused: connections that are kept, which go on working after trust is gone."`
+	Count       int                  `yaml:"count" min:"1" max:"100" doc:"How many calls; 5 if left out."`
+	AtLeast     int                  `yaml:"at-least" min:"1" max:"100" doc:"How many of them have to go as wanted; all if left out."`
+	AnsweredBy  scenario.Clusters    `yaml:"answered-by" ref:"cluster" doc:"Who answers: nobody else, and each of them at least once. The cluster of to if left out."`
+	Client      scenario.Pattern     `yaml:"client" doc:"The caller's SPIFFE identity, as the answering proxy saw it."`
+	Server      scenario.Pattern     `yaml:"server" doc:"The SPIFFE identity of the one who answered."`
+	Plaintext   bool                 `yaml:"plaintext" doc:"The answer comes in plain text; otherwise it has to come over mutual TLS."`
+	Fails       scenario.Pattern     `yaml:"fails" doc:"The calls fail, and their error matches: TLS texts move between versions, so match no more of one than you need."`
+}
+
+// Validate refuses what contradicts itself.
+func (a *callArgs) Validate() error {
+	if a.Fails.Regexp != nil && (len(a.AnsweredBy) > 0 || a.Client.Regexp != nil || a.Server.Regexp != nil || a.Plaintext) {
+		return scenario.At("fails", errors.New("a call that fails is answered by nobody: leave out answered-by, client, server, and plaintext"))
+	}
+	if a.AtLeast > max(a.Count, 5) || a.Count > 0 && a.AtLeast > a.Count {
+		return scenario.At("at-least", errors.New("more than there are calls"))
+	}
+	return nil
+}
+
+func (a *callArgs) check(env) (observe.Check, error) {
+	return observe.Call{
+		From: workload(a.From), FromPod: observe.Which(a.FromPod), To: workload(a.To), Reused: a.Connections == scenario.Reused,
+		Count: a.Count, AtLeast: a.AtLeast, AnsweredBy: a.AnsweredBy, Client: a.Client.Regexp, Server: a.Server.Regexp,
+		Plaintext: a.Plaintext, Fails: a.Fails.Regexp,
+	}, nil
+}
+
+type commandArgs struct {
+	Run    string           `yaml:"run" required:"true" doc:"The command, as a person would paste it: kubectl … or istioctl …, with --context=cluster-a."`
+	Expect scenario.Pattern `yaml:"expect" doc:"What its output has."`
+	Absent scenario.Pattern `yaml:"absent" doc:"What its output does not have."`
+	Fails  bool             `yaml:"fails" doc:"It ends with an error."`
+}
+
+// Validate refuses commands that are none, or that may change something.
+func (a *commandArgs) Validate() error {
+	if _, err := (observe.Command{Run: a.Run}).Parse(); err != nil {
+		return scenario.At("run", err)
+	}
+	return nil
+}
+
+func (a *commandArgs) check(e env) (observe.Check, error) {
+	return observe.Command{Run: a.Run, Expect: a.Expect.Regexp, Absent: a.Absent.Regexp, Fails: a.Fails, Tools: e.tools}, nil
+}
+
+type dnsArgs struct {
+	From  scenario.App `yaml:"from" ref:"app" required:"true" doc:"Whose pod looks the name up."`
+	Name  string       `yaml:"name" required:"true" doc:"The full host name, like echo.production.svc.cluster.local."`
+	Fails bool         `yaml:"fails" doc:"It does not resolve."`
+}
+
+func (a *dnsArgs) check(env) (observe.Check, error) {
+	return observe.DNS{From: workload(a.From), Name: a.Name, Fails: a.Fails}, nil
+}
+
+type endpointsArgs struct {
+	SeenBy  scenario.App `yaml:"seen-by" ref:"app" required:"true" doc:"Whose proxy."`
+	Of      scenario.App `yaml:"of" ref:"app-or-service" required:"true" doc:"Of whom: echo@cluster-b is that cluster's own instance, echo the service in all clusters."`
+	Address string       `yaml:"address" enum:"gateway,pod" doc:"Every endpoint is the address of an east-west gateway, or of a pod itself."`
+	Count   *int         `yaml:"count" min:"0" max:"1000" doc:"How many endpoints; at least one if left out."`
+}
+
+func (a *endpointsArgs) check(env) (observe.Check, error) {
+	return observe.Endpoints{SeenBy: workload(a.SeenBy), Of: workload(a.Of), Address: observe.Address(a.Address), Count: a.Count}, nil
+}
+
+type fingerprintsArgs struct {
+	In    scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"The clusters to compare."`
+	Equal *bool             `yaml:"equal" required:"true" doc:"Whether they are equal."`
+}
+
+// Validate refuses to compare one with itself.
+func (a *fingerprintsArgs) Validate() error {
+	if len(a.In) < 2 {
+		return scenario.At("in", errors.New("want at least two clusters"))
+	}
+	return nil
+}
+
+func (a *fingerprintsArgs) check(env) (observe.Check, error) {
+	return observe.Fingerprints{In: a.In, Equal: *a.Equal}, nil
+}
+
+type gatewaySeesArgs struct {
+	From   scenario.App `yaml:"from" ref:"app" required:"true" doc:"Who calls, in one cluster."`
+	To     scenario.App `yaml:"to" ref:"app" required:"true" doc:"Who is called, in the other: it is that cluster's gateway that sees the call."`
+	Absent bool         `yaml:"absent" doc:"The call does not get as far as the gateway."`
+}
+
+// Validate refuses calls that cross no border.
+func (a *gatewaySeesArgs) Validate() error { return apart("to", a.From.Cluster, a.To.Cluster) }
+
+func (a *gatewaySeesArgs) check(env) (observe.Check, error) {
+	return observe.GatewaySees{From: workload(a.From), To: workload(a.To), Absent: a.Absent}, nil
+}
+
+type issuerArgs struct {
+	Of      apps             `yaml:"of" required:"true" doc:"Whose certificates: apps like client@cluster-a, or istio-eastwestgateway@cluster-a."`
+	Pods    string           `yaml:"pods" enum:"all,newest,oldest" doc:"Which of their pods; all if left out."`
+	Is      string           `yaml:"is" enum:"cacerts,self-signed" doc:"Who signed them: the CA that stands in the cluster's Secret cacerts now, or the one that istiod made for itself."`
+	Not     bool             `yaml:"not" doc:"That is not who signed them."`
+	Matches scenario.Pattern `yaml:"matches" doc:"The name of the CA that signed them."`
+}
+
+// Validate wants something to look for.
+func (a *issuerArgs) Validate() error {
+	if a.Is == "" && (a.Matches.Regexp == nil || a.Not) {
+		return errors.New("want is or matches; not goes with is")
+	}
+	return nil
+}
+
+func (a *issuerArgs) check(env) (observe.Check, error) {
+	return observe.Issuer{Of: a.Of.workloads(), Pods: observe.Which(a.Pods), Is: observe.CASource(a.Is), Not: a.Not, Matches: a.Matches.Regexp}, nil
+}
+
+type logArgs struct {
+	Of        scenario.App      `yaml:"of" required:"true" doc:"Whose log: an app like client@cluster-a, istiod@cluster-a, or istio-eastwestgateway@cluster-a."`
+	Container string            `yaml:"container" doc:"Which container: istiod's own, and the proxy of everything else, if left out; app is the app itself."`
+	Matches   scenario.Pattern  `yaml:"matches" required:"true" doc:"What the line says."`
+	Absent    bool              `yaml:"absent" doc:"There is no such line."`
+	Since     scenario.Duration `yaml:"since" doc:"Only lines that are no older; all if left out."`
+}
+
+func (a *logArgs) check(env) (observe.Check, error) {
+	return observe.Log{Of: workload(a.Of), Container: a.Container, Matches: a.Matches.Regexp, Absent: a.Absent, Since: time.Duration(a.Since)}, nil
+}
+
+type objectArgs struct {
+	In        scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters; it has to hold in each."`
+	Kind      string            `yaml:"kind" required:"true" doc:"The object's kind, like Secret or gateways.networking.istio.io."`
+	Name      string            `yaml:"name" required:"true" doc:"The object's name."`
+	Namespace string            `yaml:"namespace" ref:"namespace" doc:"The object's namespace; none for kinds without."`
+	Path      string            `yaml:"path" doc:"A value inside it, by JSONPath as kubectl takes it, like {.status.readyReplicas}."`
+	Is        *string           `yaml:"is" doc:"The value, as text."`
+	Matches   scenario.Pattern  `yaml:"matches" doc:"What the value is like."`
+	Absent    bool              `yaml:"absent" doc:"The object is not there, or with path, nothing is at the path."`
+}
+
+// Validate refuses what contradicts itself.
+func (a *objectArgs) Validate() error {
+	value := a.Is != nil || a.Matches.Regexp != nil
+	switch {
+	case value && a.Path == "":
+		return errors.New("is and matches compare a value: want path")
+	case value && a.Absent:
+		return scenario.At("absent", errors.New("what is not there has no value: leave out is and matches"))
+	}
+	return nil
+}
+
+func (a *objectArgs) check(env) (observe.Check, error) {
+	return observe.Object{In: a.In, Kind: a.Kind, Name: a.Name, Namespace: a.Namespace, Path: a.Path, Is: a.Is, Matches: a.Matches.Regexp, Absent: a.Absent}, nil
+}
+
+type proxyStatArgs struct {
+	Of      scenario.App     `yaml:"of" required:"true" doc:"Whose proxies: an app like client@cluster-a, or istio-eastwestgateway@cluster-a."`
+	Stat    scenario.Pattern `yaml:"stat" required:"true" doc:"Which statistics, by their names in Envoy's page /stats; those that match are summed up."`
+	AtLeast *int             `yaml:"at-least" min:"0" doc:"The sum is at least so much."`
+	AtMost  *int             `yaml:"at-most" min:"0" doc:"The sum is at most so much."`
+	Grows   bool             `yaml:"grows" doc:"The sum grows within a few seconds."`
+}
+
+// Validate wants something to compare with.
+func (a *proxyStatArgs) Validate() error {
+	if a.AtLeast == nil && a.AtMost == nil && !a.Grows {
+		return errors.New("want at-least, at-most, or grows")
+	}
+	if a.AtLeast != nil && a.AtMost != nil && *a.AtLeast > *a.AtMost {
+		return scenario.At("at-most", fmt.Errorf("less than at-least: %d", *a.AtLeast))
+	}
+	return nil
+}
+
+func (a *proxyStatArgs) check(env) (observe.Check, error) {
+	return observe.Stat{Of: workload(a.Of), Stat: a.Stat.Regexp, AtLeast: a.AtLeast, AtMost: a.AtMost, Grows: a.Grows}, nil
+}
+
+type proxyStatusArgs struct {
+	In string `yaml:"in" ref:"cluster" required:"true" doc:"Which cluster's proxies."`
+}
+
+func (a *proxyStatusArgs) check(env) (observe.Check, error) {
+	return observe.ProxyStatus{In: a.In}, nil
+}
+
+type remoteClustersArgs struct {
+	In     string            `yaml:"in" ref:"cluster" required:"true" doc:"Whose istiod."`
+	Expect map[string]string `yaml:"expect" enum:"synced,syncing,timeout,closed,absent" required:"true" doc:"What it says of each cluster, by the id under which it knows it. absent: it does not list it."`
+}
+
+func (a *remoteClustersArgs) check(env) (observe.Check, error) {
+	return observe.RemoteClusters{In: a.In, Expect: a.Expect}, nil
+}
+
+type rolledOutArgs struct {
+	Apps apps `yaml:"apps" required:"true" doc:"Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b."`
+}
+
+func (a *rolledOutArgs) check(env) (observe.Check, error) {
+	return observe.RolledOut{Of: a.Apps.workloads()}, nil
+}
+
+type rootsArgs struct {
+	Of      apps              `yaml:"of" doc:"Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a."`
+	In      scenario.Clusters `yaml:"in" ref:"cluster" doc:"All proxies of these clusters, in place of of. All of the mesh if both are left out."`
+	Pods    string            `yaml:"pods" enum:"all,newest,oldest" doc:"Which pods of the workloads in of; all if left out."`
+	Same    *bool             `yaml:"same" doc:"true: all have the same set of roots. false: some have another."`
+	Count   int               `yaml:"count" min:"1" max:"20" doc:"Each trusts so many roots."`
+	Is      string            `yaml:"is" enum:"shared,cacerts,self-signed" doc:"Each trusts just this: the lab's shared root, the roots in its cluster's Secret cacerts now, or the CA that its istiod made for itself."`
+	Trusts  string            `yaml:"trusts" enum:"shared,cacerts,self-signed" doc:"Each trusts this, and possibly more."`
+	Matches scenario.Pattern  `yaml:"matches" doc:"Each trusts a root with such a name."`
+}
+
+// Validate wants one way to say who, and something to look for.
+func (a *rootsArgs) Validate() error {
+	switch {
+	case len(a.Of) > 0 && len(a.In) > 0:
+		return scenario.At("in", errors.New("stands in place of of: leave one out"))
+	case a.Pods != "" && len(a.Of) == 0:
+		return scenario.At("pods", errors.New("goes with of"))
+	case a.Same == nil && a.Count == 0 && a.Is == "" && a.Trusts == "" && a.Matches.Regexp == nil:
+		return errors.New("want at least one of same, count, is, trusts, and matches")
+	}
+	return nil
+}
+
+func (a *rootsArgs) check(env) (observe.Check, error) {
+	return observe.Roots{
+		Of: a.Of.workloads(), In: a.In, Pods: observe.Which(a.Pods), Same: a.Same, Count: a.Count,
+		Is: observe.CASource(a.Is), Trusts: observe.CASource(a.Trusts), Matches: a.Matches.Regexp,
+	}, nil
+}

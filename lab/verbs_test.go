@@ -1,0 +1,149 @@
+package lab
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+)
+
+func TestVocabulary(t *testing.T) {
+	require.NoError(t, Vocabulary().Check())
+	for _, v := range Vocabulary() {
+		t.Run(v.Name, func(t *testing.T) {
+			args := v.New()
+			_, judges := args.(*callsArgs)
+			_, changes := args.(changer)
+			_, looks := args.(looker)
+			n := 0
+			for _, is := range []bool{judges, changes, looks} {
+				if is {
+					n++
+				}
+			}
+			require.Equal(t, 1, n, "a verb changes, looks, or judges traffic")
+			if changes {
+				require.NotContains(t, v.Phases, scenario.Symptoms)
+				require.NotContains(t, v.Phases, scenario.Diagnose)
+				require.NotContains(t, v.Phases, scenario.Healthy)
+			}
+		})
+	}
+}
+
+// parse reads a scenario with these steps in its break, and a manifest beside it.
+func parse(t *testing.T, steps ...string) (*scenario.Scenario, error) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "test")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "m.yaml"), []byte("apiVersion: v1\nkind: Namespace\nmetadata: {name: production}\n"), 0o644))
+	file := filepath.Join(dir, "scenario.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(`
+scenario: test
+title: A test
+why: To test.
+topology: {kind: multi-primary}
+apps: [client@cluster-a, echo@cluster-a, client@cluster-b, echo@cluster-b]
+traffic: {a-to-b: {from: client@cluster-a, to: echo@cluster-b, every: 50ms}}
+symptoms: {within: 1s, expect: [proxy-status: {in: cluster-a}]}
+recover: [restart-istiod: {in: cluster-a}]
+healthy: {within: 1s, expect: [proxy-status: {in: cluster-a}]}
+break:
+- `+strings.Join(steps, "\n- ")+"\n"), 0o644))
+	return scenario.Load(file, Vocabulary())
+}
+
+// Every verb, as an author writes it, and what it says that it does. No mesh is needed for that.
+func TestVerbsSayWhatTheyDo(t *testing.T) {
+	for step, sentence := range map[string]string{
+		"apply: {in: cluster-a, file: m.yaml}":                                                                          "apply m.yaml in cluster-a",
+		"block-port: {in: cluster-b, from: cluster-a, port: 15443}":                                                     "block port 15443 of cluster-b for cluster-a",
+		"call: {from: client@cluster-a, to: echo@cluster-b, from-pod: newest}":                                          "5 calls are answered by cluster-b over mutual TLS, from the newest pod of client@cluster-a to echo@cluster-b, on fresh connections",
+		"call: {from: client@cluster-a, to: echo, count: 20, at-least: 9, connections: reused, answered-by: cluster-a}": "at least 9 of 20 calls are answered by cluster-a over mutual TLS, from client@cluster-a to echo, on reused connections",
+		"call: {from: client@cluster-a, to: echo@cluster-b, fails: UF}":                                                 `5 calls fail with a text like "UF", from client@cluster-a to echo@cluster-b, on fresh connections`,
+		"command: {run: kubectl get nodes --context=cluster-a, expect: Ready}":                                          "`kubectl get nodes --context=cluster-a` says something like \"Ready\"",
+		"continue-component: {in: cluster-b, component: etcd}":                                                          "let etcd of cluster-b go on",
+		"create-cacerts: {in: [cluster-a, cluster-b], root: own, trusts: [own, peers]}":                                 "put a CA below a root that nobody else has into the Secret cacerts of cluster-a and cluster-b, and trust a root that nobody else has and the roots of the other clusters",
+		"create-remote-secret: {in: cluster-a, of: cluster-b, server: 'https://127.0.0.1:6443', name: other}":           "create the remote secret of cluster-b in cluster-a, under the name other, with the address https://127.0.0.1:6443",
+		"delete: {in: cluster-a, kind: Service, name: echo, namespace: production}":                                     "delete Service/echo in namespace production in cluster-a",
+		"delete-cacerts: {in: cluster-a}":                                                                               "delete the Secret cacerts of cluster-a",
+		"dns: {from: client@cluster-a, name: echo.production.svc.cluster.local}":                                        "echo.production.svc.cluster.local resolves in client@cluster-a to the address of its Service",
+		"endpoints: {seen-by: client@cluster-a, of: echo@cluster-b, address: gateway, count: 1}":                        "the proxy of client@cluster-a sees 1 endpoint of echo@cluster-b at an east-west gateway",
+		"fingerprints: {in: [cluster-a, cluster-b], equal: false}":                                                      "the root in cacerts has not the same fingerprint in cluster-a and cluster-b",
+		"gateway-sees: {from: client@cluster-a, to: echo@cluster-b}":                                                    "the east-west gateway of cluster-b sees a call from client@cluster-a to echo@cluster-b, by its server name outbound_.80_._.echo-cluster-b-fresh.production.svc.cluster.local",
+		"issuer: {of: client@cluster-a, pods: oldest, is: self-signed}":                                                 "the proxies of the oldest pod of client@cluster-a show certificates that the self-signed CA of their cluster's istiod signed",
+		"kill-component: {in: cluster-b, component: etcd}":                                                              "kill etcd of cluster-b",
+		"label: {in: cluster-a, kind: Namespace, name: istio-system, remove: topology.istio.io/network}":                "label Namespace/istio-system in cluster-a",
+		"log: {of: istiod@cluster-a, matches: self-signed, absent: true, since: 1m}":                                    `the log of istiod@cluster-a does not have a line like "self-signed" in the last 1m0s`,
+		"object: {in: cluster-a, kind: Secret, name: cacerts, namespace: istio-system}":                                 "in cluster-a Secret cacerts in namespace istio-system is there",
+		"patch: {in: cluster-a, kind: Deployment, name: echo, namespace: production, patch: {spec: {paused: true}}}":    "patch Deployment/echo in namespace production in cluster-a",
+		"proxy-stat: {of: client@cluster-a, stat: 'ssl\\.fail', grows: true}":                                           `the proxy statistic "ssl\\.fail" of client@cluster-a grows`,
+		"proxy-status: {in: cluster-a}":                                                                                 "all proxies of cluster-a are in sync with their istiod",
+		"reconnect: {between: [cluster-a, cluster-b]}":                                                                  "connect cluster-a and cluster-b again",
+		"remote-clusters: {in: cluster-a, expect: {cluster-b: absent}}":                                                 "istiod of cluster-a lists cluster-b absent",
+		"restart: {apps: [echo@cluster-b, istio-eastwestgateway@cluster-b]}":                                            "restart echo@cluster-b and istio-eastwestgateway@cluster-b",
+		"restart-istiod: {in: [cluster-a, cluster-b]}":                                                                  "restart istiod in cluster-a and cluster-b",
+		"restart-workloads: {in: cluster-b}":                                                                            "restart all workloads and gateways in cluster-b",
+		"revoke-remote-secret: {in: cluster-a, of: cluster-b}":                                                          "delete the remote secret of cluster-b in cluster-a",
+		"rolled-out: {apps: istiod@cluster-a}":                                                                          "all pods of istiod@cluster-a are new and Ready",
+		"roots: {in: cluster-b, is: cacerts, count: 2}":                                                                 "all proxies in cluster-b trust nothing but the root in their cluster's Secret cacerts and trust 2 roots",
+		"roots: {of: [client@cluster-a, client@cluster-b], same: true}":                                                 "the proxies of client@cluster-a and client@cluster-b trust the same roots",
+		"scale: {apps: echo@cluster-b, replicas: 0}":                                                                    "scale echo@cluster-b to 0",
+		"self-sign: {in: [cluster-a, cluster-b]}":                                                                       "make cluster-a and cluster-b what they are after an installation without cacerts: istiod signs with its own self-signed CA",
+		"sever: {between: [cluster-a, cluster-b]}":                                                                      "sever cluster-a and cluster-b",
+		"stop-component: {in: cluster-b, component: etcd}":                                                              "stop etcd of cluster-b",
+		"unblock-port: {in: cluster-b, from: cluster-a, port: 15443}":                                                   "open port 15443 of cluster-b for cluster-a again",
+	} {
+		verb, _, _ := strings.Cut(step, ":")
+		t.Run(verb, func(t *testing.T) {
+			s, err := parse(t, step)
+			require.NoError(t, err)
+			e := env{dir: filepath.Dir(s.File)}
+			var thing fmt.Stringer
+			switch args := s.Break[0].Args.(type) {
+			case changer:
+				thing, err = args.fault(e)
+			case looker:
+				thing, err = args.check(e)
+			}
+			require.NoError(t, err)
+			require.Equal(t, sentence, thing.String())
+		})
+	}
+}
+
+func TestVerbsRefuseWhatContradictsItself(t *testing.T) {
+	for step, problem := range map[string]string{
+		"block-port: {in: cluster-b, from: cluster-b, port: 15443}":                              "the other cluster is meant",
+		"call: {from: client@cluster-a, to: echo@cluster-b, fails: UF, answered-by: cluster-a}":  "answered by nobody",
+		"call: {from: client@cluster-a, to: echo@cluster-b, at-least: 6}":                        "more than there are calls",
+		"command: {run: kubectl delete pod x}":                                                   "may change the mesh",
+		"command: {run: 'kubectl get pods | wc -l'}":                                             "means something to a shell only",
+		"create-cacerts: {in: cluster-a, root: peers}":                                           "root",
+		"create-remote-secret: {in: cluster-a, of: cluster-a}":                                   "the other cluster is meant",
+		"fingerprints: {in: cluster-a, equal: true}":                                             "at least two clusters",
+		"gateway-sees: {from: client@cluster-a, to: echo@cluster-a}":                             "the other cluster is meant",
+		"issuer: {of: client@cluster-a}":                                                         "want is or matches",
+		"label: {in: cluster-a, kind: Namespace, name: production}":                              "want labels to set or to remove",
+		"object: {in: cluster-a, kind: Secret, name: cacerts, is: x}":                            "want path",
+		"object: {in: cluster-a, kind: Secret, name: cacerts, path: .type, is: x, absent: true}": "has no value",
+		"proxy-stat: {of: client@cluster-a, stat: x}":                                            "want at-least, at-most, or grows",
+		"proxy-stat: {of: client@cluster-a, stat: x, at-least: 2, at-most: 1}":                   "less than at-least",
+		"roots: {in: cluster-a}":                                                                 "want at least one of",
+		"roots: {in: cluster-a, of: client@cluster-a, same: true}":                               "in place of of",
+		"roots: {in: cluster-a, pods: newest, same: true}":                                       "goes with of",
+		"scale: {apps: echo@cluster-a}":                                                          "replicas",
+		"sever: {between: [cluster-a]}":                                                          "want two clusters",
+		"sever: {between: [cluster-a, cluster-a]}":                                               "twice",
+	} {
+		t.Run(step, func(t *testing.T) {
+			_, err := parse(t, step)
+			require.ErrorContains(t, err, problem)
+		})
+	}
+}

@@ -1,0 +1,91 @@
+// Package wait is the one waiter of eastwest: everything that has to become true is waited for here.
+//
+// A wait always has a bound and says in its error what it waited for, how long, how often it looked and
+// what it saw last. Prefer a watch (see mesh and observe) where Kubernetes offers one; Until is for
+// questions that can only be asked again, such as "does this call succeed now".
+package wait
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ErrTimeout is wrapped by the error of a wait that ran out of time.
+var ErrTimeout = errors.New("timed out")
+
+// Permanent marks an error that waiting cannot cure: Until returns it at once.
+func Permanent(err error) error { return &permanent{err} }
+
+type permanent struct{ error }
+
+func (p *permanent) Unwrap() error { return p.error }
+
+// Options bound a wait. The zero value looks every 50 ms for up to 30 s until one look succeeds.
+type Options struct {
+	Within time.Duration // how long in all; 30 s when zero
+	Every  time.Duration // pause between two looks; 50 ms when zero
+	InARow int           // looks that must succeed one after another; 1 when zero
+}
+
+// Until calls look until it returns nil (InARow times), ctx ends, or Within is over.
+// what completes the sentence "waiting for …".
+func Until(ctx context.Context, what string, o Options, look func(context.Context) error) error {
+	if o.Within == 0 {
+		o.Within = 30 * time.Second
+	}
+	if o.Every == 0 {
+		o.Every = 50 * time.Millisecond
+	}
+	if o.InARow == 0 {
+		o.InARow = 1
+	}
+	bound, cancel := context.WithTimeout(ctx, o.Within)
+	defer cancel()
+	start := time.Now()
+	var last error
+	for tries, row := 1, 0; ; tries++ {
+		err := look(bound)
+		if err == nil {
+			if row++; row >= o.InARow {
+				return nil
+			}
+		} else {
+			var p *permanent
+			if errors.As(err, &p) {
+				return fmt.Errorf("waiting for %s: %w", what, p.error)
+			}
+			// A look that was cut off by the bound says nothing new: keep what was seen before it.
+			if row = 0; bound.Err() == nil || last == nil {
+				last = err
+			}
+		}
+		timer := time.NewTimer(o.Every)
+		select {
+		case <-timer.C:
+		case <-bound.Done():
+			timer.Stop()
+			if ctx.Err() != nil {
+				return fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
+			}
+			return &TimeoutError{What: what, After: time.Since(start), Tries: tries, Last: last}
+		}
+	}
+}
+
+// TimeoutError tells what was waited for and what was seen last. It wraps ErrTimeout and the last error.
+type TimeoutError struct {
+	What  string
+	After time.Duration
+	Tries int
+	Last  error
+}
+
+func (e *TimeoutError) Error() string {
+	return fmt.Sprintf("waiting for %s: timed out after %s (%d tries); last seen: %v",
+		e.What, e.After.Round(time.Millisecond), e.Tries, e.Last)
+}
+
+// Unwrap lets errors.Is find ErrTimeout and the last error.
+func (e *TimeoutError) Unwrap() []error { return []error{ErrTimeout, e.Last} }

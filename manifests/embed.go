@@ -1,0 +1,14 @@
+// Package manifests holds the YAML that a mesh is installed from: IstioOperator files, the Gateway that
+// exposes services to other networks, and the apps that lessons and scenarios call.
+//
+// The files are ordinary manifests with ${NAME} where a lab differs from another; lab/mesh fills the
+// names in, writes the result to the lab's folder, and applies it. `envsubst` does the same by hand.
+// The names: CLUSTER, NETWORK, MESH, HUB, TAG, and TARGET (the cluster that a Service selects).
+package manifests
+
+import "embed"
+
+// FS holds istio/*.yaml and apps/*.yaml.
+//
+//go:embed istio/*.yaml apps/*.yaml
+var FS embed.FS

@@ -1,0 +1,3 @@
+module github.com/eastwest-lab/eastwest/scripts/components/pause
+
+go 1.26.0

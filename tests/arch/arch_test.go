@@ -1,0 +1,256 @@
+// Package arch holds the rules that the repository as a whole keeps: which package may import which, that every package
+// says what it is, and what no file may contain. It reads the source only: `go test ./tests/arch`.
+package arch
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	module = "github.com/eastwest-lab/eastwest"
+	root   = "../.."
+)
+
+// rule is what a package may import of this repository. Arrows point downward only: a package knows what it is made of
+// and never who uses it.
+type rule struct {
+	imports []string
+	why     string
+}
+
+// rules is the map of packages. A new package gets its place here before it gets its code.
+var rules = map[string]rule{
+	"lab/cmd/eastwest": {
+		imports: []string{"lab", "lab/bundle", "lab/report", "lab/scenario", "scenarios"},
+		why:     "the command is flags, texts and exit codes; what it does is in package lab",
+	},
+	"scenarios": {why: "the catalogue is files; its test runs them through package lab"},
+	"lab": {
+		imports: []string{
+			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/fault", "lab/host", "lab/mesh", "lab/observe",
+			"lab/pki", "lab/report", "lab/scenario", "lab/traffic", "lab/wait", "manifests",
+		},
+		why: "package lab is where the others come together",
+	},
+	"lab/scenario": {why: "a scenario is data: it can be checked where no cluster can be made"},
+	"lab/report":   {why: "a report is made of events alone: any run folder can be shown again"},
+	"lab/pki":      {why: "certificates know nothing of clusters"},
+	"lab/host":     {imports: []string{"lab/wait"}, why: "the machine's package knows nothing of Kubernetes"},
+	"lab/wait":     {why: "everybody waits with it"},
+	"lab/bundle":   {imports: []string{"scripts/components"}, why: "the bundle is built before there is any lab"},
+	"lab/cluster":  {why: "it says what a cluster is; providers are below it and chosen by package lab"},
+	"lab/cluster/embedded": {
+		imports: []string{"lab/bundle", "lab/cluster", "lab/host", "lab/pki", "lab/wait"},
+		why:     "a provider makes Kubernetes and knows nothing of Istio",
+	},
+	"lab/mesh": {
+		imports: []string{"lab/bundle", "lab/cluster", "lab/pki", "lab/wait", "manifests"},
+		why:     "a mesh is installed on any cluster: never import a provider, ask the cluster by type assertion",
+	},
+	"lab/fault": {
+		imports: []string{"lab/cluster", "lab/mesh", "lab/observe", "lab/pki", "lab/wait", "manifests"},
+		why:     "a fault changes a mesh and returns its undo: it may look whether the change is done, and knows nothing of calls",
+	},
+	"lab/observe": {
+		imports: []string{"lab/cluster", "lab/mesh", "lab/pki", "lab/traffic", "lab/wait"},
+		why:     "a check reads and changes nothing: it may call, the way that traffic does",
+	},
+	"lab/traffic": {
+		imports: []string{"lab/cluster", "lab/mesh", "lab/wait"},
+		why:     "traffic is calls over time, recorded now and judged later",
+	},
+	"manifests":          {why: "manifests are files"},
+	"scripts/components": {why: "components are pins"},
+	"scripts/components/pause": {
+		why: "the pause image holds this program alone",
+	},
+}
+
+// goFile is a parsed source file of the repository.
+type goFile struct {
+	path string // slashes, from the top level
+	ast  *ast.File
+}
+
+func (f goFile) pkg() string  { return path.Dir(f.path) }
+func (f goFile) isTest() bool { return strings.HasSuffix(f.path, "_test.go") }
+
+// walk calls do for every file that belongs to the repository.
+func walk(t *testing.T, do func(file string)) {
+	t.Helper()
+	require.NoError(t, filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() && (name == ".git" || name == "bin" || name == ".cache" || strings.HasPrefix(name, "_")) {
+			return fs.SkipDir
+		}
+		if d.Type().IsRegular() {
+			rel, err := filepath.Rel(root, p)
+			if err != nil {
+				return err
+			}
+			do(filepath.ToSlash(rel))
+		}
+		return nil
+	}))
+}
+
+func parse(t *testing.T) (*token.FileSet, []goFile) {
+	t.Helper()
+	set := token.NewFileSet()
+	var all []goFile
+	walk(t, func(file string) {
+		if !strings.HasSuffix(file, ".go") || strings.Contains(file, "/testdata/") {
+			return
+		}
+		parsed, err := parser.ParseFile(set, filepath.Join(root, file), nil, parser.ParseComments)
+		require.NoError(t, err)
+		all = append(all, goFile{path: file, ast: parsed})
+	})
+	require.NotEmpty(t, all)
+	return set, all
+}
+
+func TestPackagesImportDownwardOnly(t *testing.T) {
+	_, files := parse(t)
+	seen := map[string]bool{}
+	for _, f := range files {
+		if f.isTest() || strings.HasPrefix(f.path, "tests/") {
+			continue // tests may use whatever shows that something works
+		}
+		seen[f.pkg()] = true
+		r, known := rules[f.pkg()]
+		if !assert.Truef(t, known, "%s: package %s has no place in the map of packages: give it one in %s", f.path, f.pkg(), "tests/arch/arch_test.go") {
+			continue
+		}
+		for _, i := range f.ast.Imports {
+			imported, err := strconv.Unquote(i.Path.Value)
+			require.NoError(t, err)
+			if ours, ok := strings.CutPrefix(imported, module+"/"); ok {
+				assert.Containsf(t, r.imports, ours, "%s imports %s, but %s", f.path, ours, r.why)
+			}
+		}
+	}
+	for pkg := range rules {
+		if _, err := os.Stat(filepath.Join(root, pkg)); err == nil && !seen[pkg] {
+			entries, err := filepath.Glob(filepath.Join(root, pkg, "*.go"))
+			require.NoError(t, err)
+			assert.Emptyf(t, entries, "%s is in the map but none of its files were read", pkg)
+		}
+	}
+}
+
+// TestMapHasNoCycles holds the map itself: the compiler would find a cycle only once both imports were written.
+func TestMapHasNoCycles(t *testing.T) {
+	var visit func(pkg string, path []string)
+	visit = func(pkg string, path []string) {
+		require.NotContainsf(t, path, pkg, "cycle: %v → %s", path, pkg)
+		for _, i := range rules[pkg].imports {
+			visit(i, append(slices.Clone(path), pkg))
+		}
+	}
+	for pkg := range rules {
+		visit(pkg, nil)
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	_, files := parse(t)
+	documented := map[string]bool{}
+	for _, f := range files {
+		documented[f.pkg()] = documented[f.pkg()] || f.ast.Doc != nil
+	}
+	for pkg, ok := range documented {
+		assert.Truef(t, ok, "package %s has no comment that says what it is, what it needs and how to run it", pkg)
+	}
+}
+
+func TestNamesOfPackagesSayWhatIsInThem(t *testing.T) {
+	_, files := parse(t)
+	for _, f := range files {
+		for _, word := range strings.Split(f.pkg(), "/") {
+			assert.NotContainsf(t, []string{"util", "utils", "common", "helper", "helpers", "base", "types", "misc", "shared"}, word,
+				"%s: %q says nothing: name it after what it holds, or give the code to its caller", f.path, word)
+		}
+	}
+}
+
+func TestWaitsAreBounded(t *testing.T) {
+	set, files := parse(t)
+	for _, f := range files {
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			s, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			if x, ok := s.X.(*ast.Ident); ok && x.Name == "time" {
+				assert.NotEqualf(t, "Sleep", s.Sel.Name, "%s: wait with lab/wait or a watch, which have a bound and tell what they saw", set.Position(s.Pos()))
+			}
+			return true
+		})
+	}
+}
+
+func TestLibraryCodeIsNotTestCode(t *testing.T) {
+	_, files := parse(t)
+	for _, f := range files {
+		if f.isTest() {
+			continue
+		}
+		for _, i := range f.ast.Imports {
+			p := strings.Trim(i.Path.Value, `"`)
+			assert.Falsef(t, p == "testing" || strings.HasPrefix(p, "github.com/stretchr/testify"), "%s imports %s: library code returns errors", f.path, p)
+		}
+	}
+}
+
+// ofOneMachine finds home and work folders of people and of build machines.
+var ofOneMachine = regexp.MustCompile(`(^|[\s"'=:(` + "`" + `])/(work|root|Users|home)/[A-Za-z0-9._-]+`)
+
+// accounts are home folders that are meant: an example's, and those inside the images of the bundle.
+var accounts = []string{"/home/you", "/home/istio-proxy", "/home/application"}
+
+func TestNoPathsOfOneMachine(t *testing.T) {
+	walk(t, func(file string) {
+		data, err := os.ReadFile(filepath.Join(root, file))
+		require.NoError(t, err)
+		for i, line := range strings.Split(string(data), "\n") {
+			for _, found := range ofOneMachine.FindAllString(line, -1) {
+				if found = found[strings.Index(found, "/"):]; !slices.Contains(accounts, found) {
+					t.Errorf("%s:%d: %s is a path of one machine", file, i+1, found)
+				}
+			}
+		}
+	})
+}
+
+// TestTopLevelIsFixed keeps the top level a short list that a newcomer can read.
+func TestTopLevelIsFixed(t *testing.T) {
+	allowed := []string{
+		"go.mod", "go.sum", "lab", "scenarios", "tests", "manifests", "scripts", "Makefile", "README.md",
+		"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "bin",
+	}
+	entries, err := os.ReadDir(root)
+	require.NoError(t, err)
+	for _, e := range entries {
+		if name := e.Name(); !strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "_") {
+			assert.Containsf(t, allowed, name, "%s: what it holds belongs into one of the folders that are there", name)
+		}
+	}
+}

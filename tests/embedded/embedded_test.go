@@ -1,0 +1,378 @@
+// Package embedded tests the embedded provider on this machine: real clusters without a mesh.
+// It needs root and a bundle: go test ./tests/embedded
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
+	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+func TestMain(m *testing.M) {
+	lab.Supervise()
+	os.Exit(m.Run())
+}
+
+const (
+	labName = "embedded-test"
+	podPort = 8080
+)
+
+// two is a running lab of two clusters, each with one pod that answers HTTP.
+type two struct {
+	*lab.Lab
+	kube []kubernetes.Interface
+	pods []netip.Addr
+}
+
+func up(t *testing.T, o lab.Options) two {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("makes real clusters: run without -short")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: run with sudo")
+	}
+	if o.Home == "" {
+		home, err := lab.Home()
+		require.NoError(t, err)
+		o.Home = home
+	}
+	o.Topology = scenario.Topology{Kind: scenario.NoMesh}
+	l, err := lab.Up(t.Context(), o)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		l.Close()
+		require.NoError(t, lab.Down(context.Background(), o.Home, o.Name))
+	})
+	made := two{Lab: l}
+	for _, c := range l.Clusters {
+		kube, err := kubernetes.NewForConfig(c.RESTConfig())
+		require.NoError(t, err)
+		made.kube = append(made.kube, kube)
+		made.pods = append(made.pods, startPod(t, kube))
+	}
+	return made
+}
+
+// startPod runs the lab's app and returns its address once it is ready.
+func startPod(t *testing.T, kube kubernetes.Interface) netip.Addr {
+	t.Helper()
+	image := fmt.Sprintf("%s/app:%s", bundle.Hub, bundle.Tag)
+	_, err := kube.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "app", Labels: map[string]string{"app": "app"}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "app", Image: image, ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{"--port", fmt.Sprint(podPort)},
+			ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(podPort)}}},
+		}}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	var addr netip.Addr
+	require.NoError(t, wait.Until(t.Context(), "the pod to be ready", wait.Options{}, func(ctx context.Context) error {
+		pod, err := kube.CoreV1().Pods("default").Get(ctx, "app", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range pod.Status.Conditions {
+			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
+				addr, err = netip.ParseAddr(pod.Status.PodIP)
+				return err
+			}
+		}
+		return fmt.Errorf("phase %s", pod.Status.Phase)
+	}))
+	return addr
+}
+
+// curl calls a URL from the pod of a cluster and returns what curl says.
+func (l two) curl(t *testing.T, cluster, url string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(l.Env().BinDir, "kubectl"), "--kubeconfig", l.Env().Kubeconfig, "--context", cluster,
+		"exec", "app", "--", "curl", "-sS", "--max-time", "4", url)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// leaving is how many packets wanted to leave the lab, by the lab's own counter on this machine.
+func (l two) leaving(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "nft", "list", "ruleset").CombinedOutput()
+	require.NoError(t, err, string(out))
+	_, table, found := strings.Cut(string(out), `comment "eastwest lab `+l.Name+`"`)
+	require.True(t, found, "the lab has no rules:\n%s", out)
+	_, counter, found := strings.Cut(table, "counter leaving {")
+	require.True(t, found, "the lab has no counter:\n%s", out)
+	return strings.Join(strings.Fields(counter)[:2], " ") // "packets 0"
+}
+
+// outside is a host of the test's own that only a lab with a way out can reach.
+func outside(t *testing.T) string {
+	t.Helper()
+	const ns, address = "eastwest-test-outside", "198.51.100.1"
+	taken, err := host.RangeTaken(netip.MustParsePrefix(address + "/24"))
+	require.NoError(t, err)
+	require.Empty(t, taken, "the test's own range is in use on this machine")
+	run := func(args ...string) {
+		out, err := exec.Command("ip", args...).CombinedOutput()
+		require.NoError(t, err, "ip %v: %s", args, out)
+	}
+	_ = exec.Command("ip", "netns", "delete", ns).Run()
+	run("netns", "add", ns)
+	t.Cleanup(func() { run("netns", "delete", ns) })
+	run("link", "add", "ewt-outside", "type", "veth", "peer", "name", "eth0", "netns", ns)
+	run("address", "add", "198.51.100.2/24", "dev", "ewt-outside")
+	run("link", "set", "ewt-outside", "up")
+	run("-n", ns, "address", "add", address+"/24", "dev", "eth0")
+	run("-n", ns, "link", "set", "eth0", "up")
+	run("-n", ns, "route", "add", "default", "via", "198.51.100.2")
+	listening := make(chan net.Listener, 1)
+	go func() { // a thread in that namespace, given back to nobody
+		runtime.LockOSThread()
+		file, err := os.Open("/run/netns/" + ns)
+		if err == nil {
+			defer file.Close()
+			err := unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
+			if err == nil {
+				l, _ := net.Listen("tcp", address+":80")
+				listening <- l
+				return
+			}
+		}
+		listening <- nil
+	}()
+	listener := <-listening
+	require.NotNil(t, listener)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "outside") }), ReadHeaderTimeout: time.Second}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return "http://" + address + "/"
+}
+
+func TestTwoClusters(t *testing.T) {
+	l := up(t, lab.Options{Name: labName})
+	a, b := l.Clusters[0], l.Clusters[1]
+
+	t.Run("a pod is dialed through its node", func(t *testing.T) {
+		conn, err := a.Dial(t.Context(), netip.AddrPortFrom(l.pods[0], podPort))
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = conn.Write([]byte("GET / HTTP/1.0\r\n\r\n"))
+		require.NoError(t, err)
+		var answer bytes.Buffer
+		_, err = answer.ReadFrom(conn)
+		require.NoError(t, err)
+		require.Contains(t, answer.String(), "200 OK")
+	})
+
+	t.Run("nothing leaves", func(t *testing.T) {
+		out, err := l.curl(t, "cluster-a", outside(t))
+		require.Error(t, err, "the lab reached an outside host: %s", out)
+		require.Contains(t, out, "curl: (7)", "wanted an error at once, not a time-out")
+		require.Equal(t, "packets 0", l.leaving(t))
+	})
+
+	t.Run("a Service address that nobody serves gives an error", func(t *testing.T) {
+		start := time.Now()
+		out, err := l.curl(t, "cluster-a", "http://"+l.serviceAddress(t)+"/")
+		require.Error(t, err, "something answered: %s", out)
+		require.Less(t, time.Since(start), 3*time.Second, out)
+		require.Equal(t, "packets 0", l.leaving(t))
+	})
+
+	t.Run("pod ranges are not routed to each other", func(t *testing.T) {
+		_, err := l.curl(t, "cluster-a", fmt.Sprintf("http://%s:%d/", l.pods[1], podPort))
+		require.Error(t, err)
+		out, err := l.curl(t, "cluster-b", fmt.Sprintf("http://%s:%d/", l.pods[1], podPort))
+		require.NoError(t, err, out)
+	})
+
+	t.Run("a LoadBalancer is reached from pods of the other cluster and from this machine", func(t *testing.T) {
+		address := l.loadBalancer(t)
+		out, err := l.curl(t, "cluster-a", "http://"+address+"/")
+		require.NoError(t, err, out)
+		conn, err := net.DialTimeout("tcp", address+":80", time.Second)
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+
+		underlay := a.(cluster.Underlay)
+		heal, err := b.(cluster.Underlay).BlockPort(t.Context(), a, 80)
+		require.NoError(t, err)
+		_, err = l.curl(t, "cluster-a", "http://"+address+"/")
+		require.Error(t, err, "the port is blocked")
+		require.NoError(t, heal(t.Context()))
+		out, err = l.curl(t, "cluster-a", "http://"+address+"/")
+		require.NoError(t, err, out)
+
+		heal, err = underlay.Sever(t.Context(), b)
+		require.NoError(t, err)
+		_, err = l.curl(t, "cluster-a", "http://"+address+"/")
+		require.Error(t, err, "the link is severed")
+		faults, err := a.(*embedded.Node).Faults(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{"cut off from cluster-b"}, faults)
+		require.NoError(t, heal(t.Context()))
+		require.NoError(t, heal(t.Context()), "healing twice is allowed")
+		out, err = l.curl(t, "cluster-a", "http://"+address+"/")
+		require.NoError(t, err, out)
+	})
+
+	t.Run("the API server listens on the lab's bridge only", func(t *testing.T) {
+		host := strings.TrimPrefix(a.RESTConfig().Host, "https://")
+		require.NoError(t, a.(*embedded.Node).Alive(t.Context()))
+		address := netip.MustParseAddrPort(host)
+		require.True(t, address.Addr().IsPrivate())
+		_, err := a.Dial(t.Context(), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), address.Port()))
+		require.Error(t, err, "it listens on loopback too")
+	})
+
+	t.Run("components come back", func(t *testing.T) {
+		for _, component := range []string{"etcd", "kube-apiserver", "kubelet"} {
+			require.NoError(t, a.(cluster.Underlay).Kill(t.Context(), component))
+			require.NoError(t, wait.Until(t.Context(), component+" to be there again", wait.Options{Within: 60 * time.Second}, func(ctx context.Context) error {
+				status, err := a.(*embedded.Node).Status(ctx)
+				if err != nil {
+					return err
+				}
+				for _, c := range status.Components {
+					if c.Name == component && (c.PID == 0 || c.Starts < 2) {
+						return fmt.Errorf("%+v", c)
+					}
+				}
+				_, err = l.kube[0].CoreV1().Pods("default").Get(ctx, "app", metav1.GetOptions{})
+				return err
+			}))
+		}
+		heal, err := a.(cluster.Underlay).Stop(t.Context(), "kube-apiserver")
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = l.kube[0].CoreV1().Pods("default").Get(ctx, "app", metav1.GetOptions{})
+		require.Error(t, err, "a stopped API server answered")
+		faults, err := a.(*embedded.Node).Faults(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{"kube-apiserver is stopped"}, faults)
+		require.NoError(t, heal(t.Context()))
+		faults, err = a.(*embedded.Node).Faults(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, faults)
+		_, err = l.kube[0].CoreV1().Pods("default").Get(t.Context(), "app", metav1.GetOptions{})
+		require.NoError(t, err)
+		require.ErrorContains(t, a.(cluster.Underlay).Kill(t.Context(), "no-such"), "there are [containerd etcd")
+	})
+
+	t.Run("a second lab lives beside it", func(t *testing.T) {
+		second := up(t, lab.Options{Name: labName + "-2"})
+		require.NotEqual(t, a.RESTConfig().Host, second.Clusters[0].RESTConfig().Host)
+		_, err := l.curl(t, "cluster-a", strings.Replace(second.Clusters[0].RESTConfig().Host, "https", "http", 1))
+		require.Error(t, err, "one lab reaches the other")
+	})
+
+	t.Run("up again is the same lab", func(t *testing.T) {
+		home, err := lab.Home()
+		require.NoError(t, err)
+		start := time.Now()
+		again, err := lab.Up(t.Context(), lab.Options{Home: home, Name: labName, Topology: l.Topology})
+		require.NoError(t, err)
+		defer again.Close()
+		require.Less(t, time.Since(start), 2*time.Second)
+		require.Equal(t, a.RESTConfig().Host, again.Clusters[0].RESTConfig().Host)
+	})
+
+	t.Run("a lab of that name from another home is left alone", func(t *testing.T) {
+		_, err := lab.Up(t.Context(), lab.Options{Home: t.TempDir(), Name: labName, Topology: l.Topology})
+		require.ErrorContains(t, err, "was made with another EASTWEST_HOME")
+		require.NoError(t, a.(*embedded.Node).Alive(t.Context()))
+	})
+
+	t.Run("a range that is taken is refused", func(t *testing.T) {
+		home, err := lab.Home()
+		require.NoError(t, err)
+		address := netip.MustParseAddrPort(strings.TrimPrefix(a.RESTConfig().Host, "https://")).Addr()
+		taken, err := address.Prefix(16)
+		require.NoError(t, err)
+		_, err = lab.Up(t.Context(), lab.Options{Home: home, Name: labName + "-3", Topology: l.Topology, Range: taken.String()})
+		require.ErrorContains(t, err, "is taken by lab "+labName)
+		var unknown *lab.UnknownLabError
+		require.ErrorAs(t, lab.Down(t.Context(), home, labName+"-3"), &unknown, "the refused lab has left something")
+	})
+}
+
+// TestEgress is the other half of "nothing leaves": the same call goes out, and is counted, when the lab
+// is told to let it.
+func TestEgress(t *testing.T) {
+	const setting = "/proc/sys/net/ipv4/ip_forward"
+	before, err := os.ReadFile(setting)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.WriteFile(setting, before, 0o644)) })
+	require.NoError(t, os.WriteFile(setting, []byte("0"), 0o644))
+	home, err := lab.Home()
+	require.NoError(t, err)
+	o := lab.Options{Home: home, Name: labName + "-out", Topology: scenario.Topology{Kind: scenario.NoMesh}, Egress: true}
+	_, err = lab.Up(t.Context(), o)
+	require.ErrorContains(t, err, "sysctl -w net.ipv4.ip_forward=1")
+	require.NoError(t, os.WriteFile(setting, []byte("1"), 0o644))
+	l := up(t, o)
+	out, err := l.curl(t, "cluster-a", outside(t))
+	require.NoError(t, err, out)
+	require.Equal(t, "outside", out)
+	require.NotEqual(t, "packets 0", l.leaving(t))
+}
+
+// serviceAddress is an address of cluster-a's Service range that no Service has.
+func (l two) serviceAddress(t *testing.T) string {
+	t.Helper()
+	api, err := l.kube[0].CoreV1().Services("default").Get(t.Context(), "kubernetes", metav1.GetOptions{})
+	require.NoError(t, err)
+	b := netip.MustParseAddr(api.Spec.ClusterIP).As4()
+	return netip.AddrFrom4([4]byte{b[0], b[1], b[2] + 7, 250}).String()
+}
+
+// loadBalancer exposes cluster-b's pod and returns the address that it was given.
+func (l two) loadBalancer(t *testing.T) string {
+	t.Helper()
+	services := l.kube[1].CoreV1().Services("default")
+	_, err := services.Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "app"},
+		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, Selector: map[string]string{"app": "app"},
+			Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(podPort)}}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	var address string
+	require.NoError(t, wait.Until(t.Context(), "an address for the Service", wait.Options{Within: 2 * time.Second}, func(ctx context.Context) error {
+		service, err := services.Get(ctx, "app", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if len(service.Status.LoadBalancer.Ingress) == 0 {
+			return fmt.Errorf("no address yet")
+		}
+		address = service.Status.LoadBalancer.Ingress[0].IP
+		return nil
+	}))
+	return address
+}

@@ -1,0 +1,188 @@
+// Package lesson runs the lesson's own commands, word for word, in a shell that has evaluated
+// `eastwest env`. It needs root and a bundle: go test ./tests/lesson
+package lesson
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/tests/command"
+)
+
+const labName = "lesson-test"
+
+func TestMain(m *testing.M) {
+	lab.Supervise()
+	os.Exit(m.Run())
+}
+
+// shell runs a script after `eval "$(eastwest env …)"`, with nothing of the user's own Kubernetes around it.
+func shell(t *testing.T, eastwest, env, script string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -eo pipefail\neval \"$(eastwest env --name "+labName+" "+env+")\"\n"+script)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(eastwest)+":"+os.Getenv("PATH"), "KUBECONFIG=/nonexistent", "HOME="+t.TempDir(), "EASTWEST_HOME="+home(t))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func home(t *testing.T) string {
+	t.Helper()
+	dir, err := lab.Home()
+	require.NoError(t, err)
+	return dir
+}
+
+func TestTheLessonsCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes real clusters: run without -short")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: run with sudo")
+	}
+	eastwest, err := command.Build()
+	require.NoError(t, err)
+	bundleDir(t)
+	l, err := lab.Up(t.Context(), lab.Options{Home: home(t), Name: labName, Topology: lab.DefaultTopology()})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		l.Close()
+		require.NoError(t, lab.Down(context.Background(), home(t), labName))
+	})
+
+	t.Run("the gateway runs in both clusters", func(t *testing.T) {
+		for _, cluster := range []string{"cluster-a", "cluster-b"} {
+			out, err := shell(t, eastwest, "--context "+cluster, `kubectl get pod -n istio-system -l istio=eastwestgateway`)
+			require.NoError(t, err, out)
+			require.Regexp(t, `istio-eastwestgateway-\S+ +1/1 +Running`, out)
+		}
+	})
+
+	t.Run("cluster A is given the remote secret of cluster B", func(t *testing.T) {
+		out, err := shell(t, eastwest, "", `kubectl delete secret istio-remote-secret-cluster-b -n istio-system --context=cluster-a
+istioctl create-remote-secret \
+  --context=cluster-b \
+  --name=cluster-b | kubectl apply -f - --context=cluster-a`)
+		require.NoError(t, err, out)
+		require.Contains(t, out, "secret/istio-remote-secret-cluster-b created")
+	})
+
+	t.Run("cluster A knows cluster B", func(t *testing.T) {
+		var out string
+		err := wait.Until(t.Context(), "cluster-b to be synced", wait.Options{Within: 20 * time.Second}, func(context.Context) (err error) {
+			out, err = shell(t, eastwest, "", `istioctl remote-clusters --context=cluster-a | grep cluster-b | grep -i synced`)
+			return err
+		})
+		require.NoError(t, err, out)
+	})
+
+	t.Run("a call inside the mesh is answered", func(t *testing.T) {
+		out, err := shell(t, eastwest, "", `kubectl exec -n production my-pod -c istio-proxy -- \
+  curl -s http://service-b.production.svc.cluster.local/healthz`)
+		require.NoError(t, err, out)
+		require.Contains(t, out, "Hostname=echo-")
+		require.Contains(t, out, "URL=/healthz")
+		// What the lesson does not say: a call of the proxy's own user does not pass the proxy. It is plain
+		// text to a pod of the same cluster and says nothing about the border.
+		require.Contains(t, out, "Cluster=cluster-a")
+		require.NotContains(t, out, "X-Forwarded-Client-Cert")
+	})
+
+	t.Run("the gateway's log names the cluster whose border was crossed", func(t *testing.T) {
+		// A gateway writes a connection down when it ends: a host with a connection per call shows at once.
+		out, err := shell(t, eastwest, "", `kubectl exec -n production my-pod -c app -- curl -s http://echo-cluster-b-fresh.production.svc.cluster.local/healthz`)
+		require.NoError(t, err, out)
+		require.Contains(t, out, "Cluster=cluster-b")
+		require.NoError(t, wait.Until(t.Context(), "the call to stand in the log", wait.Options{Within: 20 * time.Second}, func(context.Context) error {
+			out, err := shell(t, eastwest, "--context cluster-b", `kubectl logs -n istio-system -l istio=eastwestgateway \
+  -c istio-proxy | grep "cluster-b"`)
+			if err == nil && !strings.Contains(out, "outbound_.80_._.echo-cluster-b-fresh.production.svc.cluster.local") {
+				err = fmt.Errorf("only %s", out)
+			}
+			return err
+		}))
+	})
+
+	t.Run("the fingerprints are equal", func(t *testing.T) {
+		fingerprint := func(cluster string) string {
+			out, err := shell(t, eastwest, "", `kubectl get secret cacerts -n istio-system --context=`+cluster+` \
+  -o jsonpath='{.data.root-cert\.pem}' | base64 -d | openssl x509 -noout -fingerprint`)
+			require.NoError(t, err, out)
+			require.Regexp(t, `(?i)^sha1 Fingerprint=([0-9A-F]{2}:){19}[0-9A-F]{2}\n$`, out)
+			return out
+		}
+		require.Equal(t, fingerprint("cluster-a"), fingerprint("cluster-b"))
+	})
+
+	// What `up --verbose` prints for a step is what a person may type: on top of what the step has done it
+	// changes nothing.
+	t.Run("the printed commands do what the steps have done", func(t *testing.T) {
+		state := func() string {
+			out, err := shell(t, eastwest, "", `for c in cluster-a cluster-b; do
+  kubectl --context=$c get deployment istiod istio-eastwestgateway -n istio-system -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.generation}{"\n"}{end}'
+  kubectl --context=$c get secret -n istio-system -l istio/multiCluster=true -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.annotations} {.data}{"\n"}{end}'
+  kubectl --context=$c get secret cacerts -n istio-system -o jsonpath='{.data}'
+  kubectl --context=$c get gateways.networking.istio.io,destinationrules.networking.istio.io -A -o jsonpath='{range .items[*]}{.metadata.name} {.spec}{"\n"}{end}'
+done`)
+			require.NoError(t, err, out)
+			return out
+		}
+		before := state()
+		topology, err := mesh.NewTopology(mesh.MultiPrimary, mesh.Separate, mesh.SharedRoot, "cluster-a", "cluster-b")
+		require.NoError(t, err)
+		b, err := bundle.Open(filepath.Join(home(t), "bundle"))
+		require.NoError(t, err)
+		steps, err := mesh.Plan(mesh.Options{Lab: labName, Dir: filepath.Join(home(t), "labs", labName), Topology: topology, Istio: mesh.FromBundle(b)})
+		require.NoError(t, err)
+		ran := 0
+		for _, step := range steps {
+			switch step.Name {
+			case "create the namespaces", "create cacerts", "install istiod", "create remote secret for cluster-b", "install the east-west gateway", "expose services", "create DestinationRules":
+			default:
+				continue
+			}
+			require.NotEmpty(t, step.Command, step.Name)
+			out, err := shell(t, eastwest, "", step.Command)
+			if step.Name == "create cacerts" { // kubectl create refuses what is there already
+				require.ErrorContains(t, err, "exit status 1")
+				require.Contains(t, out, `secrets "cacerts" already exists`)
+				continue
+			}
+			require.NoError(t, err, "%s in %s:\n$ %s\n%s", step.Name, step.Cluster, step.Command, out)
+			ran++
+		}
+		require.GreaterOrEqual(t, ran, 9)
+		require.Equal(t, normal(before), normal(state()))
+	})
+
+	t.Run("the user's own kubeconfig is not touched", func(t *testing.T) {
+		out, err := shell(t, eastwest, "", `echo "$KUBECONFIG"; kubectl config current-context; kubectl config get-contexts -o name`)
+		require.NoError(t, err, out)
+		lines := strings.Fields(out)
+		require.Contains(t, lines[0], labName)
+		require.Equal(t, []string{"cluster-a", "cluster-a", "cluster-b"}, lines[1:])
+	})
+}
+
+// normal leaves out what differs between two kubeconfigs of one cluster: how their YAML is written.
+func normal(state string) string {
+	return regexp.MustCompile(`"[^"]+":"YXBpVmVyc2lvbj[^"]+"`).ReplaceAllString(state, "a kubeconfig")
+}
+
+// bundleDir keeps the bundle where it is although the shell's HOME is another.
+func bundleDir(t *testing.T) {
+	t.Helper()
+	t.Setenv("EASTWEST_BUNDLE", filepath.Join(home(t), "bundle"))
+}

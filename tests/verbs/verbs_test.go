@@ -1,0 +1,382 @@
+// Package verbs tests on a real mesh what the verbs of scenario files do: that each check holds and fails as it should,
+// that each fault does what it says and is taken back without a trace. It needs root and a bundle:
+// go test ./tests/verbs
+package verbs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/fault"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+const labName = "verbs-test"
+
+func TestMain(m *testing.M) {
+	lab.Supervise()
+	os.Exit(m.Run())
+}
+
+const a, b = "cluster-a", "cluster-b"
+
+var (
+	clientA, clientB = observe.Workload{App: "client", Cluster: a}, observe.Workload{App: "client", Cluster: b}
+	echoA, echoB     = observe.Workload{App: "echo", Cluster: a}, observe.Workload{App: "echo", Cluster: b}
+	echo             = observe.Workload{App: "echo"}
+	istiodA          = observe.Workload{App: mesh.Istiod, Cluster: a}
+	gatewayB         = observe.Workload{App: mesh.Gateway, Cluster: b}
+	like             = regexp.MustCompile
+)
+
+func to[T any](v T) *T { return &v }
+
+func up(t *testing.T) *lab.Lab {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("makes real clusters: run without -short")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: run with sudo")
+	}
+	dir, err := bundle.DefaultDir()
+	require.NoError(t, err)
+	if _, err := bundle.Open(dir); err != nil {
+		t.Skipf("needs a bundle: run make bundle (%v)", err)
+	}
+	home, err := lab.Home()
+	require.NoError(t, err)
+	l, err := lab.Up(t.Context(), lab.Options{Home: home, Name: labName, Topology: lab.DefaultTopology()})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		l.Close()
+		require.NoError(t, lab.Down(context.Background(), home, labName))
+	})
+	return l
+}
+
+func TestVerbs(t *testing.T) {
+	l := up(t)
+	t.Run("checks", func(t *testing.T) { checks(t, l) })
+	t.Run("evidence", func(t *testing.T) { evidence(t, l) })
+	t.Run("evidence of a frozen cluster", func(t *testing.T) { frozen(t, l.Mesh) })
+	t.Run("faults", func(t *testing.T) { faults(t, l.Mesh) })
+	t.Run("trust", func(t *testing.T) { trust(t, l.Mesh) })
+}
+
+// look wants the check to hold, or not to, within 20 s.
+func look(t *testing.T, m *mesh.Mesh, check observe.Check, holds bool) {
+	t.Helper()
+	require.NoError(t, wait.Until(t.Context(), check.String(), wait.Options{Within: 20 * time.Second, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+		seen, err := check.Look(ctx, m)
+		var mismatch *observe.Mismatch
+		switch {
+		case holds && err == nil && seen != "":
+			return nil
+		case holds:
+			return errors.Join(errors.New("seen: "+seen), err)
+		case err == nil:
+			return errors.New("it holds: " + seen)
+		case !errors.As(err, &mismatch):
+			return err
+		case mismatch.Wanted == "" || mismatch.Seen == "":
+			return errors.New("a mismatch that does not say what was wanted and seen")
+		}
+		return nil
+	}))
+}
+
+func checks(t *testing.T, l *lab.Lab) {
+	tools := observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}
+	command := func(run string) observe.Command { return observe.Command{Run: run, Tools: tools} }
+	with := func(c observe.Command, change func(*observe.Command)) observe.Command { change(&c); return c }
+	for _, test := range []struct {
+		name  string
+		check observe.Check
+		holds bool
+	}{
+		{"call", observe.Call{From: clientA, To: echoB}, true},
+		{"call reused", observe.Call{From: clientB, To: echoA, Reused: true}, true},
+		{"call service", observe.Call{From: clientA, To: echo, Count: 20, AnsweredBy: []string{a, b}}, true},
+		{"call identities", observe.Call{From: clientA, To: echoB, Client: like(`/sa/client$`), Server: like(`/sa/echo$`)}, true},
+		{"call answered from elsewhere", observe.Call{From: clientA, To: echoB, AnsweredBy: []string{a}}, false},
+		{"call another identity", observe.Call{From: clientA, To: echoB, Client: like(`/sa/nobody$`)}, false},
+		{"call plain text", observe.Call{From: clientA, To: echoB, Plaintext: true}, false},
+		{"call does not fail", observe.Call{From: clientA, To: echoB, Fails: like(``)}, false},
+		{"command", with(command("kubectl --context=cluster-a get pod -n istio-system -l istio=eastwestgateway"), func(c *observe.Command) { c.Expect = like(`1/1\s+Running`) }), true},
+		{"command istioctl", with(command("istioctl remote-clusters --context=cluster-a"), func(c *observe.Command) { c.Expect = like(`cluster-b\s+\S+\s+synced`) }), true},
+		{"command says it", with(command("istioctl remote-clusters --context=cluster-a"), func(c *observe.Command) { c.Absent = like(`cluster-b`) }), false},
+		{"command succeeds", with(command("istioctl remote-clusters --context=cluster-a"), func(c *observe.Command) { c.Fails = true }), false},
+		{"command fails", with(command("kubectl --context=cluster-a get pod nobody"), func(c *observe.Command) { c.Fails, c.Expect = true, like("NotFound") }), true},
+		{"dns", observe.DNS{From: clientA, Name: "echo-cluster-b.production.svc.cluster.local"}, true},
+		{"dns nobody", observe.DNS{From: clientA, Name: "nobody.production.svc.cluster.local"}, false},
+		{"dns fails", observe.DNS{From: clientA, Name: "nobody.production.svc.cluster.local", Fails: true}, true},
+		{"dns does not fail", observe.DNS{From: clientA, Name: "echo.production.svc.cluster.local", Fails: true}, false},
+		{"endpoints", observe.Endpoints{SeenBy: clientA, Of: echoB, Address: observe.AtGateway, Count: to(1)}, true},
+		{"endpoints here", observe.Endpoints{SeenBy: clientA, Of: echoA, Address: observe.AtPod, Count: to(1)}, true},
+		{"endpoints of both", observe.Endpoints{SeenBy: clientB, Of: echo, Count: to(2)}, true},
+		{"endpoints are gateways", observe.Endpoints{SeenBy: clientA, Of: echoB, Address: observe.AtPod}, false},
+		{"endpoints exist", observe.Endpoints{SeenBy: clientA, Of: echoB, Count: to(0)}, false},
+		{"fingerprints", observe.Fingerprints{In: []string{a, b}, Equal: true}, true},
+		{"fingerprints are equal", observe.Fingerprints{In: []string{a, b}}, false},
+		{"gateway-sees", observe.GatewaySees{From: clientA, To: echoB}, true},
+		{"gateway-sees it", observe.GatewaySees{From: clientA, To: echoB, Absent: true}, false},
+		{"issuer", observe.Issuer{Of: []observe.Workload{clientA, echoB, gatewayB}, Is: observe.InCACerts, Matches: like("intermediate")}, true},
+		{"issuer is another", observe.Issuer{Of: []observe.Workload{clientA}, Is: observe.SelfSigned}, false},
+		{"issuer is it", observe.Issuer{Of: []observe.Workload{clientA}, Is: observe.InCACerts, Not: true}, false},
+		{"issuer has another name", observe.Issuer{Of: []observe.Workload{clientA}, Matches: like("somebody")}, false},
+		{"log", observe.Log{Of: istiodA, Matches: like("Use local CA certificate")}, true},
+		{"log has it", observe.Log{Of: istiodA, Matches: like("Use local CA certificate"), Absent: true}, false},
+		{"log has it not", observe.Log{Of: istiodA, Matches: like("Use self-signed certificate")}, false},
+		{"log of the app", observe.Log{Of: echoB, Container: "app", Matches: like(`.`)}, true},
+		{"object", observe.Object{In: []string{a, b}, Kind: "Secret", Name: "cacerts", Namespace: mesh.SystemNamespace}, true},
+		{"object value", observe.Object{In: []string{a}, Kind: "ns", Name: mesh.SystemNamespace, Path: `.metadata.labels.topology\.istio\.io/network`, Is: to("network-a")}, true},
+		{"object of Istio", observe.Object{In: []string{a}, Kind: "gateways.networking.istio.io", Name: "cross-network-gateway", Namespace: mesh.SystemNamespace, Path: "{.spec.servers[*].tls.mode}", Matches: like("^AUTO_PASSTHROUGH$")}, true},
+		{"object absent", observe.Object{In: []string{a}, Kind: "Secret", Name: observe.SelfSignedSecret, Namespace: mesh.SystemNamespace, Absent: true}, true},
+		{"object is not there", observe.Object{In: []string{a}, Kind: "Secret", Name: observe.SelfSignedSecret, Namespace: mesh.SystemNamespace}, false},
+		{"object has another value", observe.Object{In: []string{a, b}, Kind: "Namespace", Name: mesh.SystemNamespace, Path: `.metadata.labels.topology\.istio\.io/network`, Is: to("network-a")}, false},
+		{"proxy-stat", observe.Stat{Of: clientA, Stat: like(`echo-cluster-b-fresh.*upstream_cx_total`), AtLeast: to(1)}, true},
+		{"proxy-stat is more", observe.Stat{Of: clientA, Stat: like(`echo-cluster-b-fresh.*upstream_cx_total`), AtMost: to(0)}, false},
+		{"proxy-stat stands", observe.Stat{Of: clientA, Stat: like(`ssl\.fail_verify_error`), Grows: true}, false},
+		{"proxy-status", observe.ProxyStatus{In: a}, true},
+		{"remote-clusters", observe.RemoteClusters{In: a, Expect: map[string]string{a: "synced", b: "synced", "cluster-c": observe.Absent}}, true},
+		{"remote-clusters has it", observe.RemoteClusters{In: a, Expect: map[string]string{b: observe.Absent}}, false},
+		{"rolled-out", observe.RolledOut{Of: []observe.Workload{clientA, istiodA, gatewayB}}, true},
+		{"roots", observe.Roots{Same: to(true), Is: observe.SharedRoot, Count: 1, Matches: like("root")}, true},
+		{"roots of some", observe.Roots{Of: []observe.Workload{clientA, gatewayB}, Pods: observe.Newest, Trusts: observe.InCACerts}, true},
+		{"roots are the same", observe.Roots{Same: to(false)}, false},
+		{"roots are others", observe.Roots{In: []string{a}, Is: observe.SelfSigned}, false},
+		{"roots are fewer", observe.Roots{In: []string{a}, Count: 2}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) { look(t, l.Mesh, test.check, test.holds) })
+	}
+}
+
+func evidence(t *testing.T, l *lab.Lab) {
+	dir := t.TempDir()
+	require.NoError(t, observe.Collect(t.Context(), l.Mesh, dir))
+	for _, cluster := range []string{a, b} {
+		for _, file := range []string{"certificates.txt", "objects/pods.yaml", "objects/secrets.yaml", "objects/gateways.yaml", "istiod/debug-clusterz", "node/status.json"} {
+			require.FileExists(t, filepath.Join(dir, cluster, file))
+		}
+		for _, pattern := range []string{"pods/production.client-*/config.json", "pods/production.client-*/istio-proxy.log", "pods/istio-system.istiod-*/discovery.log", "pods/istio-system.istio-eastwestgateway-*/certs.json"} {
+			found, err := filepath.Glob(filepath.Join(dir, cluster, pattern))
+			require.NoError(t, err)
+			require.NotEmpty(t, found, pattern)
+		}
+	}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		require.NotRegexp(t, secrets, string(data), path)
+		return nil
+	}))
+}
+
+// A cluster whose API server does not answer takes nothing from what the others have to tell.
+func frozen(t *testing.T, m *mesh.Mesh) {
+	undo, err := fault.StopComponent(a, "kube-apiserver").Inject(t.Context(), m)
+	require.NoError(t, err)
+	dir := t.TempDir()
+	start := time.Now()
+	err = observe.Collect(t.Context(), m, dir)
+	took := time.Since(start)
+	require.NoError(t, undo(t.Context()))
+	require.NoError(t, err)
+	require.Less(t, took, 50*time.Second)
+	require.FileExists(t, filepath.Join(dir, b, "certificates.txt"))
+	require.FileExists(t, filepath.Join(dir, b, "objects", "pods.yaml"))
+	require.FileExists(t, filepath.Join(dir, a, "node", "status.json"))
+	problems, err := os.ReadFile(filepath.Join(dir, "problems.txt"))
+	require.NoError(t, err)
+	require.Contains(t, string(problems), "cluster-a: listing pods: ")
+	require.NotContains(t, string(problems), "cluster-b: ")
+}
+
+// Private keys and tokens, plain and in base64 (of "-----BEGIN EC" and "-----BEGIN RSA" and of a JWT's beginning).
+var secrets = regexp.MustCompile(`PRIVATE KEY|LS0tLS1CRUdJTiBF|LS0tLS1CRUdJTiBSU|\beyJhbGciOi|ZXlKaGJHY2lPaUp`)
+
+// change does something and takes it back; meanwhile is called in between. Both must show in the baseline, if the change
+// is one that it knows.
+func change(t *testing.T, m *mesh.Mesh, f fault.Fault, err error, shows string, meanwhile func()) {
+	t.Helper()
+	t.Run(f.String(), func(t *testing.T) {
+		require.NoError(t, err)
+		before, err := observe.TakeBaseline(t.Context(), m)
+		require.NoError(t, err)
+		require.NoError(t, f.Available(m))
+		undo, err := f.Inject(t.Context(), m)
+		require.NoError(t, err)
+		require.NotNil(t, undo)
+		now, err := observe.TakeBaseline(t.Context(), m)
+		require.NoError(t, err)
+		require.Contains(t, strings.Join(before.Diff(now), "\n"), shows)
+		if meanwhile != nil {
+			meanwhile()
+		}
+		require.NoError(t, undo(t.Context()))
+		require.NoError(t, undo(t.Context()), "taking back once more")
+		require.NoError(t, wait.Until(t.Context(), "the mesh as it was", wait.Options{}, func(ctx context.Context) error {
+			now, err := observe.TakeBaseline(ctx, m)
+			if d := before.Diff(now); err == nil && len(d) > 0 {
+				err = errors.New(strings.Join(d, "; "))
+			}
+			return err
+		}))
+	})
+}
+
+func faults(t *testing.T, m *mesh.Mesh) {
+	fails := func(pattern string) func() {
+		return func() { look(t, m, observe.Call{From: clientA, To: echoB, Count: 2, Fails: like(pattern)}, true) }
+	}
+	network := fault.Object{Kind: "Namespace", Name: mesh.SystemNamespace}
+	gateway := fault.Object{Kind: "gateways.networking.istio.io", Name: "cross-network-gateway", Namespace: mesh.SystemNamespace}
+	change(t, m, fault.RevokeRemoteSecret(a, b), nil, "Secret istio-remote-secret-cluster-b", func() {
+		look(t, m, observe.RemoteClusters{In: a, Expect: map[string]string{b: observe.Absent}}, true)
+		look(t, m, observe.Endpoints{SeenBy: clientA, Of: echoB, Count: to(0)}, true)
+		fails("UH no_healthy_upstream")()
+	})
+	change(t, m, fault.CreateRemoteSecret(a, b, mesh.RemoteSecret{Token: "wrong"}), nil, "Secret istio-remote-secret-cluster-b", func() {
+		look(t, m, observe.RemoteClusters{In: a, Expect: map[string]string{b: "timeout"}}, true)
+	})
+	change(t, m, fault.CreateRemoteSecret(a, b, mesh.RemoteSecret{Name: "elsewhere"}), nil, "Secret istio-remote-secret-elsewhere", func() {
+		look(t, m, observe.RemoteClusters{In: a, Expect: map[string]string{"elsewhere": "synced"}}, true)
+	})
+	label, err := fault.Label([]string{a}, network, map[string]*string{"topology.istio.io/network": nil, "new": to("yes")})
+	change(t, m, label, err, "labels of namespace istio-system", nil)
+	patch, err := fault.Patch([]string{b}, gateway, map[string]any{"spec": map[string]any{"selector": map[string]any{"istio": "nobody"}}})
+	change(t, m, patch, err, "Gateway cross-network-gateway", fails("UF"))
+	change(t, m, fault.Delete([]string{a, b}, fault.Object{Kind: "Service", Name: "echo-cluster-b", Namespace: mesh.AppNamespace}), nil, "Service echo-cluster-b", func() {
+		look(t, m, observe.DNS{From: clientA, Name: "echo-cluster-b.production.svc.cluster.local", Fails: true}, true)
+	})
+	change(t, m, fault.Apply([]string{a, b}, "plain.yaml", []byte(`
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: production}
+spec: {mtls: {mode: DISABLE}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: production, labels: {more: "yes"}}
+`)), nil, "PeerAuthentication default", nil)
+	change(t, m, fault.Scale(2, echoB), nil, "2 pods", func() {
+		look(t, m, observe.RolledOut{Of: []observe.Workload{echoB}}, true)
+	})
+	change(t, m, fault.Scale(0, gatewayB), nil, "0 pods", nil)
+	change(t, m, fault.Sever(a, b), nil, "cut off", func() {
+		fails("no answer within")()
+		_, err := fault.Reconnect(b, a).Inject(t.Context(), m)
+		require.NoError(t, err)
+		look(t, m, observe.Call{From: clientA, To: echoB}, true)
+	})
+	change(t, m, fault.BlockPort(b, a, mesh.GatewayPort), nil, "port 15443", func() {
+		look(t, m, observe.GatewaySees{From: clientA, To: echoB, Absent: true}, true)
+		look(t, m, observe.Call{From: clientB, To: echoA}, true)
+		_, err := fault.UnblockPort(b, a, mesh.GatewayPort).Inject(t.Context(), m)
+		require.NoError(t, err)
+		look(t, m, observe.Call{From: clientA, To: echoB}, true)
+	})
+	change(t, m, fault.StopComponent(b, "kube-scheduler"), nil, "kube-scheduler is stopped", nil)
+
+	require.ErrorContains(t, fault.StopComponent(b, "nobody").Available(m), "no component")
+	require.ErrorContains(t, fault.RevokeRemoteSecret("cluster-c", a).Available(m), "cluster-c")
+	_, err = fault.KillComponent(b, "kube-scheduler").Inject(t.Context(), m)
+	require.NoError(t, err)
+
+	t.Run("a fault that fails has taken its half back", func(t *testing.T) {
+		before, err := observe.TakeBaseline(t.Context(), m)
+		require.NoError(t, err)
+		_, err = fault.Apply([]string{a}, "half.yaml", []byte(`
+apiVersion: v1
+kind: Namespace
+metadata: {name: half}
+---
+apiVersion: example.org/v1
+kind: Nothing
+metadata: {name: nothing, namespace: half}
+`)).Inject(t.Context(), m)
+		require.ErrorContains(t, err, "Nothing")
+		require.NoError(t, wait.Until(t.Context(), "the namespace to go", wait.Options{}, func(ctx context.Context) error {
+			now, err := observe.TakeBaseline(ctx, m)
+			if d := before.Diff(now); err == nil && len(d) > 0 {
+				err = errors.New(strings.Join(d, "; "))
+			}
+			return err
+		}))
+	})
+}
+
+// trust goes from the installed CA to a self-signed one and back, one safe step after the other.
+func trust(t *testing.T, m *mesh.Mesh) {
+	both := []string{a, b}
+	do := func(f fault.Fault) fault.Undo {
+		t.Helper()
+		undo, err := f.Inject(t.Context(), m)
+		require.NoError(t, err, f.String())
+		return undo
+	}
+	before, err := observe.TakeBaseline(t.Context(), m)
+	require.NoError(t, err)
+	undo := do(fault.SelfSign(both))
+	look(t, m, observe.Roots{Same: to(true), Is: observe.SelfSigned}, true)
+	look(t, m, observe.Fingerprints{In: both, Equal: true}, false)
+	look(t, m, observe.Call{From: clientA, To: echoB}, true)
+
+	// The old CA goes on signing while everybody learns to trust the new root, too.
+	do(fault.CreateCACerts(both, fault.SelfSignedRoot, fault.SelfSignedRoot, fault.SharedRoot))
+	do(fault.RestartIstiod(both))
+	do(fault.RestartWorkloads(both))
+	look(t, m, observe.Roots{Same: to(true), Count: 2, Trusts: observe.SharedRoot}, true)
+	look(t, m, observe.Issuer{Of: []observe.Workload{clientA, clientB}, Is: observe.SelfSigned}, true)
+	look(t, m, observe.Call{From: clientA, To: echoB}, true)
+
+	// Each cluster signs with a root of its own and trusts the other's.
+	do(fault.CreateCACerts(both, fault.OwnRoot))
+	do(fault.CreateCACerts([]string{a}, fault.OwnRoot, fault.OwnRoot, fault.PeerRoots))
+	do(fault.CreateCACerts([]string{b}, fault.OwnRoot, fault.OwnRoot, fault.PeerRoots))
+	do(fault.RestartIstiod(both))
+	do(fault.RestartWorkloads(both))
+	look(t, m, observe.Roots{Same: to(true), Count: 2}, true)
+	look(t, m, observe.Issuer{Of: []observe.Workload{clientA, clientB}, Is: observe.InCACerts, Matches: like("own root")}, true)
+	look(t, m, observe.Call{From: clientB, To: echoA}, true)
+
+	do(fault.DeleteCACerts(both))
+	require.NoError(t, undo(t.Context()))
+	do(fault.RestartIstiod(both))
+	do(fault.RestartWorkloads(both))
+	now, err := observe.TakeBaseline(t.Context(), m)
+	require.NoError(t, err)
+	require.Empty(t, before.Diff(now))
+
+	// Whatever is left behind is put right, if it is trust and discovery.
+	do(fault.CreateCACerts([]string{b}, fault.OwnRoot))
+	do(fault.RestartIstiod([]string{b}))
+	do(fault.Restart(echoB))
+	do(fault.RevokeRemoteSecret(b, a))
+	do(fault.CreateRemoteSecret(a, b, mesh.RemoteSecret{Name: "elsewhere"}))
+	require.NoError(t, fault.Restore(t.Context(), m, before))
+	look(t, m, observe.Call{From: clientA, To: echoB}, true)
+	look(t, m, observe.Call{From: clientB, To: echoA}, true)
+	require.NoError(t, fault.Restore(t.Context(), m, before), "nothing to do")
+	undo = do(fault.Scale(2, echoA))
+	require.ErrorContains(t, fault.Restore(t.Context(), m, before), "Deployment echo in namespace production: was 1 pod")
+	require.NoError(t, undo(t.Context()))
+}
