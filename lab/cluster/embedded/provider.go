@@ -214,8 +214,12 @@ func (p *Provider) supervise(ctx context.Context, n node, file, until string, co
 	go func() {
 		defer tellRead.Close()
 		stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
-		defer stop()
-		usable <- p.follow(ctx, n, tellRead, until, reached)
+		err := p.follow(ctx, n, tellRead, until, reached)
+		// Before anybody hears of it: who waits for the node may end ctx at once.
+		if !stop() && err == nil {
+			err = context.Cause(ctx)
+		}
+		usable <- err
 	}()
 	if err := connect(cmd.Process.Pid); err != nil {
 		return nil, errors.Join(err, cmd.Process.Kill())
