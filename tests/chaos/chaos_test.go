@@ -22,14 +22,16 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/host"
-	"github.com/eastwest-lab/eastwest/tests/command"
+	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
 const (
-	labName    = "chaos-test"
-	killPoints = 20               // where up is killed, spread at random over its time
-	upTakes    = 7 * time.Second  // the stretch that the kill points are spread over
-	upMost     = 90 * time.Second // when a slow machine gives up
+	labName  = "chaos-test"
+	upKills  = 20               // how often up is killed, at random moments spread over its time
+	upTakes  = 7 * time.Second  // the stretch that they are spread over
+	runKills = 5                // the same for a scenario
+	runTakes = 30 * time.Second //
+	most     = 90 * time.Second // when a slow machine gives up
 )
 
 // eastwest is the command under test, built once.
@@ -42,7 +44,7 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	var err error
-	if eastwest, err = command.Build(); err != nil {
+	if eastwest, err = labs.BuildCommand(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -51,14 +53,7 @@ func run(m *testing.M) int {
 
 func needs(t *testing.T) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("makes real clusters: run without -short")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: run with sudo")
-	}
-	home, err := lab.Home()
-	require.NoError(t, err)
+	home := labs.Need(t)
 	t.Cleanup(func() {
 		out, code := execute(t, "down", labName)
 		require.Contains(t, []int{0, 2}, code, out) // 2: it is gone already
@@ -119,7 +114,7 @@ func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 // execute runs eastwest to its end and returns what it says and its exit code.
 func execute(t *testing.T, args ...string) (string, int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), upMost)
+	ctx, cancel := context.WithTimeout(context.Background(), most)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, eastwest, args...)
 	out, err := cmd.CombinedOutput()
@@ -129,10 +124,10 @@ func execute(t *testing.T, args ...string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// upUntil starts `eastwest up` and sends it a signal after a time, or lets it end before that.
-func upUntil(t *testing.T, after time.Duration, sig os.Signal, args ...string) int {
+// runUntil starts eastwest and sends it a signal after a time, or lets it end before that.
+func runUntil(t *testing.T, after time.Duration, sig os.Signal, command string, args ...string) int {
 	t.Helper()
-	cmd := exec.Command(eastwest, append([]string{"up", "--name", labName}, args...)...)
+	cmd := exec.Command(eastwest, append([]string{command, "--name", labName}, args...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
@@ -168,24 +163,30 @@ func state(t *testing.T) lab.State {
 	return ""
 }
 
-func TestKilledWhileComingUp(t *testing.T) {
-	home := needs(t)
+// moments returns n moments in random order, one at random in each of n equal stretches of a time.
+func moments(t *testing.T, n int, all time.Duration) []time.Duration {
+	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	var points []time.Duration
-	for i := range killPoints { // one at random in each of equal stretches
-		stretch := upTakes / killPoints
-		points = append(points, time.Duration(i)*stretch+rand.N(stretch))
+	stretch := all / time.Duration(n)
+	points := make([]time.Duration, n)
+	for i := range points {
+		points[i] = time.Duration(i)*stretch + time.Duration(random.Int64N(int64(stretch)))
 	}
-	random.Shuffle(len(points), func(i, j int) { points[i], points[j] = points[j], points[i] })
-	for i, after := range points {
+	random.Shuffle(n, func(i, j int) { points[i], points[j] = points[j], points[i] })
+	return points
+}
+
+func TestKilledWhileComingUp(t *testing.T) {
+	home := needs(t)
+	for i, after := range moments(t, upKills, upTakes) {
 		topology := "none"
 		if i%5 == 4 { // some of them with Istio on top
 			topology, after = "multi-primary", after*5/2
 		}
 		t.Run(fmt.Sprintf("%s after %s", topology, after.Round(time.Millisecond)), func(t *testing.T) {
-			code := upUntil(t, after, syscall.SIGKILL, "--topology", topology)
+			code := runUntil(t, after, syscall.SIGKILL, "up", "--topology", topology)
 			complete := false
 			switch s := state(t); s {
 			case lab.Running: // it may have been killed after the last step, on its way out
@@ -217,11 +218,44 @@ func TestKilledWhileComingUp(t *testing.T) {
 func TestInterruptedWhileComingUp(t *testing.T) {
 	home := needs(t)
 	for _, after := range []time.Duration{50 * time.Millisecond, time.Second, 3 * time.Second, 5 * time.Second} {
-		code := upUntil(t, after, os.Interrupt, "--topology", "multi-primary")
+		code := runUntil(t, after, os.Interrupt, "up", "--topology", "multi-primary")
 		require.Equal(t, 130, code, "interrupted after %s", after)
 		require.Empty(t, left(t, home), "interrupted after %s", after)
 		require.Equal(t, lab.State(""), state(t))
 	}
+}
+
+func TestKilledWhileRunning(t *testing.T) {
+	home := needs(t)
+	up := func(t *testing.T) string {
+		t.Helper()
+		out, code := execute(t, "up", "--name", labName)
+		require.Zero(t, code, out)
+		require.Equal(t, lab.Running, state(t))
+		return out
+	}
+	up(t)
+	for _, after := range moments(t, runKills, runTakes) {
+		t.Run(after.Round(time.Millisecond).String(), func(t *testing.T) {
+			code := runUntil(t, after, syscall.SIGKILL, "run", "mismatched-root-ca")
+			switch s := state(t); s {
+			case lab.Running: // nothing was changed yet, or all was put back: the mesh must be healthy
+				out, code := execute(t, "run", "--name", labName, "cross-cluster-call")
+				require.Zero(t, code, "list says that it is running, and it is not healthy:\n%s", out)
+			case lab.Changed:
+				require.NotZero(t, code, "it was not killed, and list says %q", s)
+				out, code := execute(t, "run", "--name", labName, "cross-cluster-call")
+				require.Equal(t, 3, code, out)
+				require.Contains(t, out, "eastwest up")
+				require.Contains(t, up(t), "made anew")
+			default:
+				t.Fatalf("list says %q", s)
+			}
+		})
+	}
+	out, code := execute(t, "down", labName)
+	require.Zero(t, code, out)
+	require.Empty(t, left(t, home))
 }
 
 func TestSupervisorDies(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eastwest-lab/eastwest/lab"
-	"github.com/eastwest-lab/eastwest/tests/command"
+	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
 func TestMain(m *testing.M) {
@@ -98,15 +98,8 @@ func TestSame(t *testing.T) {
 }
 
 func TestReadmeWalk(t *testing.T) {
-	if testing.Short() {
-		t.Skip("makes real clusters: run without -short")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: run with sudo")
-	}
-	_, err := command.Build()
-	require.NoError(t, err)
-	home, err := lab.Home()
+	home := labs.Need(t)
+	_, err := labs.BuildCommand()
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = lab.Down(context.Background(), home, lab.DefaultName) })
 	_ = lab.Down(t.Context(), home, lab.DefaultName) // the walk begins with nothing
@@ -137,7 +130,7 @@ var mention = regexp.MustCompile("(?m)(?:bin/)?eastwest ((?:[a-z][a-z-]*)(?: [^`
 var subcommand = regexp.MustCompile("^[a-z]+$")
 
 func TestMentionedCommandsExist(t *testing.T) {
-	eastwest, err := command.Build()
+	eastwest, err := labs.BuildCommand()
 	require.NoError(t, err)
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	require.NoError(t, err)

@@ -31,6 +31,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
 func TestMain(m *testing.M) {
@@ -52,24 +53,8 @@ type two struct {
 
 func up(t *testing.T, o lab.Options) two {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("makes real clusters: run without -short")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: run with sudo")
-	}
-	if o.Home == "" {
-		home, err := lab.Home()
-		require.NoError(t, err)
-		o.Home = home
-	}
 	o.Topology = scenario.Topology{Kind: scenario.NoMesh}
-	l, err := lab.Up(t.Context(), o)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		l.Close()
-		require.NoError(t, lab.Down(context.Background(), o.Home, o.Name))
-	})
+	l := labs.Up(t, o)
 	made := two{Lab: l}
 	for _, c := range l.Clusters {
 		kube, err := kubernetes.NewForConfig(c.RESTConfig())

@@ -16,6 +16,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
 const labName = "engine-test"
@@ -67,21 +68,9 @@ func run(ctx context.Context, t *testing.T, l *lab.Lab, s *scenario.Scenario, o 
 }
 
 func TestScenariosThatGoWrong(t *testing.T) {
-	if testing.Short() {
-		t.Skip("makes real clusters: run without -short")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: run with sudo")
-	}
-	home, err := lab.Home()
-	require.NoError(t, err)
+	home := labs.Need(t)
 	o := lab.Options{Home: home, Name: labName, Topology: lab.DefaultTopology()}
-	l, err := lab.Up(t.Context(), o)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		l.Close()
-		require.NoError(t, lab.Down(context.Background(), home, labName))
-	})
+	l := labs.Up(t, o)
 	before, err := observe.TakeBaseline(t.Context(), l.Mesh)
 	require.NoError(t, err)
 	asBefore := func(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/wait"
-	"github.com/eastwest-lab/eastwest/tests/command"
+	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
 const labName = "lesson-test"
@@ -33,34 +33,19 @@ func TestMain(m *testing.M) {
 func shell(t *testing.T, eastwest, env, script string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -eo pipefail\neval \"$(eastwest env --name "+labName+" "+env+")\"\n"+script)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(eastwest)+":"+os.Getenv("PATH"), "KUBECONFIG=/nonexistent", "HOME="+t.TempDir(), "EASTWEST_HOME="+home(t))
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(eastwest)+":"+os.Getenv("PATH"), "KUBECONFIG=/nonexistent", "HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-func home(t *testing.T) string {
-	t.Helper()
-	dir, err := lab.Home()
-	require.NoError(t, err)
-	return dir
-}
-
 func TestTheLessonsCommands(t *testing.T) {
-	if testing.Short() {
-		t.Skip("makes real clusters: run without -short")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: run with sudo")
-	}
-	eastwest, err := command.Build()
+	home := labs.Need(t)
+	// The shell's HOME is another, and the bundle stays where it is.
+	t.Setenv("EASTWEST_HOME", home)
+	t.Setenv("EASTWEST_BUNDLE", filepath.Join(home, "bundle"))
+	eastwest, err := labs.BuildCommand()
 	require.NoError(t, err)
-	bundleDir(t)
-	l, err := lab.Up(t.Context(), lab.Options{Home: home(t), Name: labName, Topology: lab.DefaultTopology()})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		l.Close()
-		require.NoError(t, lab.Down(context.Background(), home(t), labName))
-	})
+	labs.Up(t, lab.Options{Name: labName, Topology: lab.DefaultTopology()})
 
 	t.Run("the gateway runs in both clusters", func(t *testing.T) {
 		for _, cluster := range []string{"cluster-a", "cluster-b"} {
@@ -142,9 +127,9 @@ done`)
 		before := state()
 		topology, err := mesh.NewTopology(mesh.MultiPrimary, mesh.Separate, mesh.SharedRoot, "cluster-a", "cluster-b")
 		require.NoError(t, err)
-		b, err := bundle.Open(filepath.Join(home(t), "bundle"))
+		b, err := bundle.Open(filepath.Join(home, "bundle"))
 		require.NoError(t, err)
-		steps, err := mesh.Plan(mesh.Options{Lab: labName, Dir: filepath.Join(home(t), "labs", labName), Topology: topology, Istio: mesh.FromBundle(b)})
+		steps, err := mesh.Plan(mesh.Options{Lab: labName, Dir: filepath.Join(home, "labs", labName), Topology: topology, Istio: mesh.FromBundle(b)})
 		require.NoError(t, err)
 		ran := 0
 		for _, step := range steps {
@@ -179,10 +164,4 @@ done`)
 // normal leaves out what differs between two kubeconfigs of one cluster: how their YAML is written.
 func normal(state string) string {
 	return regexp.MustCompile(`"[^"]+":"YXBpVmVyc2lvbj[^"]+"`).ReplaceAllString(state, "a kubeconfig")
-}
-
-// bundleDir keeps the bundle where it is although the shell's HOME is another.
-func bundleDir(t *testing.T) {
-	t.Helper()
-	t.Setenv("EASTWEST_BUNDLE", filepath.Join(home(t), "bundle"))
 }

@@ -16,11 +16,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eastwest-lab/eastwest/lab"
-	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
 const labName = "verbs-test"
@@ -43,32 +43,8 @@ var (
 
 func to[T any](v T) *T { return &v }
 
-func up(t *testing.T) *lab.Lab {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("makes real clusters: run without -short")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: run with sudo")
-	}
-	dir, err := bundle.DefaultDir()
-	require.NoError(t, err)
-	if _, err := bundle.Open(dir); err != nil {
-		t.Skipf("needs a bundle: run make bundle (%v)", err)
-	}
-	home, err := lab.Home()
-	require.NoError(t, err)
-	l, err := lab.Up(t.Context(), lab.Options{Home: home, Name: labName, Topology: lab.DefaultTopology()})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		l.Close()
-		require.NoError(t, lab.Down(context.Background(), home, labName))
-	})
-	return l
-}
-
 func TestVerbs(t *testing.T) {
-	l := up(t)
+	l := labs.Up(t, lab.Options{Name: labName, Topology: lab.DefaultTopology()})
 	t.Run("checks", func(t *testing.T) { checks(t, l) })
 	t.Run("evidence", func(t *testing.T) { evidence(t, l) })
 	t.Run("evidence of a frozen cluster", func(t *testing.T) { frozen(t, l.Mesh) })

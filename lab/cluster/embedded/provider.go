@@ -75,9 +75,6 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	if c, err := p.Open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
 		return c, nil
 	}
-	if err := p.Check(ctx); err != nil {
-		return nil, err
-	}
 	n, net, err := p.plan(spec)
 	if err != nil {
 		return nil, err

@@ -298,6 +298,18 @@ Your own kubeconfig and its current context stay as they are.`,
 	}
 	addLabFlag(cmd, &name)
 	cmd.Flags().StringVar(&kubeContext, "context", "", "the cluster that kubectl means without --context (default: the first)")
+	_ = cmd.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		home, err := lab.Home()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		l, err := lab.Open(home, name)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveError
+		}
+		defer l.Close()
+		return l.Topology.Clusters(), cobra.ShellCompDirectiveNoFileComp
+	})
 	return cmd
 }
 

@@ -18,6 +18,8 @@ import (
 	"os/signal"
 	"syscall"
 
+	"k8s.io/klog/v2"
+
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
@@ -29,6 +31,9 @@ func main() {
 
 // runMain is main without the supervisor, so that tests can be this command.
 func runMain() int {
+	// client-go tells of slow API servers on standard error, between our own lines; what comes of them is in our errors.
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard)
 	ctx, stop := withSignals(context.Background(), os.Stderr)
 	defer stop()
 	return run(ctx, os.Args[1:], os.Stdout, os.Stderr)

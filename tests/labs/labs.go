@@ -1,0 +1,68 @@
+// Package labs is what tests on real clusters share: whether this machine can have any, a lab that is
+// removed when the test ends, and the command as a user would run it.
+package labs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab"
+)
+
+// Need skips the test where no clusters can be made, and returns the folder of labs.
+func Need(t *testing.T) (home string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("makes real clusters: run without -short")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: run with sudo")
+	}
+	home, err := lab.Home()
+	require.NoError(t, err)
+	return home
+}
+
+// Up makes a lab that lives as long as the test; Home is filled in if it is empty.
+func Up(t *testing.T, o lab.Options) *lab.Lab {
+	t.Helper()
+	home := Need(t)
+	if o.Home == "" {
+		o.Home = home
+	}
+	l, err := lab.Up(t.Context(), o)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		l.Close()
+		var unknown *lab.UnknownLabError
+		if err := lab.Down(context.Background(), o.Home, o.Name); !errors.As(err, &unknown) {
+			assert.NoError(t, err)
+		}
+	})
+	return l
+}
+
+// BuildCommand builds bin/eastwest of this checkout and returns its path.
+func BuildCommand() (string, error) {
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("finding the checkout: %w", err)
+	}
+	root := filepath.Dir(strings.TrimSpace(string(mod)))
+	binary := filepath.Join(root, "bin", "eastwest")
+	build := exec.Command("go", "build", "-tags", "grpcnotrace", "-o", binary, "./lab/cmd/eastwest")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the command: %w\n%s", err, out)
+	}
+	return binary, nil
+}
