@@ -48,33 +48,94 @@ type Scenario struct {
 	SeenIn []string `yaml:"seen-in" doc:"Links to reports of the same failure in the wild."`
 }
 
-// Topology is the mesh that a scenario needs.
+// Topology is the mesh that a scenario needs: one of the lesson's kinds, or any clusters in Istio's own words.
 type Topology struct {
-	Kind                Kind     `yaml:"kind" required:"true" enum:"none,single,multi-primary,primary-remote,external-control-plane" doc:"Which clusters run a control plane. none: two clusters without a mesh."`
-	Network             Network  `yaml:"network" enum:"separate,shared" doc:"separate (the default): pods meet through east-west gateways. shared: pods of all clusters reach each other by address."`
-	Trust               Trust    `yaml:"trust" enum:"shared-root,separate-roots,self-signed" doc:"shared-root (the default): one root, one intermediate per cluster. separate-roots: a root per cluster. self-signed: no cacerts, every istiod makes its own root."`
-	CertificateLifetime Duration `yaml:"certificate-lifetime" doc:"Lifetime of workload certificates, like 10m. Without it, Istio's default."`
-	Place               Place    `yaml:"-"`
+	Kind                Kind      `yaml:"kind" enum:"none,single,multi-primary,primary-remote,external-control-plane" doc:"Which clusters run a control plane. none: two clusters without a mesh. Exactly one of kind and clusters."`
+	Network             Network   `yaml:"network" enum:"separate,shared" doc:"separate (the default): pods meet through east-west gateways. shared: pods of all clusters reach each other by address."`
+	Trust               Trust     `yaml:"trust" enum:"shared-root,separate-roots,self-signed" doc:"shared-root (the default): one root, one intermediate per istiod. separate-roots: a root per istiod. self-signed: no cacerts, every istiod makes its own root."`
+	CertificateLifetime Duration  `yaml:"certificate-lifetime" doc:"Lifetime of workload certificates, like 10m. Without it, Istio's default."`
+	Members             []Cluster `yaml:"clusters" doc:"The clusters, one by one, instead of kind and network."`
+	Place               Place     `yaml:"-"`
+}
+
+// Cluster is one cluster of a topology.
+type Cluster struct {
+	Name    string `yaml:"cluster" required:"true" name:"kebab" doc:"The cluster's name: its id in Istio and its context in kubectl."`
+	Network string `yaml:"network" required:"true" name:"kebab" doc:"The network its pods are on. Pods of one network reach each other by address, others through east-west gateways."`
+	Primary string `yaml:"primary" name:"kebab" doc:"The cluster whose istiod serves this one. Without it, the cluster has an istiod of its own."`
+	Config  string `yaml:"config-cluster" name:"kebab" doc:"The cluster that this one's istiod reads its configuration from. Such an istiod is external: its cluster runs nothing else of the mesh."`
+	Place   Place  `yaml:"-"`
+}
+
+// All are the topology's clusters, in the order they are made: those that it lists, or those of its kind.
+// With kind none they have no primary.
+func (t Topology) All() []Cluster {
+	if len(t.Members) > 0 {
+		all := slices.Clone(t.Members)
+		for i := range all {
+			if all[i].Primary == "" {
+				all[i].Primary = all[i].Name
+			}
+		}
+		return all
+	}
+	networkOf := func(cluster string) string {
+		if t.Network == SharedNetwork {
+			return "network-a"
+		}
+		return "network-" + strings.TrimPrefix(cluster, "cluster-") // as in Istio's own guides
+	}
+	a := Cluster{Name: "cluster-a", Network: networkOf("cluster-a"), Primary: "cluster-a"}
+	b := Cluster{Name: "cluster-b", Network: networkOf("cluster-b"), Primary: "cluster-b"}
+	switch t.Kind {
+	case NoMesh:
+		a.Primary, b.Primary = "", ""
+	case Single:
+		return []Cluster{a}
+	case PrimaryRemote:
+		b.Primary = a.Name
+	case ExternalControlPlane:
+		external := Cluster{Name: "external", Network: "network-external", Primary: "external", Config: a.Name}
+		a.Primary, b.Primary = external.Name, external.Name
+		return []Cluster{a, b, external}
+	}
+	return []Cluster{a, b}
+}
+
+// Clusters are the names of All.
+func (t Topology) Clusters() []string {
+	var names []string
+	for _, c := range t.All() {
+		names = append(names, c.Name)
+	}
+	return names
 }
 
 // Validate finds what no single field shows.
 func (t Topology) Validate() error {
-	if t.Kind == Single && t.Trust == SeparateRoots {
-		return At("trust", errors.New("one cluster has one root: separate-roots needs two clusters"))
+	switch {
+	case t.Kind == "" && len(t.Members) == 0:
+		return errors.New("neither kind nor clusters")
+	case t.Kind != "" && len(t.Members) > 0:
+		return At("clusters", errors.New("both kind and clusters"))
+	case t.Network != "" && len(t.Members) > 0:
+		return At("network", errors.New("each of the clusters names its network"))
+	case t.Kind == Single && t.Network == SharedNetwork:
+		return At("network", errors.New("one cluster has no other to share a network with"))
+	case t.Trust == SeparateRoots && t.istiods() == 1:
+		return At("trust", errors.New("one istiod signs everything: separate-roots needs two"))
 	}
 	return nil
 }
 
-// Clusters are the names of the clusters that the topology has, in the order they are made.
-func (t Topology) Clusters() []string {
-	switch t.Kind {
-	case Single:
-		return []string{"cluster-a"}
-	case ExternalControlPlane:
-		return []string{"cluster-a", "cluster-b", "external"}
-	default:
-		return []string{"cluster-a", "cluster-b"}
+func (t Topology) istiods() int {
+	n := 0
+	for _, c := range t.All() {
+		if c.Primary == c.Name {
+			n++
+		}
 	}
+	return n
 }
 
 // Kind says which clusters run a control plane.
