@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -139,7 +141,9 @@ func (l *Lab) make(ctx context.Context, p provider, topology mesh.Topology, o Op
 	var apis errgroup.Group
 	for i, c := range topology.Clusters {
 		apis.Go(func() (err error) {
-			l.Clusters[i], err = p.Create(ctx, cluster.Spec{Lab: l.Name, Name: c.Name, Network: c.Network, Index: i + 1, Of: len(topology.Clusters)})
+			l.Clusters[i], err = p.Create(ctx, cluster.Spec{
+				Lab: l.Name, Name: c.Name, Network: c.Network, Index: i + 1, Of: len(topology.Clusters), Neighbours: topology.Neighbours(c),
+			})
 			return err
 		})
 	}
@@ -195,7 +199,7 @@ func (l *Lab) works(ctx context.Context) error {
 			}
 		}
 	}
-	if l.Mesh == nil || l.Topology.Kind == scenario.NoMesh {
+	if l.Mesh == nil || !l.Mesh.HasMesh() {
 		return nil
 	}
 	_, err := l.Mesh.Verify(ctx)
@@ -294,16 +298,24 @@ func openBundle() (*bundle.Bundle, error) {
 
 // meshTopology is the mesh that a scenario's topology asks for.
 func meshTopology(t scenario.Topology) (mesh.Topology, error) {
-	return mesh.NewTopology(mesh.Kind(t.Kind), mesh.Network(t.Network), mesh.Trust(t.Trust), t.Clusters()...)
+	m := mesh.Topology{Trust: mesh.Trust(cmp.Or(t.Trust, scenario.SharedRoot)), MeshID: mesh.DefaultMeshID, CertificateLifetime: time.Duration(t.CertificateLifetime)}
+	for _, c := range t.All() {
+		m.Clusters = append(m.Clusters, mesh.ClusterSpec{Name: c.Name, Network: c.Network, Primary: c.Primary, Config: c.Config})
+	}
+	return m, m.Validate()
 }
 
-// sameTopology compares what is asked for, wherever in a file it was asked.
+// sameTopology compares what is asked for, in whatever words and wherever in a file it was asked.
 func sameTopology(a, b scenario.Topology) bool {
-	a.Place, b.Place = scenario.Place{}, scenario.Place{}
-	return reflect.DeepEqual(a, b)
+	x, err := meshTopology(a)
+	y, other := meshTopology(b)
+	return err == nil && other == nil && reflect.DeepEqual(x, y)
 }
 
 func describe(t scenario.Topology) string {
+	if t.Kind == "" {
+		return fmt.Sprintf("%s, trust %s", strings.Join(t.Clusters(), " and "), t.Trust)
+	}
 	return fmt.Sprintf("%s, network %s, trust %s", t.Kind, t.Network, t.Trust)
 }
 

@@ -18,6 +18,14 @@ func RestartIstiod(in []string) Fault {
 			return "kubectl rollout restart deployment/istiod -n istio-system --context=" + c
 		}),
 		in: in,
+		available: func(m *mesh.Mesh) error {
+			for _, name := range in {
+				if member, err := m.Member(name); err == nil && !member.Spec.HasIstiod() {
+					return fmt.Errorf("%s has no istiod: that of %s serves it", name, member.Spec.Primary)
+				}
+			}
+			return nil
+		},
 		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
 			return nil, member.RestartIstiod(ctx)
 		}),

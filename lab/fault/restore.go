@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +39,8 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 		return err
 	}
 	if in := want.Distrusted(now); len(in) > 0 {
-		for _, restart := range []Fault{RestartIstiod(in), RestartWorkloads(in)} {
+		istiods, served := sharing(m, in)
+		for _, restart := range []Fault{RestartIstiod(istiods), RestartWorkloads(served)} {
 			if _, err := restart.Inject(ctx, m); err != nil {
 				return err
 			}
@@ -54,6 +56,21 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 		}
 		return nil
 	})
+}
+
+// sharing returns the clusters whose istiods sign for any of those named, and all that these istiods serve.
+func sharing(m *mesh.Mesh, clusters []string) (istiods, served []string) {
+	for _, name := range clusters {
+		member, err := m.Member(name)
+		if err != nil || slices.Contains(istiods, member.Spec.Primary) {
+			continue
+		}
+		istiods = append(istiods, member.Spec.Primary)
+		for _, s := range m.ServedBy(member.Spec.Primary) {
+			served = append(served, s.Name())
+		}
+	}
+	return istiods, served
 }
 
 func restoreSecrets(ctx context.Context, member *mesh.Member, want map[string]*corev1.Secret) error {

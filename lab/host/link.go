@@ -196,14 +196,19 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// DefaultRoute sends everything that has no other route to the gateway.
-func DefaultRoute(link string, gateway netip.Addr) error {
+// Route sends a range by a link to a gateway: everything that has no other route, if the range is the zero
+// Prefix.
+func Route(link string, to netip.Prefix, gateway netip.Addr) error {
 	l, err := netlink.LinkByName(link)
 	if err != nil {
 		return fmt.Errorf("finding link %s: %w", link, err)
 	}
-	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
-		return fmt.Errorf("routing everything to %s: %w", gateway, err)
+	route := &netlink.Route{LinkIndex: l.Attrs().Index, Gw: gateway.AsSlice()}
+	if to.IsValid() {
+		route.Dst = ipNet(to)
+	}
+	if err := netlink.RouteAdd(route); err != nil {
+		return fmt.Errorf("routing %s to %s: %w", to, gateway, err)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"k8s.io/client-go/dynamic"
@@ -106,7 +107,7 @@ func Install(ctx context.Context, o Options) (*Mesh, error) {
 	if err := m.save(); err != nil {
 		return nil, err
 	}
-	if o.Topology.Kind == None {
+	if !o.Topology.HasMesh() {
 		return m, nil
 	}
 	if err := m.plan(o).run(ctx, o.Steps); err != nil {
@@ -122,7 +123,7 @@ func Plan(o Options) ([]Step, error) {
 	for _, spec := range o.Topology.Clusters {
 		m.Members = append(m.Members, &Member{Cluster: named{name: spec.Name}, Spec: spec, mesh: m})
 	}
-	if o.Topology.Kind == None {
+	if !o.Topology.HasMesh() {
 		return nil, nil
 	}
 	p := m.plan(o)
@@ -203,6 +204,29 @@ func newMember(m *Mesh, c cluster.Cluster, spec ClusterSpec) (*Member, error) {
 	}
 	member.forward.member = member
 	return member, nil
+}
+
+// InMesh returns the clusters that workloads of the mesh run in.
+func (m *Mesh) InMesh() []*Member {
+	return slices.DeleteFunc(slices.Clone(m.Members), func(member *Member) bool { return !member.Spec.InMesh() })
+}
+
+// ServedBy returns the clusters in the mesh that the istiod of a cluster serves, itself included.
+func (m *Mesh) ServedBy(primary string) []*Member {
+	return slices.DeleteFunc(m.InMesh(), func(member *Member) bool { return member.Spec.Primary != primary })
+}
+
+// Primary is the cluster whose istiod serves this one.
+func (m *Member) Primary() *Member {
+	i := slices.IndexFunc(m.mesh.Members, func(member *Member) bool { return member.Spec.Name == m.Spec.Primary })
+	return m.mesh.Members[i] // Validate has made sure that there is one
+}
+
+// ConfigCluster is the cluster that holds what this one's istiod reads.
+func (m *Member) ConfigCluster() *Member {
+	name := m.mesh.ConfigOf(m.Spec)
+	i := slices.IndexFunc(m.mesh.Members, func(member *Member) bool { return member.Spec.Name == name })
+	return m.mesh.Members[i]
 }
 
 // Member returns the cluster of that name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,7 +106,7 @@ func TestPlanEndsWithItsContext(t *testing.T) {
 }
 
 func TestInstallationIsOrderedByTrust(t *testing.T) {
-	o := Options{Lab: "x", Dir: t.TempDir(), Topology: twoClusters(t, SharedRoot), Istio: Istio{UpstreamEnvoy: true}}
+	o := Options{Lab: "x", Dir: t.TempDir(), Topology: twoClusters(SharedRoot), Istio: Istio{UpstreamEnvoy: true}}
 	steps, err := Plan(o)
 	require.NoError(t, err)
 	names := func(cluster string) (names []string) {
@@ -133,40 +134,99 @@ func TestInstallationIsOrderedByTrust(t *testing.T) {
 	require.Contains(t, names("cluster-a"), "create remote secret for cluster-b")
 	require.Contains(t, names("cluster-b"), "create remote secret for cluster-a")
 
-	o.Topology = twoClusters(t, SelfSigned)
+	o.Topology = twoClusters(SelfSigned)
 	steps, err = Plan(o)
 	require.NoError(t, err)
 	require.NotContains(t, names("cluster-a"), "create cacerts")
 
-	single, err := NewTopology(Single, "", "", "cluster-a")
-	require.NoError(t, err)
-	o.Topology = single
+	o.Topology = Topology{Trust: SharedRoot, Clusters: []ClusterSpec{{Name: "cluster-a", Network: "network-a", Primary: "cluster-a"}}}
 	steps, err = Plan(o)
 	require.NoError(t, err)
 	require.NotContains(t, names("cluster-a"), "install the east-west gateway", "one network needs no gateway")
 
-	none, err := NewTopology(None, "", "", "cluster-a", "cluster-b")
-	require.NoError(t, err)
-	o.Topology = none
+	o.Topology.Clusters[0].Primary = ""
 	steps, err = Plan(o)
 	require.NoError(t, err)
 	require.Empty(t, steps)
 }
 
-func TestTopologyTellsAllProblemsAtOnce(t *testing.T) {
-	_, err := NewTopology("ring", "wormhole", "blind", "cluster-a", "cluster-a")
-	for _, text := range []string{`kind is "ring"; use one of [none single multi-primary]`, `network is "wormhole"`, `trust is "blind"`, `cluster "cluster-a" is there twice`} {
-		require.ErrorContains(t, err, text)
+func TestRemotesWaitForTheirIstiod(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		serves string // where the istiod is
+		of     []ClusterSpec
+		order  []string // cluster: step
+	}{
+		{"primary and remote", "cluster-a", []ClusterSpec{
+			{Name: "cluster-a", Network: "network-a", Primary: "cluster-a"},
+			{Name: "cluster-b", Network: "network-a", Primary: "cluster-a"},
+		}, []string{
+			"cluster-a: create cacerts", "cluster-a: wait for the east-west gateway's address", "cluster-b: install the remote profile",
+			"cluster-a: create remote secret for cluster-b", "cluster-a: expose istiod", "cluster-a: wait for the east-west gateway",
+			"cluster-b: wait for injection from cluster-a", "cluster-b: start the apps",
+		}},
+		{"external control plane", "external", []ClusterSpec{
+			{Name: "cluster-a", Network: "network-a", Primary: "external"},
+			{Name: "cluster-b", Network: "network-b", Primary: "external"},
+			{Name: "external", Network: "network-x", Primary: "external", Config: "cluster-a"},
+		}, []string{
+			"external: create cacerts", "external: wait for the ingress gateway's address", "external: expose istiod", "cluster-a: install the remote profile",
+			"external: give istiod access to its config cluster", "external: install istiod", "external: create remote secret for cluster-b",
+			"cluster-a: expose services", "cluster-a: install the east-west gateway", "cluster-b: install the east-west gateway",
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			steps, err := Plan(Options{Lab: "x", Dir: t.TempDir(), Topology: Topology{Trust: SharedRoot, Clusters: test.of}})
+			require.NoError(t, err)
+			var names []string
+			for _, s := range steps {
+				names = append(names, s.Cluster+": "+s.Name)
+			}
+			last := -1
+			for _, name := range test.order {
+				i := slices.Index(names, name)
+				require.Greater(t, i, last, "%s is missing or too early in\n%s", name, strings.Join(names, "\n"))
+				last = i
+			}
+			for _, c := range test.of {
+				if c.Name != test.serves {
+					require.NotContains(t, names, c.Name+": install istiod")
+					require.NotContains(t, names, c.Name+": create cacerts", "no istiod reads it there")
+				}
+			}
+		})
 	}
-	_, err = NewTopology(MultiPrimary, "", "", "cluster-a")
-	require.ErrorContains(t, err, "at least two clusters")
-	_, err = NewTopology(Single, "", "")
-	require.ErrorContains(t, err, "no clusters")
 }
 
-func twoClusters(t *testing.T, trust Trust) Topology {
-	t.Helper()
-	topology, err := NewTopology(MultiPrimary, Separate, trust, "cluster-a", "cluster-b")
-	require.NoError(t, err)
-	return topology
+func TestTopologyTellsAllProblemsAtOnce(t *testing.T) {
+	for _, test := range []struct {
+		of   Topology
+		says []string
+	}{
+		{Topology{Trust: "blind"}, []string{`trust is "blind"`, "no clusters"}},
+		{Topology{Trust: SeparateRoots, Clusters: []ClusterSpec{
+			{Name: "a", Network: "n", Primary: "a"}, {Name: "a", Network: "n", Primary: "b"}, {Name: "c", Network: "n", Primary: "nobody"},
+		}}, []string{`two clusters have the name "a"`, `the primary "nobody"`}},
+		{Topology{Trust: SeparateRoots, Clusters: []ClusterSpec{
+			{Name: "a", Network: "n", Primary: "a"}, {Name: "b", Network: "n", Primary: "a"}, {Name: "c", Network: "n", Primary: "b"},
+		}}, []string{`the primary "b", which has no istiod: "a" serves it`, "one istiod signs for all clusters"}},
+		{Topology{Trust: SharedRoot, Clusters: []ClusterSpec{
+			{Name: "a", Network: "n", Primary: "x"}, {Name: "b", Network: "n", Primary: "x", Config: "a"}, {Name: "x", Network: "n", Primary: "x", Config: "nobody"}, {Name: "y", Network: "n", Primary: "y", Config: "a"},
+		}}, []string{`"b" names a config cluster and has no istiod`, `config cluster "nobody"`, `"y" reads its configuration from "a", which it does not serve`}},
+		{Topology{Trust: SharedRoot, Clusters: []ClusterSpec{
+			{Name: "a", Network: "n1", Primary: "a"}, {Name: "b", Network: "n2", Primary: "b", NoGateway: true},
+		}}, []string{`network "n2" has no east-west gateway`}},
+	} {
+		err := test.of.Validate()
+		for _, text := range test.says {
+			require.ErrorContains(t, err, text)
+		}
+	}
+	require.NoError(t, twoClusters(SharedRoot).Validate())
+}
+
+func twoClusters(trust Trust) Topology {
+	return Topology{Trust: trust, MeshID: DefaultMeshID, Clusters: []ClusterSpec{
+		{Name: "cluster-a", Network: "network-a", Primary: "cluster-a"}, {Name: "cluster-b", Network: "network-b", Primary: "cluster-b"},
+	}}
 }

@@ -111,8 +111,13 @@ func (m *Member) Pods(ctx context.Context, app string) ([]*corev1.Pod, error) {
 	return m.podsWhere(ctx, labeledApp(app))
 }
 
+// labeledApp matches the pods of an app. Istio's own count in its own namespace only: an external cluster
+// has a second istiod, which serves a gateway and nobody else.
 func labeledApp(app string) func(*corev1.Pod) bool {
-	return func(p *corev1.Pod) bool { return p.Labels["app"] == app }
+	istios := NamespaceOf(app) == SystemNamespace
+	return func(p *corev1.Pod) bool {
+		return p.Labels["app"] == app && (!istios || p.Namespace == SystemNamespace)
+	}
 }
 
 // podsWhere returns the pods that match, oldest first.
@@ -217,8 +222,10 @@ func (m *Member) awaitPods(ctx context.Context, what string, match func(*corev1.
 
 // AwaitReady waits until the app has a Ready pod.
 func (m *Member) AwaitReady(ctx context.Context, app string) error {
-	return m.awaitPods(ctx, "a Ready pod of "+app, labeledApp(app), func(pods []*corev1.Pod) bool { return slices.ContainsFunc(pods, Ready) })
+	return m.awaitPods(ctx, "a Ready pod of "+app, labeledApp(app), anyReady)
 }
+
+func anyReady(pods []*corev1.Pod) bool { return slices.ContainsFunc(pods, Ready) }
 
 // DialPod connects to a port of the oldest Ready pod of an app.
 func (m *Member) DialPod(ctx context.Context, app string, port uint16) (net.Conn, error) {

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	readerAccount = "istio-reader-service-account"
-	// istioctl names the token's Secret so; with the same name it finds ours and makes no second one.
-	readerToken = readerAccount + "-istio-remote-secret-token"
+	readerAccount = "istio-reader-service-account" // may read what istiods of other clusters read
+	istiodAccount = "istiod"                       // may do what an istiod may
+	// An istiod that finds this Secret reads and writes the cluster that it names instead of its own.
+	configSecret = "istio-kubeconfig"
 )
 
 // RemoteSecretName is the name of the Secret by which an istiod reads the given cluster.
@@ -52,8 +53,27 @@ func (m *Member) DeleteRemoteSecret(ctx context.Context, of string) error {
 	return nil
 }
 
+// createConfigSecret makes the istiod of m, once it starts, read everything from its config cluster: what
+// `istioctl create-remote-secret --type=config` prints.
+func (m *Member) createConfigSecret(ctx context.Context) error {
+	of := m.ConfigCluster()
+	ca, token, err := of.accountToken(ctx, istiodAccount)
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := kubeconfigFor(of.Name(), of.config.Host, string(token), ca)
+	if err != nil {
+		return err
+	}
+	secret, err := newSecret(configSecret, string(corev1.SecretTypeOpaque), nil, nil, map[string][]byte{"config": kubeconfig})
+	if err != nil {
+		return err
+	}
+	return m.apply(ctx, secret)
+}
+
 func (m *Member) remoteSecret(ctx context.Context, o RemoteSecret) (object, error) {
-	ca, token, err := m.readerToken(ctx)
+	ca, token, err := m.accountToken(ctx, readerAccount)
 	if err != nil {
 		return object{}, err
 	}
@@ -62,12 +82,7 @@ func (m *Member) remoteSecret(ctx context.Context, o RemoteSecret) (object, erro
 
 // newRemoteSecret is the Secret that istioctl would print.
 func newRemoteSecret(name, server, token string, ca []byte) (object, error) {
-	kubeconfig, err := clientcmd.Write(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: server, CertificateAuthorityData: ca}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {Token: token}},
-		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name}},
-		CurrentContext: name,
-	})
+	kubeconfig, err := kubeconfigFor(name, server, token, ca)
 	if err != nil {
 		return object{}, err
 	}
@@ -77,11 +92,21 @@ func newRemoteSecret(name, server, token string, ca []byte) (object, error) {
 		map[string][]byte{name: kubeconfig})
 }
 
-// readerToken returns the API server's CA and a lasting token of the account that Istio made for readers
-// from other clusters.
-func (m *Member) readerToken(ctx context.Context) (ca, token []byte, err error) {
-	secret, err := newSecret(readerToken, string(corev1.SecretTypeServiceAccountToken), nil,
-		map[string]string{corev1.ServiceAccountNameKey: readerAccount}, nil)
+func kubeconfigFor(name, server, token string, ca []byte) ([]byte, error) {
+	return clientcmd.Write(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: server, CertificateAuthorityData: ca}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {Token: token}},
+		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name}},
+		CurrentContext: name,
+	})
+}
+
+// accountToken returns the API server's CA and a lasting token of an account that Istio made.
+func (m *Member) accountToken(ctx context.Context, account string) (ca, token []byte, err error) {
+	// istioctl names the Secret so; with the same name it finds ours and makes no second one.
+	name := account + "-istio-remote-secret-token"
+	secret, err := newSecret(name, string(corev1.SecretTypeServiceAccountToken), nil,
+		map[string]string{corev1.ServiceAccountNameKey: account}, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -89,7 +114,7 @@ func (m *Member) readerToken(ctx context.Context) (ca, token []byte, err error) 
 		return nil, nil, err
 	}
 	// The controller manager fills it in.
-	err = watchOne(ctx, "the token of "+readerAccount+" in "+m.Name(), readerToken,
+	err = watchOne(ctx, "the token of "+account+" in "+m.Name(), name,
 		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			return m.Kube.CoreV1().Secrets(SystemNamespace).Watch(ctx, o)
 		},

@@ -18,7 +18,7 @@ import (
 // twoMembers is a mesh whose clusters are not there: enough to write and render files.
 func twoMembers(t *testing.T, trust Trust) *Mesh {
 	t.Helper()
-	m := &Mesh{Topology: twoClusters(t, trust), Lab: "test", dir: t.TempDir()}
+	m := &Mesh{Topology: twoClusters(trust), Lab: "test", dir: t.TempDir()}
 	for _, spec := range m.Clusters {
 		m.Members = append(m.Members, &Member{Cluster: named{name: spec.Name}, Spec: spec, mesh: m})
 	}
@@ -122,7 +122,7 @@ func TestRenderedMesh(t *testing.T) {
 	require.Contains(t, meshConfig.AccessLogFormat, "%ENVIRONMENT(ISTIO_META_CLUSTER_ID)%")
 	require.Contains(t, meshConfig.DefaultConfig.ProxyStatsMatcher.InclusionSuffixes, "ssl.fail_verify_error")
 
-	for _, objects := range [][]object{r.control, r.gateway, r.gatewayPods, r.services, r.rules, r.workloads, r.myPod, r.expose} {
+	for _, objects := range [][]object{r.control, r.gateway, r.gatewayPods, r.services, r.rules, r.workloads, r.myPod, r.exposed} {
 		for _, o := range objects {
 			require.False(t, strings.Contains(string(o.JSON), `"imagePullPolicy":"Always"`), "%s may pull", o)
 			require.False(t, placeholder.Match(o.JSON), "%s has a name that nobody filled in", o)
@@ -143,7 +143,7 @@ func TestRenderedMesh(t *testing.T) {
 func TestAppsAreReachedByCluster(t *testing.T) {
 	m := twoMembers(t, SharedRoot)
 	o := Options{Istio: Istio{Hub: "hub", Tag: "tag"}}
-	workloads, err := m.Members[0].write(o, "workloads.yaml", "apps/workloads.yaml", "")
+	workloads, err := m.Members[0].write(m.Members[0].values(o), "workloads.yaml", []string{"apps/workloads.yaml"})
 	require.NoError(t, err)
 	for _, app := range []string{"client", "echo"} {
 		d := as[deployment](t, workloads, "Deployment", app)
@@ -156,7 +156,7 @@ func TestAppsAreReachedByCluster(t *testing.T) {
 		require.Contains(t, pod.Spec.Containers[0].Args, "--grpc=17070")
 		require.Equal(t, "17070", pod.Annotations["traffic.sidecar.istio.io/excludeInboundPorts"])
 	}
-	services, err := m.Members[0].write(o, "services.yaml", "apps/services.yaml", "apps/services-of-cluster.yaml")
+	services, err := m.Members[0].write(m.Members[0].values(o), "services.yaml", []string{"apps/services.yaml"}, "apps/services-of-cluster.yaml")
 	require.NoError(t, err)
 	for _, name := range []string{"echo-cluster-a", "echo-cluster-a-fresh", "echo-cluster-b", "echo-cluster-b-fresh"} {
 		s := as[corev1.Service](t, services, "Service", name)

@@ -35,20 +35,24 @@ func NamespaceOf(app string) string {
 	return AppNamespace
 }
 
-// RestartIstiod restarts the cluster's istiod and waits until the new one serves: it is Ready, injects
-// proxies, and has told the app namespace its root. A pod that starts earlier can miss the new root and
-// then distrusts istiod until the kubelet refreshes its files.
+// RestartIstiod restarts the cluster's istiod and waits until the new one serves: it is Ready, and in every
+// cluster that it serves it injects proxies and has told the app namespace its root. A pod that starts
+// earlier can miss the new root and then distrusts istiod until the kubelet refreshes its files.
 func (m *Member) RestartIstiod(ctx context.Context) error {
 	if err := m.Restart(ctx, Istiod); err != nil {
 		return err
 	}
-	return m.awaitIstiod(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	for _, served := range m.mesh.ServedBy(m.Name()) {
+		group.Go(func() error { return served.awaitInjection(ctx) })
+	}
+	return group.Wait()
 }
 
 // awaitRoot waits until istiod has told the app namespace the root that it signs with. A pod that needs
 // the ConfigMap before it is there waits for the kubelet's next try.
 func (m *Member) awaitRoot(ctx context.Context) error {
-	root, err := m.signingRoot(ctx)
+	root, err := m.Primary().signingRoot(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,11 +72,15 @@ const rootConfigMap = "istio-ca-root-cert"
 // signingRoot returns the root that an istiod takes which starts now: that of cacerts if it has one,
 // otherwise of the self-signed CA that it keeps in istio-ca-secret.
 func (m *Member) signingRoot(ctx context.Context) (string, error) {
-	for _, from := range []struct{ secret, key string }{
-		{CACerts, pki.RootCertFile}, {CACerts, "ca.crt"}, // the second where cacerts has the type kubernetes.io/tls
-		{"istio-ca-secret", pki.RootCertFile}, {"istio-ca-secret", pki.CACertFile},
+	own := m.ConfigCluster() // an external istiod keeps what it makes where it reads
+	for _, from := range []struct {
+		in          *Member
+		secret, key string
+	}{
+		{m, CACerts, pki.RootCertFile}, {m, CACerts, "ca.crt"}, // the second where cacerts has the type kubernetes.io/tls
+		{own, "istio-ca-secret", pki.RootCertFile}, {own, "istio-ca-secret", pki.CACertFile},
 	} {
-		s, err := m.Kube.CoreV1().Secrets(SystemNamespace).Get(ctx, from.secret, metav1.GetOptions{})
+		s, err := from.in.Kube.CoreV1().Secrets(SystemNamespace).Get(ctx, from.secret, metav1.GetOptions{})
 		if err == nil && len(s.Data[from.key]) > 0 {
 			return string(s.Data[from.key]), nil
 		}
@@ -94,7 +102,7 @@ func (m *Member) RestartWorkloads(ctx context.Context) error {
 	for _, d := range list.Items {
 		apps = append(apps, d.Name)
 	}
-	if m.mesh.Gateways() {
+	if m.mesh.HasGateway(m.Spec) {
 		apps = append(apps, Gateway)
 	}
 	return m.Restart(ctx, apps...)

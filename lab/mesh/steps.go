@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,125 +25,130 @@ func (m *Member) file(name string) string { return filepath.Join(m.mesh.dir, m.N
 
 // rendered holds what a cluster is installed from, once the files are written.
 type rendered struct {
-	control, definitions []object // istiod and what belongs to it; Istio's custom resource definitions
+	control, definitions []object // istiod, or what stands for it, and what belongs to it; Istio's definitions
 	gateway, gatewayPods []object // the east-west gateway; its Deployment, which needs istiod to inject
-	expose               []object
+	ingress, ingressPods []object // the same in front of an external istiod, with a control plane of its own
 	services, rules      []object // what clients call, and how
+	exposed, istiod      []object // what gateways let through: services, and istiod itself
 	workloads, myPod     []object
 }
+
+// tasks are the steps of one kind, by cluster; nil where a cluster has none.
+type tasks map[*Member]*task
 
 // plan is the whole installation. Reading it from top to bottom is a correct order; the arguments at the
 // end of each add say what a step really needs, and everything else overlaps.
 func (m *Mesh) plan(o Options) plan {
 	var p plan
-	files := make([]rendered, len(m.Members))
-	tasks := func() []*task { return make([]*task, len(m.Members)) }
-	namespaces, services, installed, serving := tasks(), tasks(), tasks(), tasks()
 	var ready []*task
+	files := map[*Member]*rendered{}
+	namespaces, written, trusted, entrance, installed, serving, reachable := tasks{}, tasks{}, tasks{}, tasks{}, tasks{}, tasks{}, tasks{}
+	apply := func(what string, c *Member, command string, objects *[]object, after ...*task) *task {
+		return p.add(what, c.Name(), command, func(ctx context.Context) error { return c.apply(ctx, *objects...) }, after...)
+	}
 
-	for i, c := range m.Members {
-		name, r := c.Name(), &files[i]
-		at := " --context=" + name
-		write := p.add("render Istio's manifests", name, "", func(ctx context.Context) (err error) {
-			*r, err = c.render(ctx, o)
-			return err
-		})
-		namespaces[i] = p.add("create the namespaces", name, "kubectl apply"+at+" -f "+c.file("namespaces.yaml"), func(ctx context.Context) error {
-			objects, err := c.write(o, "namespaces.yaml", "istio/namespaces.yaml", "")
+	for _, c := range m.Members {
+		files[c] = &rendered{}
+		namespaces[c] = p.add("create the namespaces", c.Name(), c.kubectlApply("namespaces.yaml"), func(ctx context.Context) error {
+			objects, err := c.write(c.values(o), "namespaces.yaml", c.namespaceFiles())
 			if err != nil {
 				return err
 			}
 			return c.apply(ctx, objects...)
 		})
-		trusted := namespaces[i]
-		if m.Trust != SelfSigned {
-			trusted = p.add("create cacerts", name, c.cacertsCommand(), c.installCACerts, namespaces[i])
+		if c.Spec.HasIstiod() && m.Trust != SelfSigned {
+			trusted[c] = p.add("create cacerts", c.Name(), c.cacertsCommand(), c.installCACerts, namespaces[c])
 		}
-		if c.Spec.HasIstiod() {
-			install := "istioctl install" + at + " -y -f " + strings.Join(c.operatorFiles(o), " -f ")
-			installed[i] = p.add("install istiod", name, install, func(ctx context.Context) error {
-				return c.apply(ctx, r.control...)
-			}, trusted, write)
+	}
+
+	// Clusters with an istiod come first: where it serves others, they have to know the address of the
+	// gateway that leads to it.
+	for _, c := range slices.Concat(m.withIstiod(), m.remotes()) {
+		r := files[c]
+		written[c] = p.add("render Istio's manifests", c.Name(), "", func(ctx context.Context) (err error) {
+			*r, err = c.render(ctx, o)
+			return err
+		}, entrance[c.Primary()])
+		if c.Spec.InMesh() {
+			apply("create Services and accounts", c, c.kubectlApply("services.yaml"), &r.services, namespaces[c], written[c])
 		}
-		services[i] = p.add("create Services and accounts", name, "kubectl apply"+at+" -f "+c.file("services.yaml"), func(ctx context.Context) error {
-			return c.apply(ctx, r.services...)
-		}, namespaces[i], write)
-		if m.Gateways() {
-			p.add("create the east-west gateway's Service", name, "", func(ctx context.Context) error {
-				return c.apply(ctx, r.gateway...)
-			}, namespaces[i], write)
+		switch {
+		case c.Spec.External():
+			front := apply("install the ingress gateway's control plane", c, c.istioctlInstall(c.file("ingress.yaml")), &r.ingress, namespaces[c], written[c])
+			entrance[c] = p.add("wait for the ingress gateway's address", c.Name(), c.kubectlGet(IngressNamespace, Ingress), c.awaitEntrance, front)
+			injecting := p.add("wait for the ingress gateway's control plane", c.Name(), c.rolloutStatus(IngressNamespace, Istiod), c.awaitIngressControlPlane, front)
+			pods := apply("install the ingress gateway", c, "", &r.ingressPods, injecting)
+			opened := apply("expose istiod", c, c.kubectlApply("expose-istiod.yaml"), &r.istiod, front)
+			reachable[c] = p.add("wait for the ingress gateway", c.Name(), c.rolloutStatus(IngressNamespace, Ingress), c.awaitIngress, pods, opened)
+		case m.HasGateway(c.Spec):
+			service := apply("create the east-west gateway's Service", c, "", &r.gateway, namespaces[c], written[c])
+			entrance[c] = p.add("wait for the east-west gateway's address", c.Name(), c.kubectlGet(SystemNamespace, Gateway), c.awaitEntrance, service)
 		}
+		if m.IsRemote(c.Spec) {
+			installed[c] = apply("install the remote profile", c, c.istioctlInstall(c.operatorFiles(o)...), &r.control, namespaces[c], written[c])
+		}
+	}
+	for _, c := range m.withIstiod() {
+		if c.Spec.External() {
+			trusted[c] = p.add("give istiod access to its config cluster", c.Name(), c.configCommand(), c.createConfigSecret, namespaces[c], trusted[c], installed[c.ConfigCluster()])
+		}
+		installed[c] = apply("install istiod", c, c.istioctlInstall(c.operatorFiles(o)...), &files[c].control, namespaces[c], trusted[c], written[c])
+		serving[c] = p.add("wait for istiod", c.Name(), c.rolloutStatus(SystemNamespace, Istiod), c.awaitIstiod, installed[c])
 	}
 
 	// Each istiod reads the API servers of all other clusters. Given before it starts, it begins knowing all.
-	for i, in := range m.Members {
-		if !in.Spec.HasIstiod() {
-			continue
-		}
-		for j, of := range m.Members {
-			if i == j {
-				continue
+	for _, in := range m.withIstiod() {
+		for _, of := range m.InMesh() {
+			if of != in && of != in.ConfigCluster() {
+				p.add("create remote secret for "+of.Name(), in.Name(),
+					fmt.Sprintf("istioctl create-remote-secret --context=%s --name=%s | kubectl apply --context=%s -f -", of.Name(), of.Name(), in.Name()),
+					func(ctx context.Context) error { return in.CreateRemoteSecret(ctx, of, RemoteSecret{}) },
+					namespaces[in], installed[of])
 			}
-			p.add("create remote secret for "+of.Name(), in.Name(),
-				fmt.Sprintf("istioctl create-remote-secret --context=%s --name=%s | kubectl apply --context=%s -f -", of.Name(), of.Name(), in.Name()),
-				func(ctx context.Context) error { return in.CreateRemoteSecret(ctx, of, RemoteSecret{}) },
-				namespaces[i], installed[j])
 		}
 	}
 
-	for i, c := range m.Members {
-		name, r := c.Name(), &files[i]
-		at := " --context=" + name
-		serving[i] = p.add("wait for istiod", name, "kubectl rollout status"+at+" -n "+SystemNamespace+" deployment/"+Istiod, c.awaitIstiod, installed[i])
+	for _, c := range slices.Concat(m.primaries(), m.remotes()) {
+		r := files[c]
+		if m.IsRemote(c.Spec) {
+			serving[c] = p.add("wait for injection from "+c.Primary().Name(), c.Name(), "", c.awaitInjection, installed[c], serving[c.Primary()], reachable[c.Primary()])
+		}
 		// The definitions are the most work for the API server. istiod serves without them and takes them
 		// when they come: with them it starts seconds later.
-		before := serving[i]
-		if !c.Spec.HasIstiod() {
-			before = services[i]
+		definitions := apply("create Istio's definitions", c, "", &r.definitions, cmp.Or(serving[c.Primary()], installed[c]))
+		var opened *task
+		if m.IsConfig(c.Spec) { // istiod reads these here and nowhere else
+			apply("create DestinationRules", c, c.kubectlApply("rules.yaml"), &r.rules, definitions)
+			if len(m.Networks()) > 1 {
+				apply("expose services", c, c.kubectlApply("expose-services.yaml"), &r.exposed, definitions)
+			}
+			if c.Spec.HasIstiod() && m.Serves(c.Spec) {
+				opened = apply("expose istiod", c, c.kubectlApply("expose-istiod.yaml"), &r.istiod, definitions)
+			}
 		}
-		definitions := p.add("create Istio's definitions", name, "", func(ctx context.Context) error {
-			return c.apply(ctx, r.definitions...)
-		}, before)
-		p.add("create DestinationRules", name, "kubectl apply"+at+" -f "+c.file("rules.yaml"), func(ctx context.Context) error {
-			return c.apply(ctx, r.rules...)
-		}, definitions)
-		if m.Gateways() {
-			p.add("expose services", name, "kubectl apply"+at+" -f "+c.file("expose-services.yaml"), func(ctx context.Context) error {
-				return c.apply(ctx, r.expose...)
-			}, definitions)
+		if m.HasGateway(c.Spec) {
+			pods := apply("install the east-west gateway", c, c.istioctlInstall(c.file("eastwest-gateway.yaml")), &r.gatewayPods, serving[c])
+			reachable[c] = p.add("wait for the east-west gateway", c.Name(), c.rolloutStatus(SystemNamespace, Gateway), func(ctx context.Context) error {
+				return c.AwaitReady(ctx, Gateway)
+			}, pods, entrance[c], opened)
+			ready = append(ready, reachable[c])
 		}
-		apps := p.add("start the apps", name, "kubectl apply"+at+" -f "+c.file("workloads.yaml"), func(ctx context.Context) error {
-			return c.apply(ctx, r.workloads...)
-		}, serving[i], services[i])
-		if m.Gateways() {
-			gateway := p.add("install the east-west gateway", name, "istioctl install"+at+" -y -f "+c.file("eastwest-gateway.yaml"), func(ctx context.Context) error {
-				return c.apply(ctx, r.gatewayPods...)
-			}, serving[i])
-			ready = append(ready, p.add("wait for the east-west gateway", name, "kubectl rollout status"+at+" -n "+SystemNamespace+" deployment/"+Gateway, func(ctx context.Context) error {
-				return errors.Join(c.AwaitReady(ctx, Gateway), c.awaitGatewayAddress(ctx))
-			}, gateway))
-		}
-		ready = append(ready, p.add("wait for the apps", name, "kubectl rollout status"+at+" -n "+AppNamespace+" deployment/client deployment/echo", func(ctx context.Context) error {
+		apps := apply("start the apps", c, c.kubectlApply("workloads.yaml"), &r.workloads, serving[c])
+		ready = append(ready, p.add("wait for the apps", c.Name(), c.rolloutStatus(AppNamespace, "client", "echo"), func(ctx context.Context) error {
 			return errors.Join(c.AwaitReady(ctx, "client"), c.AwaitReady(ctx, "echo"))
 		}, apps))
 	}
 
-	proved := "prove calls between all clusters"
-	if m.Trust != SharedRoot {
-		proved = "prove calls inside each cluster" // those between them fail, and are meant to
-	}
-	proof := p.add(proved, "", "", func(ctx context.Context) error {
+	proof := p.add(m.promise(), "", "", func(ctx context.Context) error {
 		answers, err := m.Verify(ctx)
 		if err == nil && o.Proven != nil {
 			o.Proven(answers)
 		}
 		return err
 	}, ready...)
-
-	for i, c := range m.Members {
-		r := &files[i]
-		p.add("start "+MyPod, c.Name(), "kubectl apply --context="+c.Name()+" -f "+c.file("my-pod.yaml"), func(ctx context.Context) error {
-			if err := c.apply(ctx, r.myPod...); err != nil {
+	for _, c := range m.InMesh() {
+		p.add("start "+MyPod, c.Name(), c.kubectlApply(MyPod+".yaml"), func(ctx context.Context) error {
+			if err := c.apply(ctx, files[c].myPod...); err != nil {
 				return err
 			}
 			return c.AwaitReady(ctx, MyPod)
@@ -151,68 +157,184 @@ func (m *Mesh) plan(o Options) plan {
 	return p
 }
 
-// operatorFiles are the IstioOperator files of the control plane.
+// promise is what the last step proves: calls between clusters that do not trust each other fail, and are
+// meant to.
+func (m *Mesh) promise() string {
+	for _, a := range m.InMesh() {
+		for _, b := range m.InMesh() {
+			if !m.Trusts(a.Spec, b.Spec) {
+				return "prove calls between clusters that trust each other"
+			}
+		}
+	}
+	return "prove calls between all clusters"
+}
+
+func (m *Mesh) withIstiod() []*Member {
+	return slices.DeleteFunc(slices.Clone(m.Members), func(c *Member) bool { return !c.Spec.HasIstiod() })
+}
+
+func (m *Mesh) primaries() []*Member {
+	return slices.DeleteFunc(m.withIstiod(), func(c *Member) bool { return c.Spec.External() })
+}
+
+func (m *Mesh) remotes() []*Member {
+	return slices.DeleteFunc(m.InMesh(), func(c *Member) bool { return c.Spec.HasIstiod() })
+}
+
+// What a person would type for a step.
+
+func (m *Member) kubectlApply(file string) string {
+	return "kubectl apply --context=" + m.Name() + " -f " + m.file(file)
+}
+
+func (m *Member) kubectlGet(namespace, service string) string {
+	return "kubectl get service --context=" + m.Name() + " -n " + namespace + " " + service
+}
+
+func (m *Member) rolloutStatus(namespace string, deployments ...string) string {
+	return "kubectl rollout status --context=" + m.Name() + " -n " + namespace + " deployment/" + strings.Join(deployments, " deployment/")
+}
+
+func (m *Member) istioctlInstall(files ...string) string {
+	return "istioctl install --context=" + m.Name() + " -y -f " + strings.Join(files, " -f ")
+}
+
+func (m *Member) configCommand() string {
+	return "istioctl create-remote-secret --context=" + m.ConfigCluster().Name() + " --type=config --service-account=" + istiodAccount +
+		" --create-service-account=false | kubectl apply --context=" + m.Name() + " -f -"
+}
+
+// operatorNames are the IstioOperator files of istiod, or of what stands for it, each on top of those before.
+func (m *Member) operatorNames(o Options) []string {
+	names := []string{"mesh.yaml"}
+	for _, f := range []struct {
+		name string
+		when bool
+	}{
+		{"primary.yaml", m.Spec.HasIstiod()},
+		{"serves-remotes.yaml", m.Spec.HasIstiod() && m.Spec.InMesh() && m.mesh.Serves(m.Spec)},
+		{"external.yaml", m.Spec.External()},
+		{"remote.yaml", m.mesh.IsRemote(m.Spec)},
+		{"config-cluster.yaml", m.mesh.IsRemote(m.Spec) && m.mesh.IsConfig(m.Spec)},
+		{"upstream-envoy.yaml", o.Istio.UpstreamEnvoy},
+	} {
+		if f.when {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}
+
 func (m *Member) operatorFiles(o Options) []string {
-	files := []string{m.file("istio.yaml")}
-	if o.Istio.UpstreamEnvoy {
-		files = append(files, m.file("upstream-envoy.yaml"))
+	files := m.operatorNames(o)
+	for i, name := range files {
+		files[i] = m.file(name)
 	}
 	return files
 }
 
-// write fills in a file of the manifests, adds another that is filled in for each cluster of the mesh, puts
-// the result into the lab's folder, and returns its objects.
-func (m *Member) write(o Options, name, source, each string) ([]object, error) {
-	text, err := expand(source, m.values(o))
-	if err != nil {
-		return nil, err
+func (m *Member) namespaceFiles() []string {
+	switch {
+	case m.Spec.External():
+		return []string{"istio/namespace.yaml", "istio/ingress-namespace.yaml"}
+	case m.mesh.IsRemote(m.Spec) && !m.mesh.IsConfig(m.Spec):
+		return []string{"istio/remote-namespace.yaml", "apps/namespace.yaml"}
 	}
-	for _, target := range m.mesh.Clusters {
-		if each == "" {
-			break
+	return []string{"istio/namespace.yaml", "apps/namespace.yaml"}
+}
+
+// write fills in files of the manifests, adds others that are filled in for each cluster of the mesh, puts
+// the result into the lab's folder as one file, and returns its objects.
+func (m *Member) write(values map[string]string, name string, sources []string, each ...string) ([]object, error) {
+	var text []byte
+	add := func(source string) error {
+		more, err := expand(source, values)
+		if len(text) > 0 {
+			text = append(text, "---\n"...)
 		}
-		values := m.values(o)
-		values["TARGET"] = target.Name
-		more, err := expand(each, values)
-		if err != nil {
+		text = append(text, more...)
+		return err
+	}
+	for _, source := range sources {
+		if err := add(source); err != nil {
 			return nil, err
 		}
-		text = append(append(text, "---\n"...), more...)
+	}
+	for _, target := range m.mesh.InMesh() {
+		values["TARGET"] = target.Name()
+		for _, source := range each {
+			if err := add(source); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if err := writeFile(m.file(name), text, 0o644); err != nil {
 		return nil, fmt.Errorf("writing manifest: %w", err)
 	}
 	objects, err := decode(text)
 	if err != nil {
-		return nil, fmt.Errorf("reading manifests/%s: %w", source, err)
+		return nil, fmt.Errorf("reading %s: %w", m.file(name), err)
 	}
 	return objects, nil
 }
 
+// istiosLifetime is how long a workload's certificate lives unless somebody asks for another time.
+const istiosLifetime = 24 * time.Hour
+
+// values are what the manifests leave open. An external istiod goes by the name and the network of the
+// cluster that it reads.
 func (m *Member) values(o Options) map[string]string {
+	known := m
+	if m.Spec.External() {
+		known = m.ConfigCluster()
+	}
 	return map[string]string{
-		"CLUSTER": m.Spec.Name, "NETWORK": m.Spec.Network, "MESH": m.mesh.MeshID, "HUB": o.Istio.Hub, "TAG": o.Istio.Tag,
+		"CLUSTER": m.Spec.Name, "ID": known.Spec.Name, "NETWORK": known.Spec.Network, "CONTROLPLANE": m.ConfigCluster().Spec.Name,
+		"MESH": m.mesh.MeshID, "HUB": o.Istio.Hub, "TAG": o.Istio.Tag, "TTL": cmp.Or(m.mesh.CertificateLifetime, istiosLifetime).String(),
 	}
 }
 
 // render writes all files that the cluster is installed from and returns what is in them.
 func (m *Member) render(ctx context.Context, o Options) (rendered, error) {
 	var r rendered
+	values := m.values(o)
+	if m.mesh.IsRemote(m.Spec) {
+		address, err := m.Primary().entranceAddress(ctx)
+		if err != nil {
+			return r, err
+		}
+		values["DISCOVERY"] = address.String()
+	}
+	for _, name := range m.operatorNames(o) {
+		if _, err := m.write(values, name, []string{"istio/" + name}); err != nil {
+			return r, err
+		}
+	}
+	istiod := "istio/expose-istiod.yaml"
+	if m.Spec.External() {
+		istiod = "istio/expose-external-istiod.yaml"
+	}
 	var unused []object
 	for _, f := range []struct {
-		name, source, each string // each is added once for every cluster of the mesh
-		into               *[]object
+		when         bool
+		name, source string
+		into         *[]object
+		each         []string // is added once for every cluster of the mesh
 	}{
-		{"istio.yaml", "istio/primary.yaml", "", &unused},
-		{"upstream-envoy.yaml", "istio/upstream-envoy.yaml", "", &unused},
-		{"eastwest-gateway.yaml", "istio/eastwest-gateway.yaml", "", &unused},
-		{"expose-services.yaml", "istio/expose-services.yaml", "", &r.expose},
-		{"services.yaml", "apps/services.yaml", "apps/services-of-cluster.yaml", &r.services},
-		{"rules.yaml", "apps/rules.yaml", "apps/rules-of-cluster.yaml", &r.rules},
-		{"workloads.yaml", "apps/workloads.yaml", "", &r.workloads},
-		{"my-pod.yaml", "apps/my-pod.yaml", "", &r.myPod},
+		{m.Spec.External(), "ingress.yaml", "istio/ingress.yaml", &unused, nil},
+		{m.mesh.HasGateway(m.Spec), "eastwest-gateway.yaml", "istio/eastwest-gateway.yaml", &unused, nil},
+		{m.mesh.IsConfig(m.Spec), "expose-services.yaml", "istio/expose-services.yaml", &r.exposed, nil},
+		{m.Spec.HasIstiod() && m.mesh.Serves(m.Spec), "expose-istiod.yaml", istiod, &r.istiod, nil},
+		{m.Spec.InMesh(), "services.yaml", "apps/services.yaml", &r.services, []string{"apps/services-of-cluster.yaml"}},
+		{m.mesh.IsConfig(m.Spec), "rules.yaml", "apps/rules.yaml", &r.rules, []string{"apps/rules-of-cluster.yaml"}},
+		{m.Spec.InMesh(), "workloads.yaml", "apps/workloads.yaml", &r.workloads, nil},
+		{m.Spec.InMesh(), MyPod + ".yaml", "apps/my-pod.yaml", &r.myPod, nil},
 	} {
-		objects, err := m.write(o, f.name, f.source, f.each)
+		if !f.when {
+			continue
+		}
+		objects, err := m.write(values, f.name, []string{f.source}, f.each...)
 		if err != nil {
 			return r, err
 		}
@@ -222,16 +344,28 @@ func (m *Member) render(ctx context.Context, o Options) (rendered, error) {
 	if err != nil {
 		return r, err
 	}
-	gateway, err := o.Istio.render(ctx, o.Cache, m.file("eastwest-gateway.yaml"))
-	r.definitions, r.control = split(control, "CustomResourceDefinition")
-	r.gatewayPods, r.gateway = split(gateway, "Deployment")
-	return r, err
+	r.definitions, r.control = split(control, kind("CustomResourceDefinition"))
+	if m.mesh.HasGateway(m.Spec) {
+		gateway, err := o.Istio.render(ctx, o.Cache, m.file("eastwest-gateway.yaml"))
+		if err != nil {
+			return r, err
+		}
+		r.gatewayPods, r.gateway = split(gateway, kind("Deployment"))
+	}
+	if m.Spec.External() {
+		ingress, err := o.Istio.render(ctx, o.Cache, m.file("ingress.yaml"))
+		if err != nil {
+			return r, err
+		}
+		r.ingressPods, r.ingress = split(ingress, func(o object) bool { return o.Kind == "Deployment" && o.Name == Ingress })
+	}
+	return r, nil
 }
 
-// split takes the objects of a kind out of a list.
-func split(objects []object, kind string) (of, others []object) {
+// split takes some objects out of a list.
+func split(objects []object, those func(object) bool) (of, others []object) {
 	for _, o := range objects {
-		if o.Kind == kind {
+		if those(o) {
 			of = append(of, o)
 		} else {
 			others = append(others, o)
@@ -266,22 +400,43 @@ func (m *Member) installCACerts(ctx context.Context) error {
 	return m.ApplyCACerts(ctx, data)
 }
 
-// awaitIstiod waits until pods of the app namespace can start with a proxy: istiod is Ready, it has told
-// the namespace its root and the webhook its certificate, and the API server reaches it. A dry run of a
-// pod proves the latter two.
+func kind(name string) func(object) bool { return func(o object) bool { return o.Kind == name } }
+
+// The gateway in front of an external istiod, in a namespace of its own.
+const (
+	IngressNamespace = "istio-ingress"
+	Ingress          = "istio-ingressgateway"
+)
+
+// awaitIstiod waits until istiod serves, and its own cluster, where that is in the mesh, can start proxies.
 func (m *Member) awaitIstiod(ctx context.Context) error {
 	if err := m.AwaitReady(ctx, Istiod); err != nil {
 		return err
 	}
+	if !m.Spec.InMesh() {
+		return nil
+	}
+	return m.awaitInjection(ctx)
+}
+
+// awaitInjection waits until pods of the app namespace can start with a proxy: istiod has told the
+// namespace its root and the webhook its certificate, and the API server reaches it. A dry run of a pod
+// proves the latter two.
+func (m *Member) awaitInjection(ctx context.Context) error {
 	if err := m.awaitRoot(ctx); err != nil {
 		return err
 	}
+	return m.injects(ctx, AppNamespace, "echo")
+}
+
+// injects waits until a pod of the account would be made with a proxy.
+func (m *Member) injects(ctx context.Context, namespace, account string) error {
 	probe := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "injected-", Namespace: AppNamespace},
-		Spec:       corev1.PodSpec{ServiceAccountName: "echo", Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "injected-", Namespace: namespace, Labels: map[string]string{"sidecar.istio.io/inject": "true"}},
+		Spec:       corev1.PodSpec{ServiceAccountName: account, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
 	return wait.Until(ctx, "the sidecar injector of "+m.Name(), wait.Options{Within: patience, Every: 20 * time.Millisecond}, func(ctx context.Context) error {
-		pod, err := m.Kube.CoreV1().Pods(AppNamespace).Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		pod, err := m.Kube.CoreV1().Pods(namespace).Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			return err
 		}
@@ -294,27 +449,62 @@ func (m *Member) awaitIstiod(ctx context.Context) error {
 	})
 }
 
-// GatewayAddress returns the address that other networks reach the cluster's east-west gateway at.
-func (m *Member) GatewayAddress(ctx context.Context) (netip.AddrPort, error) {
-	s, err := m.Kube.CoreV1().Services(SystemNamespace).Get(ctx, Gateway, metav1.GetOptions{})
-	if err != nil {
-		return netip.AddrPort{}, fmt.Errorf("reading the gateway's address in %s: %w", m.Name(), err)
+func (m *Member) awaitIngressControlPlane(ctx context.Context) error {
+	if err := m.awaitPods(ctx, "a Ready istiod for the ingress gateway", ingressPods(Istiod), anyReady); err != nil {
+		return err
 	}
-	for _, in := range s.Status.LoadBalancer.Ingress {
-		if addr, err := netip.ParseAddr(in.IP); err == nil {
-			return netip.AddrPortFrom(addr, GatewayPort), nil
-		}
-	}
-	return netip.AddrPort{}, fmt.Errorf("reading the gateway's address in %s: the Service %s has none", m.Name(), Gateway)
+	return m.injects(ctx, IngressNamespace, "default")
+}
+
+func (m *Member) awaitIngress(ctx context.Context) error {
+	return m.awaitPods(ctx, "a Ready pod of the ingress gateway", ingressPods(Ingress), anyReady)
+}
+
+func ingressPods(app string) func(*corev1.Pod) bool {
+	return func(p *corev1.Pod) bool { return p.Namespace == IngressNamespace && p.Labels["app"] == app }
 }
 
 // GatewayPort is where an east-west gateway takes the mTLS connections of other networks.
 const GatewayPort = 15443
 
-func (m *Member) awaitGatewayAddress(ctx context.Context) error {
-	return watchOne(ctx, "an address of the gateway in "+m.Name(), Gateway,
+// GatewayAddress returns the address that other networks reach the cluster's east-west gateway at.
+func (m *Member) GatewayAddress(ctx context.Context) (netip.AddrPort, error) {
+	address, err := m.loadBalancer(ctx, SystemNamespace, Gateway)
+	return netip.AddrPortFrom(address, GatewayPort), err
+}
+
+// entrance is the Service that leads to the cluster from other networks, or to its istiod if that is all
+// that there is.
+func (m *Member) entrance() (namespace, service string) {
+	if m.Spec.External() {
+		return IngressNamespace, Ingress
+	}
+	return SystemNamespace, Gateway
+}
+
+func (m *Member) entranceAddress(ctx context.Context) (netip.Addr, error) {
+	namespace, service := m.entrance()
+	return m.loadBalancer(ctx, namespace, service)
+}
+
+func (m *Member) loadBalancer(ctx context.Context, namespace, service string) (netip.Addr, error) {
+	s, err := m.Kube.CoreV1().Services(namespace).Get(ctx, service, metav1.GetOptions{})
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("reading the address of %s in %s: %w", service, m.Name(), err)
+	}
+	for _, in := range s.Status.LoadBalancer.Ingress {
+		if addr, err := netip.ParseAddr(in.IP); err == nil {
+			return addr, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("reading the address of %s in %s: the Service has none", service, m.Name())
+}
+
+func (m *Member) awaitEntrance(ctx context.Context) error {
+	namespace, service := m.entrance()
+	return watchOne(ctx, "an address of "+service+" in "+m.Name(), service,
 		func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return m.Kube.CoreV1().Services(SystemNamespace).Watch(ctx, o)
+			return m.Kube.CoreV1().Services(namespace).Watch(ctx, o)
 		},
 		func(o runtime.Object) (bool, string) {
 			return len(o.(*corev1.Service).Status.LoadBalancer.Ingress) > 0, "the Service has no address; does the cluster serve type LoadBalancer?"

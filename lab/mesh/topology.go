@@ -4,42 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
+	"time"
 )
-
-// Kind says which clusters run a control plane, in Istio's own words.
-type Kind string
-
-// The kinds of topology.
-const (
-	// None is clusters without a mesh, for people who bring their own.
-	None Kind = "none"
-	// Single is one cluster with its own istiod.
-	Single Kind = "single"
-	// MultiPrimary is an istiod in every cluster, each watching the API servers of all.
-	MultiPrimary Kind = "multi-primary"
-)
-
-// Kinds lists what NewTopology can build.
-func Kinds() []Kind { return []Kind{None, Single, MultiPrimary} }
-
-// Network says how pods of different clusters reach each other.
-type Network string
-
-// Separate networks meet only at the east-west gateways' port 15443.
-const Separate Network = "separate"
-
-// Networks lists the values of Network.
-func Networks() []Network { return []Network{Separate} }
 
 // Trust says who signs the workload certificates.
 type Trust string
 
 // The kinds of trust.
 const (
-	// SharedRoot is one root, and one intermediate per cluster, in `cacerts` before istiod starts.
+	// SharedRoot is one root, and one intermediate per istiod, in `cacerts` before istiod starts.
 	SharedRoot Trust = "shared-root"
-	// SeparateRoots is the same with a root of its own for each cluster: they do not trust each other.
+	// SeparateRoots is the same with a root of its own for each istiod: they do not trust each other.
 	SeparateRoots Trust = "separate-roots"
 	// SelfSigned has no `cacerts`: every istiod makes its own root when it first starts.
 	SelfSigned Trust = "self-signed"
@@ -48,89 +23,154 @@ const (
 // Trusts lists the values of Trust.
 func Trusts() []Trust { return []Trust{SharedRoot, SeparateRoots, SelfSigned} }
 
-// ClusterSpec is one cluster's place in the mesh.
+// ClusterSpec is one cluster's place in the mesh, in Istio's own words.
 type ClusterSpec struct {
 	Name    string `json:"name"`
 	Network string `json:"network"`
-	// Primary names the cluster whose istiod serves this one: itself where it has its own.
+	// Primary names the cluster whose istiod serves this one: itself where it has its own; empty without a mesh.
 	Primary string `json:"primary,omitempty"`
+	// Config names the cluster that this one's istiod reads its configuration from: itself if empty. A cluster
+	// with another one runs a control plane and nothing else: it is external to the mesh.
+	Config string `json:"config,omitempty"`
+	// NoGateway says that no east-west gateway runs here: another cluster of the network has one.
+	NoGateway bool `json:"no_gateway,omitempty"`
 }
 
 // HasIstiod reports whether an istiod runs in the cluster.
 func (s ClusterSpec) HasIstiod() bool { return s.Primary == s.Name }
 
-// Topology is the whole shape of a mesh. The steps of an installation are derived from Clusters alone,
-// so a new kind is a new way to fill them in.
+// External reports whether the cluster runs a control plane for others and no part of the mesh itself.
+func (s ClusterSpec) External() bool { return s.HasIstiod() && s.Config != "" && s.Config != s.Name }
+
+// InMesh reports whether workloads of the mesh run in the cluster.
+func (s ClusterSpec) InMesh() bool { return s.Primary != "" && !s.External() }
+
+// Topology is the whole shape of a mesh: everything that is installed is derived from Clusters.
 type Topology struct {
-	Kind     Kind          `json:"kind"`
-	Network  Network       `json:"network"`
 	Trust    Trust         `json:"trust"`
 	MeshID   string        `json:"meshID"`
 	Clusters []ClusterSpec `json:"clusters"`
+	// CertificateLifetime is that of workload certificates; Istio's 24 h if zero.
+	CertificateLifetime time.Duration `json:"certificate_lifetime,omitempty"`
 }
 
-// NewTopology fills in the clusters of a kind. Empty network and trust mean Separate and SharedRoot.
-// A cluster "cluster-x" is put on "network-x", as in Istio's own multi-cluster guide.
-func NewTopology(kind Kind, network Network, trust Trust, clusters ...string) (Topology, error) {
-	if network == "" {
-		network = Separate
+// DefaultMeshID is the mesh of Istio's own guides.
+const DefaultMeshID = "mesh1"
+
+// Cluster returns the cluster of that name.
+func (t Topology) Cluster(name string) (ClusterSpec, bool) {
+	i := slices.IndexFunc(t.Clusters, func(c ClusterSpec) bool { return c.Name == name })
+	if i < 0 {
+		return ClusterSpec{}, false
 	}
-	if trust == "" {
-		trust = SharedRoot
+	return t.Clusters[i], true
+}
+
+// HasMesh reports whether there is a mesh at all, or only clusters.
+func (t Topology) HasMesh() bool {
+	return slices.ContainsFunc(t.Clusters, func(c ClusterSpec) bool { return c.Primary != "" })
+}
+
+// ConfigOf returns the cluster that holds the configuration which the cluster's istiod serves.
+func (t Topology) ConfigOf(c ClusterSpec) string {
+	primary, _ := t.Cluster(c.Primary)
+	if primary.Config != "" {
+		return primary.Config
 	}
-	t := Topology{Kind: kind, Network: network, Trust: trust, MeshID: "mesh1"}
-	for _, name := range clusters {
-		c := ClusterSpec{Name: name, Network: "network-" + strings.TrimPrefix(name, "cluster-")}
-		if kind != None {
-			c.Primary = name
+	return c.Primary
+}
+
+// IsConfig reports whether an istiod reads its configuration from the cluster.
+func (t Topology) IsConfig(c ClusterSpec) bool { return c.InMesh() && t.ConfigOf(c) == c.Name }
+
+// IsRemote reports whether the cluster is in the mesh and has no istiod of its own.
+func (t Topology) IsRemote(c ClusterSpec) bool { return c.InMesh() && !c.HasIstiod() }
+
+// Serves reports whether the cluster's istiod serves other clusters, which must be able to reach it.
+func (t Topology) Serves(primary ClusterSpec) bool {
+	return slices.ContainsFunc(t.Clusters, func(c ClusterSpec) bool { return c.Name != primary.Name && c.Primary == primary.Name })
+}
+
+// Networks lists the networks of the mesh in the order of the clusters.
+func (t Topology) Networks() []string {
+	var all []string
+	for _, c := range t.Clusters {
+		if c.InMesh() && !slices.Contains(all, c.Network) {
+			all = append(all, c.Network)
 		}
-		t.Clusters = append(t.Clusters, c)
 	}
-	return t, t.Validate()
+	return all
+}
+
+// HasGateway reports whether an east-west gateway runs in the cluster: for the traffic of other networks,
+// and for the clusters that its istiod serves.
+func (t Topology) HasGateway(c ClusterSpec) bool {
+	return c.InMesh() && (len(t.Networks()) > 1 && !c.NoGateway || c.HasIstiod() && t.Serves(c))
+}
+
+// Trusts reports whether workloads of two clusters trust each other as installed.
+func (t Topology) Trusts(a, b ClusterSpec) bool {
+	return t.Trust == SharedRoot || a.Primary == b.Primary
+}
+
+// Neighbours returns the places, from 1, of the other clusters on the same network: their pods are
+// reached by address.
+func (t Topology) Neighbours(c ClusterSpec) []int {
+	var all []int
+	for i, other := range t.Clusters {
+		if c.InMesh() && other.InMesh() && other.Name != c.Name && other.Network == c.Network {
+			all = append(all, i+1)
+		}
+	}
+	return all
 }
 
 // Validate returns everything that is wrong with the topology, joined.
 func (t Topology) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("topology: "+format, args...)) }
-	if !slices.Contains(Kinds(), t.Kind) {
-		bad("kind is %q; use one of %v", t.Kind, Kinds())
-	}
-	if !slices.Contains(Networks(), t.Network) {
-		bad("network is %q; use one of %v", t.Network, Networks())
-	}
 	if !slices.Contains(Trusts(), t.Trust) {
 		bad("trust is %q; use one of %v", t.Trust, Trusts())
 	}
-	switch n := len(t.Clusters); {
-	case n == 0:
+	if len(t.Clusters) == 0 {
 		bad("it has no clusters")
-	case t.Kind == Single && n != 1:
-		bad("kind %q has one cluster, not %d", Single, n)
-	case t.Kind == MultiPrimary && n < 2:
-		bad("kind %q needs at least two clusters", MultiPrimary)
 	}
 	seen := map[string]bool{}
 	for _, c := range t.Clusters {
 		if seen[c.Name] {
-			bad("cluster %q is there twice", c.Name)
+			bad("two clusters have the name %q: remote secrets, contexts and metrics tell clusters by it", c.Name)
 		}
 		seen[c.Name] = true
 	}
+	istiods := 0
 	for _, c := range t.Clusters {
-		if c.Primary != "" && !seen[c.Primary] {
-			bad("cluster %q has the primary %q, which is not one of the clusters", c.Name, c.Primary)
+		if c.HasIstiod() {
+			istiods++
 		}
+		primary, known := t.Cluster(c.Primary)
+		config, knownConfig := t.Cluster(c.Config)
+		switch {
+		case c.Primary != "" && !known:
+			bad("cluster %q has the primary %q, which is not one of the clusters", c.Name, c.Primary)
+		case c.Primary != "" && !primary.HasIstiod():
+			bad("cluster %q has the primary %q, which has no istiod: %q serves it", c.Name, c.Primary, primary.Primary)
+		case c.Config != "" && !c.HasIstiod():
+			bad("cluster %q names a config cluster and has no istiod that would read it", c.Name)
+		case c.Config != "" && !knownConfig:
+			bad("cluster %q has the config cluster %q, which is not one of the clusters", c.Name, c.Config)
+		case c.External() && config.Primary != c.Name:
+			bad("cluster %q reads its configuration from %q, which it does not serve", c.Name, c.Config)
+		}
+	}
+	if networks := t.Networks(); len(networks) > 1 {
+		for _, network := range networks {
+			if !slices.ContainsFunc(t.Clusters, func(c ClusterSpec) bool { return c.Network == network && t.HasGateway(c) }) {
+				bad("network %q has no east-west gateway: its services cannot be reached from %v", network, slices.DeleteFunc(networks, func(n string) bool { return n == network }))
+			}
+		}
+	}
+	if t.Trust == SeparateRoots && istiods == 1 {
+		bad("trust is %s and one istiod signs for all clusters: roots can differ only between istiods", SeparateRoots)
 	}
 	return errors.Join(errs...)
-}
-
-// Gateways reports whether the clusters need east-west gateways: more than one network.
-func (t Topology) Gateways() bool {
-	for _, c := range t.Clusters {
-		if c.Primary != "" && c.Network != t.Clusters[0].Network {
-			return true
-		}
-	}
-	return false
 }

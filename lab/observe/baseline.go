@@ -204,7 +204,7 @@ func (r *reader) readNamespaces(ctx context.Context) error {
 }
 
 func (r *reader) readGateway(ctx context.Context) error {
-	if !r.mesh.Gateways() {
+	if !r.mesh.HasGateway(r.member.Spec) {
 		return nil
 	}
 	address := "none"

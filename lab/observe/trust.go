@@ -26,7 +26,7 @@ type CASource string
 // The CAs.
 const (
 	SharedRoot CASource = "shared"      // the root that the lab makes for all clusters
-	InCACerts  CASource = "cacerts"     // what stands in the cluster's Secret cacerts now
+	InCACerts  CASource = "cacerts"     // what stands now in the Secret cacerts of the cluster's istiod
 	SelfSigned CASource = "self-signed" // what the cluster's istiod made for itself
 )
 
@@ -42,7 +42,11 @@ func (s CASource) words(of string) string {
 
 // certificates returns a file of the source in one cluster.
 func (s CASource) certificates(ctx context.Context, m *mesh.Mesh, cluster, file string) ([]*x509.Certificate, error) {
-	secret := mesh.CACerts
+	member, err := m.Member(cluster)
+	if err != nil {
+		return nil, err
+	}
+	secret, in := mesh.CACerts, member.Primary() // where the istiod is that signs
 	switch s {
 	case SharedRoot:
 		root, err := pki.Load(m.CADir(), mesh.Topology{Trust: mesh.SharedRoot}.RootName(cluster))
@@ -54,9 +58,9 @@ func (s CASource) certificates(ctx context.Context, m *mesh.Mesh, cluster, file 
 		}
 		return []*x509.Certificate{root.Certificate()}, nil
 	case SelfSigned:
-		secret, file = SelfSignedSecret, pki.CACertFile
+		secret, file, in = SelfSignedSecret, pki.CACertFile, member.ConfigCluster() // an istiod keeps it where it reads
 	}
-	data, err := secretFile(ctx, m, cluster, secret, file)
+	data, err := secretFile(ctx, m, in.Name(), secret, file)
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func TestTheLessonsCommands(t *testing.T) {
 	t.Setenv("EASTWEST_BUNDLE", filepath.Join(home, "bundle"))
 	eastwest, err := labs.BuildCommand()
 	require.NoError(t, err)
-	labs.Up(t, lab.Options{Name: labName, Topology: lab.DefaultTopology()})
+	l := labs.Up(t, lab.Options{Name: labName, Topology: lab.DefaultTopology()})
 
 	t.Run("the gateway runs in both clusters", func(t *testing.T) {
 		for _, cluster := range []string{"cluster-a", "cluster-b"} {
@@ -125,11 +125,9 @@ done`)
 			return out
 		}
 		before := state()
-		topology, err := mesh.NewTopology(mesh.MultiPrimary, mesh.Separate, mesh.SharedRoot, "cluster-a", "cluster-b")
-		require.NoError(t, err)
 		b, err := bundle.Open(filepath.Join(home, "bundle"))
 		require.NoError(t, err)
-		steps, err := mesh.Plan(mesh.Options{Lab: labName, Dir: filepath.Join(home, "labs", labName), Topology: topology, Istio: mesh.FromBundle(b)})
+		steps, err := mesh.Plan(mesh.Options{Lab: labName, Dir: filepath.Join(home, "labs", labName), Topology: l.Mesh.Topology, Istio: mesh.FromBundle(b)})
 		require.NoError(t, err)
 		ran := 0
 		for _, step := range steps {

@@ -40,12 +40,16 @@ type block struct {
 	Port uint16         `json:"port,omitempty"`
 }
 
-// nodeRules is the node's own table beside kube-proxy's: what leaves the node carries the node's
-// address (pod ranges are not routed between clusters), Service addresses that no rule has caught get an
+// nodeRules is the node's own table beside kube-proxy's: what leaves the node carries the node's address,
+// except between the pods of clusters on one network (other pod ranges are not routed), Service addresses that no rule has caught get an
 // error at once and never an answer from elsewhere, and the blocks of the underlay stand before everything.
 // The errors come just before kube-proxy's own chains, which drop in silence what no Service has.
 func nodeRules(n node, blocks map[string]block) string {
 	pods, services := n.addresses().Pods(n.Index), n.addresses().Services(n.Index)
+	network := []string{pods.String()}
+	for _, k := range n.Neighbours {
+		network = append(network, n.addresses().Pods(k).String())
+	}
 	var in, out []string
 	for _, id := range sortedKeys(blocks) {
 		b := blocks[id]
@@ -84,10 +88,10 @@ table ip eastwest {
 	}
 	chain leave {
 		type nat hook postrouting priority srcnat;
-		ip saddr %[1]s ip daddr != %[1]s oifname "eth0" masquerade
+		ip saddr %[1]s ip daddr != { %[5]s } oifname "eth0" masquerade
 	}
 }
-`, pods, services, strings.Join(in, "\n\t\t"), strings.Join(out, "\n\t\t"))
+`, pods, services, strings.Join(in, "\n\t\t"), strings.Join(out, "\n\t\t"), strings.Join(network, ", "))
 }
 
 func sortedKeys[V any](m map[string]V) []string {

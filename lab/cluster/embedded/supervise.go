@@ -212,7 +212,12 @@ func (s *supervisor) setUpNetwork(ctx context.Context) error {
 		return err
 	}
 	if s.Egress {
-		if err := host.DefaultRoute("eth0", a.Bridge().Addr()); err != nil {
+		if err := host.Route("eth0", netip.Prefix{}, a.Bridge().Addr()); err != nil {
+			return err
+		}
+	}
+	for _, k := range s.Neighbours {
+		if err := host.Route("eth0", a.Pods(k), a.Node(k).Addr()); err != nil {
 			return err
 		}
 	}
