@@ -115,7 +115,7 @@ func (m *Mesh) plan(o Options) plan {
 		}
 		// The definitions are the most work for the API server. istiod serves without them and takes them
 		// when they come: with them it starts seconds later.
-		definitions := apply("create Istio's definitions", c, "", &r.definitions, cmp.Or(serving[c.Primary()], installed[c]))
+		definitions := apply("create Istio's definitions", c, "", &r.definitions, serving[c])
 		var opened *task
 		if m.IsConfig(c.Spec) { // istiod reads these here and nowhere else
 			apply("create DestinationRules", c, c.kubectlApply("rules.yaml"), &r.rules, definitions)
