@@ -29,59 +29,94 @@ func TestMain(m *testing.M) {
 }
 
 func TestTopologies(t *testing.T) {
-	for _, topology := range []scenario.Topology{
-		{Kind: scenario.Single, Network: scenario.SeparateNetworks, Trust: scenario.SharedRoot},
-		{Kind: scenario.Single, Network: scenario.SeparateNetworks, Trust: scenario.SelfSigned},
-		{Kind: scenario.MultiPrimary, Network: scenario.SeparateNetworks, Trust: scenario.SharedRoot},
-		{Kind: scenario.MultiPrimary, Network: scenario.SeparateNetworks, Trust: scenario.SeparateRoots},
-		{Kind: scenario.MultiPrimary, Network: scenario.SeparateNetworks, Trust: scenario.SelfSigned},
+	for _, test := range []struct {
+		kind     scenario.Kind
+		networks []scenario.Network
+		trusts   []scenario.Trust
+	}{
+		{scenario.Single, []scenario.Network{scenario.SeparateNetworks}, []scenario.Trust{scenario.SharedRoot, scenario.SelfSigned}},
+		{scenario.MultiPrimary, both, []scenario.Trust{scenario.SharedRoot, scenario.SeparateRoots, scenario.SelfSigned}},
+		// One istiod signs for all: roots cannot differ.
+		{scenario.PrimaryRemote, both, []scenario.Trust{scenario.SharedRoot, scenario.SelfSigned}},
+		{scenario.ExternalControlPlane, both, []scenario.Trust{scenario.SharedRoot, scenario.SelfSigned}},
 	} {
-		name := strings.Join([]string{string(topology.Kind), string(topology.Network), string(topology.Trust)}, " ")
-		t.Run(name, func(t *testing.T) {
-			l := labs.Up(t, lab.Options{Name: labName, Topology: topology})
-			answers(t, l)
-			borders(t, l)
-			trust(t, l)
-		})
+		for _, network := range test.networks {
+			for _, trusts := range test.trusts {
+				t.Run(strings.Join([]string{string(test.kind), string(network), string(trusts)}, " "), func(t *testing.T) {
+					l := labs.Up(t, lab.Options{Name: labName, Topology: scenario.Topology{Kind: test.kind, Network: network, Trust: trusts}})
+					answers(t, l)
+					calls(t, l)
+					paths(t, l)
+					trust(t, l)
+					tools(t, l)
+				})
+			}
+		}
 	}
+}
+
+var both = []scenario.Network{scenario.SeparateNetworks, scenario.SharedNetwork}
+
+const (
+	clientID = "spiffe://cluster.local/ns/production/sa/client"
+	echoID   = "spiffe://cluster.local/ns/production/sa/echo"
+)
+
+func app(name string, in *mesh.Member) observe.Workload {
+	return observe.Workload{App: name, Cluster: in.Name()}
 }
 
 // answers looks at the proof that up itself has made: who called whom, and who they were.
 func answers(t *testing.T, l *lab.Lab) {
 	t.Helper()
-	var pairs []string
-	for _, a := range l.Answers {
-		pairs = append(pairs, a.From+" "+a.To)
-		require.Equal(t, a.To, a.Cluster)
-		require.Equal(t, "spiffe://cluster.local/ns/production/sa/client", a.Client)
-		require.Equal(t, "spiffe://cluster.local/ns/production/sa/echo", a.Server)
-	}
-	slices.Sort(pairs)
-	var wanted []string
-	for _, from := range l.Topology.Clusters() {
-		for _, to := range l.Topology.Clusters() {
-			if from == to || l.Topology.Trust == scenario.SharedRoot {
-				wanted = append(wanted, from+" "+to)
+	var wanted, seen []string
+	for _, from := range l.Mesh.InMesh() {
+		for _, to := range l.Mesh.InMesh() {
+			if l.Mesh.Trusts(from.Spec, to.Spec) {
+				wanted = append(wanted, from.Name()+" to "+to.Name())
 			}
 		}
 	}
-	require.Equal(t, wanted, pairs)
+	for _, a := range l.Answers {
+		seen = append(seen, a.From+" to "+a.To)
+		require.Equal(t, a.To, a.Cluster)
+		require.Equal(t, clientID, a.Client)
+		require.Equal(t, echoID, a.Server)
+	}
+	slices.Sort(wanted)
+	slices.Sort(seen)
+	require.Equal(t, wanted, seen)
 }
 
-// borders calls from each cluster to each other: they answer if they trust each other, and are refused by
-// the caller's own proxy if not.
-func borders(t *testing.T, l *lab.Lab) {
+// calls lets every app of every cluster call every other, each time on a new connection: who trusts each
+// other is answered, by the cluster that was meant and with both identities; others are refused by the
+// caller's own proxy.
+func calls(t *testing.T, l *lab.Lab) {
 	t.Helper()
-	for _, from := range l.Topology.Clusters() {
-		for _, to := range l.Topology.Clusters() {
-			if from == to {
-				continue
+	for _, from := range l.Mesh.InMesh() {
+		for _, to := range l.Mesh.InMesh() {
+			for caller, id := range map[string]string{"client": clientID, "echo": echoID} {
+				call := observe.Call{From: app(caller, from), To: app("echo", to), Client: regexp.MustCompile("^" + id + "$"), Server: regexp.MustCompile("^" + echoID + "$")}
+				if !l.Mesh.Trusts(from.Spec, to.Spec) {
+					call = observe.Call{From: call.From, To: call.To, Fails: regexp.MustCompile(`CERTIFICATE_VERIFY_FAILED`)}
+				}
+				holds(t, l, call)
 			}
-			call := observe.Call{From: observe.Workload{App: "client", Cluster: from}, To: observe.Workload{App: "echo", Cluster: to}}
-			if l.Topology.Trust != scenario.SharedRoot {
-				call.Fails = regexp.MustCompile(`CERTIFICATE_VERIFY_FAILED`)
+		}
+	}
+}
+
+// paths looks at where a call goes: to the pod itself on one network, to its gateway from another.
+func paths(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	one := 1
+	for _, from := range l.Mesh.InMesh() {
+		for _, to := range l.Mesh.InMesh() {
+			address := observe.AtPod
+			if from.Spec.Network != to.Spec.Network {
+				address = observe.AtGateway
 			}
-			holds(t, l, call)
+			holds(t, l, observe.Endpoints{SeenBy: app("client", from), Of: app("echo", to), Address: address, Count: &one})
 		}
 	}
 }
@@ -93,14 +128,35 @@ func trust(t *testing.T, l *lab.Lab) {
 	if l.Topology.Trust == scenario.SelfSigned {
 		signer = observe.SelfSigned
 	}
-	for _, cluster := range l.Topology.Clusters() {
-		holds(t, l, observe.Issuer{Of: []observe.Workload{{App: "client", Cluster: cluster}, {App: "echo", Cluster: cluster}}, Is: signer})
-		holds(t, l, observe.Roots{In: []string{cluster}, Is: signer})
+	same := true
+	for _, c := range l.Mesh.InMesh() {
+		holds(t, l, observe.Issuer{Of: []observe.Workload{app("client", c), app("echo", c)}, Is: signer})
+		holds(t, l, observe.Roots{In: []string{c.Name()}, Is: signer})
+		same = same && l.Mesh.Trusts(l.Mesh.InMesh()[0].Spec, c.Spec)
 	}
-	same := l.Topology.Trust == scenario.SharedRoot || len(l.Topology.Clusters()) == 1
 	holds(t, l, observe.Roots{Same: &same})
-	_, err := l.Mesh.CA(l.Topology.Clusters()[0])
-	require.Equal(t, l.Topology.Trust == scenario.SelfSigned, err != nil, "a CA of the lab's own, which %s has not", mesh.SelfSigned)
+}
+
+// tools looks at what Istio's own tools say: every istiod reads every cluster, every proxy is in sync.
+func tools(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	istioctl := observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}
+	for _, c := range l.Mesh.Members {
+		if c.Spec.HasIstiod() {
+			synced := map[string]string{}
+			for _, of := range l.Mesh.InMesh() {
+				synced[of.Name()] = "synced"
+				holds(t, l, observe.Command{Run: "istioctl remote-clusters --context=" + c.Name(), Expect: regexp.MustCompile(of.Name() + `\s.*synced`), Tools: istioctl})
+			}
+			holds(t, l, observe.RemoteClusters{In: c.Name(), Expect: synced})
+		}
+		if c.Spec.InMesh() {
+			holds(t, l, observe.ProxyStatus{In: c.Name()})
+		}
+		if c.Spec.HasIstiod() && c.Spec.InMesh() {
+			holds(t, l, observe.Command{Run: "istioctl proxy-status --context=" + c.Name(), Expect: regexp.MustCompile(`echo-\S+\.production`), Tools: istioctl})
+		}
+	}
 }
 
 func holds(t *testing.T, l *lab.Lab, check observe.Check) {
