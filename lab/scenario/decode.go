@@ -20,9 +20,11 @@ import (
 // problem, and what depends on a part that could not be read is not complained about.
 type loader struct {
 	file       string
+	of         content
 	vocabulary Vocabulary
 	folder     fs.FS // beside the scenario; nil when there is none to look at
 	problems   []Problem
+	unread     int // how much stands in the file, or should, and is in no Go value
 
 	// What refs may name; nil while it is not known.
 	clusters, apps, services, streams []string
@@ -72,7 +74,7 @@ func (l *loader) wrong(n *yaml.Node, s spot, what, wanted, seen, try string) {
 
 // field is one exported field of a struct that the file may have.
 type field struct {
-	index    int
+	index    []int // for FieldByIndex
 	name     string
 	tag      reflect.StructTag
 	required bool
@@ -80,10 +82,9 @@ type field struct {
 
 func fieldsOf(t reflect.Type) []field {
 	var fields []field
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for _, f := range reflect.VisibleFields(t) { // with those of structs without a tag, as if they stood here
 		if name := f.Tag.Get("yaml"); name != "" && name != "-" && f.IsExported() {
-			fields = append(fields, field{i, name, f.Tag, f.Tag.Get("required") == "true"})
+			fields = append(fields, field{f.Index, name, f.Tag, f.Tag.Get("required") == "true"})
 		}
 	}
 	return fields
@@ -100,13 +101,16 @@ func (l *loader) pairs(n *yaml.Node, s spot) []pair {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		if key.Kind == yaml.ScalarNode && key.ShortTag() == "!!merge" || key.Kind == yaml.AliasNode {
+			l.unread++
 			continue // reported already
 		}
 		if key.Kind != yaml.ScalarNode || key.Value == "" {
+			l.unread++
 			l.wrong(key, s, "a field without a name", "a name and a colon", kindOf(key), "")
 			continue
 		}
 		if line, twice := lines[key.Value]; twice {
+			l.unread++
 			l.wrong(key, s, fmt.Sprintf("%s twice", short(key.Value)), "each field once", fmt.Sprintf("the first at line %d", line), "remove one, or make one field of both")
 			continue
 		}
@@ -123,9 +127,7 @@ func (l *loader) scenarioFields(root *yaml.Node, s *Scenario) map[string]*yaml.N
 	return l.fields(root, reflect.ValueOf(s).Elem(), spot{}, func(name string, n *yaml.Node) {
 		switch name {
 		case "topology":
-			if s.Topology.Kind != "" {
-				l.clusters = s.Topology.Clusters()
-			}
+			l.clusters = clusterNames(n)
 		case "apps":
 			l.apps, l.services = appNames(n)
 		case "traffic":
@@ -190,6 +192,7 @@ func (l *loader) fields(n *yaml.Node, v reflect.Value, s spot, done func(name st
 	keys := map[string]*yaml.Node{}
 	for _, p := range l.pairs(n, s) {
 		if !slices.Contains(names, p.key.Value) {
+			l.unread++
 			l.unknown(p.key, s, "field", p.key.Value, names)
 			continue
 		}
@@ -211,11 +214,13 @@ func (l *loader) fields(n *yaml.Node, v reflect.Value, s spot, done func(name st
 		}
 		switch {
 		case !there && f.required:
+			l.unread++
 			l.wrong(at, s, fmt.Sprintf("%s is missing", f.name), strings.TrimSuffix(f.tag.Get("doc"), "."), "", fmt.Sprintf("add %s:", f.name))
 		case there && f.required && isEmpty(p.value):
+			l.unread++
 			l.wrong(p.key, s, fmt.Sprintf("%s is empty", f.name), strings.TrimSuffix(f.tag.Get("doc"), "."), "", "")
 		case there:
-			l.value(p.value, v.Field(f.index), f.tag, inside)
+			l.value(p.value, v.FieldByIndex(f.index), f.tag, inside)
 		}
 		if done != nil {
 			done(f.name, p.value)
@@ -249,7 +254,8 @@ var (
 // value decodes one node into v, whose zero value it leaves where it reports a problem.
 func (l *loader) value(n *yaml.Node, v reflect.Value, tag reflect.StructTag, s spot) {
 	if n.Kind == yaml.AliasNode || n.Style&yaml.TaggedStyle != 0 {
-		return // reported by plain
+		l.unread++ // reported by plain
+		return
 	}
 	switch v.Type() {
 	case durationType:
@@ -298,6 +304,7 @@ func (l *loader) value(n *yaml.Node, v reflect.Value, tag reflect.StructTag, s s
 		if len(items) == 0 && tag.Get("ref") != "" {
 			l.wrong(n, s, "an empty list", "at least one "+tag.Get("ref"), "", "leave the field out if none is meant")
 		}
+		l.checkLength(n, items, tag, s)
 		seen := map[string]bool{}
 		v.Set(reflect.MakeSlice(v.Type(), 0, len(items)))
 		for _, item := range items {
@@ -347,24 +354,83 @@ func (l *loader) structure(n *yaml.Node, v reflect.Value, s spot) {
 	if f := v.FieldByName("Place"); f.IsValid() && f.Type() == placeType {
 		f.Set(reflect.ValueOf(l.place(n)))
 	}
-	before := len(l.problems)
-	keys := l.fields(n, v, s, nil)
+	before, unread := len(l.problems), l.unread
+	l.fields(n, v, s, nil)
+	switch x := v.Addr().Interface().(type) {
+	case *Cluster:
+		x.unread = l.unread > unread
+	case *Topology, *topologyFile: // what it says of its clusters does not wait for the last letter of each
+		l.validate(n, v, s, l.unread == unread)
+	default:
+		if len(l.problems) == before {
+			l.validate(n, v, s, true)
+		}
+	}
+}
+
+// validate calls the struct's own method. What it says of the struct itself counts only if all of that
+// was read: what it misses may be there, and wrong.
+func (l *loader) validate(n *yaml.Node, v reflect.Value, s spot, whole bool) {
 	validator, ok := v.Addr().Interface().(interface{ Validate() error })
-	if !ok || len(l.problems) > before {
+	if !ok {
 		return
 	}
-	if err := validator.Validate(); err != nil {
-		at := n
+	err := validator.Validate()
+	if err == nil {
+		return
+	}
+	errs := []error{err}
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		errs = joined.Unwrap()
+	}
+	for _, err := range errs {
+		at, inside := n, s
 		if s.key != nil {
 			at = s.key
 		}
 		var field *fieldError
-		if errors.As(err, &field) && keys[field.field] != nil {
-			at = keys[field.field]
-			s = s.in(at)
+		if errors.As(err, &field) {
+			at, inside = follow(n, at, s, field.field)
+		} else if !whole {
+			continue
 		}
-		l.wrong(at, s, err.Error(), "", "", "")
+		p := Problem{What: err.Error()}
+		errors.As(err, &p)
+		p.What = inside.say(p.What)
+		l.add(at, p)
 	}
+}
+
+// follow is where a path of At leads from a struct, which is itself reported at another node.
+func follow(n, at *yaml.Node, s spot, path string) (*yaml.Node, spot) {
+	for word := range strings.SplitSeq(path, ".") {
+		if n.Kind == yaml.SequenceNode {
+			i, err := strconv.Atoi(word)
+			if err != nil || i >= len(n.Content) {
+				break
+			}
+			n = n.Content[i]
+			at = n
+			continue
+		}
+		key, value := child(n, word)
+		if key == nil {
+			break
+		}
+		at, s, n = key, s.in(key), value
+	}
+	return at, s
+}
+
+// child is a field of a mapping with its key; nil when it is not there.
+func child(n *yaml.Node, name string) (key, value *yaml.Node) {
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Kind == yaml.ScalarNode && n.Content[i].Value == name {
+			return n.Content[i], n.Content[i+1]
+		}
+	}
+	return nil, nil
 }
 
 func (l *loader) scalar(n *yaml.Node, v reflect.Value, tag reflect.StructTag, s spot) {
@@ -438,6 +504,7 @@ func number(n *yaml.Node) (float64, bool) {
 }
 
 func (l *loader) wrongType(n *yaml.Node, s spot, wanted, try string) {
+	l.unread++
 	l.wrong(n, s, "wrong type", wanted, kindOf(n), try)
 }
 
@@ -512,6 +579,22 @@ var (
 	namespace = regexp.MustCompile(namespacePattern)
 	kebab     = regexp.MustCompile(kebabPattern)
 )
+
+// nameForm is what the tag name asks for.
+type nameForm struct {
+	pattern      *regexp.Regexp
+	most         int // characters
+	what, wanted string
+}
+
+var nameForms = map[string]nameForm{
+	"kebab":    {kebab, 63, "a name", "small letters, digits and hyphens, at most 63, like remote-secret-revoked"},
+	"topology": {kebab, 63, "a topology's name", "small letters, digits and hyphens, at most 63, like three-primaries"},
+	// With what the lab makes of it, such as a host name and the Service echo-NAME-fresh, it stays within 63.
+	"cluster": {kebab, 40, "a cluster's name", "small letters, digits and hyphens, at most 40, like cluster-a"},
+	"network": {kebab, 63, "a network's name", "small letters, digits and hyphens, at most 63, like network-a"},
+	"version": {regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+$`), 63, "a version", "a whole version, like v1.36.1"},
+}
 
 // app reads "client@cluster-a", or "echo" where a service may stand. In the list of apps itself only
 // the cluster has to exist already.
@@ -684,6 +767,17 @@ func (l *loader) free(n *yaml.Node, s spot) any {
 	return nil
 }
 
+// checkLength reports a list that is shorter or longer than its tags allow.
+func (l *loader) checkLength(n *yaml.Node, items []*yaml.Node, tag reflect.StructTag, s spot) {
+	low, high := bound(tag, "least", strconv.Atoi), bound(tag, "most", strconv.Atoi)
+	switch {
+	case low != nil && len(items) < *low:
+		l.wrong(n, s, "too few", fmt.Sprintf("at least %d", *low), strconv.Itoa(len(items)), "")
+	case high != nil && len(items) > *high:
+		l.wrong(items[*high], s, "too many", fmt.Sprintf("at most %d", *high), strconv.Itoa(len(items)), "")
+	}
+}
+
 // checkBounds reports a number outside of what its tags allow.
 func (l *loader) checkBounds(n *yaml.Node, f float64, tag reflect.StructTag, s spot) {
 	low, high := bound(tag, "min", parseNumber), bound(tag, "max", parseNumber)
@@ -700,8 +794,8 @@ func (l *loader) checkText(n *yaml.Node, value string, tag reflect.StructTag, s 
 			return
 		}
 	}
-	if tag.Get("name") == "kebab" && (!kebab.MatchString(value) || len(value) > 63) {
-		l.wrong(n, s, "not a name", "small letters, digits and hyphens, at most 63, like remote-secret-revoked", short(value), "")
+	if form, named := nameForms[tag.Get("name")]; named && (!form.pattern.MatchString(value) || len(value) > form.most) {
+		l.wrong(n, s, "not "+form.what, form.wanted, short(value), "")
 	}
 	if ref := tag.Get("ref"); ref != "" {
 		l.ref(n, ref, value, s)

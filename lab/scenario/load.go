@@ -22,15 +22,35 @@ const (
 	maxDepth = 32      // nested lists and mappings; a real scenario has 6, a free patch perhaps 15
 )
 
+// content is what a file is to hold, in words for its problems.
+type content struct {
+	name   string
+	fields string // those that every such file has
+	copy   string // where there is one to begin with
+	folder string // what is like it, in a folder
+	large  string // what to do about a file that is too large
+}
+
+var (
+	aScenario = content{
+		name: "scenario", fields: "fields such as scenario:, title: and topology:", copy: "copy a scenario of the catalogue and change it", folder: "scenario.yaml",
+		large: "put manifests into files beside the scenario, and check that this is a scenario at all",
+	}
+	aTopology = content{
+		name: "topology", fields: "fields such as topology: and clusters:", copy: "copy an example of manifests/topologies and change it", folder: "topology.yaml",
+		large: "check that this is a topology at all",
+	}
+)
+
 // Load reads and checks a scenario file. An error in the file is a *Problems with all of them; a file
 // that cannot be read is another error. Nothing but the file and its folder is looked at.
 func Load(path string, v Vocabulary) (*Scenario, error) {
-	data, size, err := read(path)
+	data, size, err := read(path, aScenario)
 	if err != nil {
 		return nil, fmt.Errorf("reading scenario: %w", err)
 	}
 	if size > maxSize {
-		return nil, tooLarge(path, size)
+		return nil, tooLarge(path, size, aScenario)
 	}
 	folder, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
@@ -42,13 +62,13 @@ func Load(path string, v Vocabulary) (*Scenario, error) {
 
 // read returns the file's content and its size. A file over the limit is not read, nor is anything
 // that is not a file: opening a pipe would wait forever.
-func read(path string) ([]byte, int64, error) {
+func read(path string, of content) ([]byte, int64, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, 0, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%s is not a file (a scenario is a file, such as %s)", path, filepath.Join(path, "scenario.yaml"))
+		return nil, 0, fmt.Errorf("%s is not a file (a %s is a file, such as %s)", path, of.name, filepath.Join(path, of.folder))
 	}
 	if info.Size() > maxSize {
 		return nil, info.Size(), nil
@@ -70,9 +90,9 @@ func Parse(name string, data []byte, v Vocabulary) (*Scenario, error) {
 
 func parse(name string, data []byte, v Vocabulary, folder fs.FS) (*Scenario, error) {
 	if len(data) > maxSize {
-		return nil, tooLarge(name, int64(len(data)))
+		return nil, tooLarge(name, int64(len(data)), aScenario)
 	}
-	l := &loader{file: name, vocabulary: v, folder: folder}
+	l := &loader{file: name, of: aScenario, vocabulary: v, folder: folder}
 	if root := l.document(data); root != nil {
 		s := &Scenario{File: name}
 		l.scenario(root, s)
@@ -80,18 +100,23 @@ func parse(name string, data []byte, v Vocabulary, folder fs.FS) (*Scenario, err
 			return s, nil
 		}
 	}
-	problems := &Problems{List: l.problems}
-	problems.sort()
-	return nil, problems
+	return nil, l.found()
 }
 
-func tooLarge(name string, size int64) *Problems {
+// found is everything that is wrong with the file.
+func (l *loader) found() *Problems {
+	problems := &Problems{List: l.problems}
+	problems.sort()
+	return problems
+}
+
+func tooLarge(name string, size int64, of content) *Problems {
 	return &Problems{List: []Problem{{
 		Place:  Place{File: name, Line: 1, Column: 1},
 		What:   "the file is too large",
 		Wanted: fmt.Sprintf("at most %d bytes", maxSize),
 		Seen:   fmt.Sprintf("%d bytes", size),
-		Try:    "put manifests into files beside the scenario, and check that this is a scenario at all",
+		Try:    of.large,
 	}}}
 }
 
@@ -100,8 +125,7 @@ func (l *loader) document(data []byte) *yaml.Node {
 	if !l.text(data) {
 		return nil
 	}
-	var documents []yaml.Node
-	err := yaml.Load(data, &documents, yaml.WithAllDocuments(), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth))))
+	documents, err := parseYAML(data)
 	if err != nil {
 		l.syntax(err)
 		return nil
@@ -109,7 +133,7 @@ func (l *loader) document(data []byte) *yaml.Node {
 	if len(documents) > 1 {
 		second := &documents[1]
 		l.add(second, Problem{What: "a second YAML document", Wanted: "one document in the file",
-			Seen: fmt.Sprintf("%d documents", len(documents)), Try: "remove the --- line, or make it a scenario of its own"})
+			Seen: fmt.Sprintf("%d documents", len(documents)), Try: "remove the --- line, or make it a " + l.of.name + " of its own"})
 	}
 	var root *yaml.Node
 	if len(documents) > 0 && len(documents[0].Content) > 0 {
@@ -117,19 +141,33 @@ func (l *loader) document(data []byte) *yaml.Node {
 	}
 	if root == nil || isNull(root) {
 		l.problems = append(l.problems, Problem{Place: Place{l.file, 1, 1}, What: "the file is empty",
-			Wanted: "a scenario", Seen: fmt.Sprintf("%d bytes without content", len(data)), Try: "copy a scenario of the catalogue and change it"})
+			Wanted: "a " + l.of.name, Seen: fmt.Sprintf("%d bytes without content", len(data)), Try: l.of.copy})
 		return nil
 	}
 	if root.Kind != yaml.MappingNode {
-		l.add(root, Problem{What: "not a scenario", Wanted: "fields such as scenario:, title: and topology:", Seen: kindOf(root),
-			Try: "copy a scenario of the catalogue and change it"})
+		l.add(root, Problem{What: "not a " + l.of.name, Wanted: l.of.fields, Seen: kindOf(root), Try: l.of.copy})
+		return nil
+	}
+	switch key, _ := child(root, "scenario"); {
+	case l.of == aTopology && key != nil:
+		l.add(key, Problem{What: "not a topology but a scenario", Wanted: l.of.fields, Seen: "scenario:", Try: "eastwest run " + l.file})
+		return nil
+	case l.of == aScenario && isTopology(root):
+		l.add(root, Problem{What: "not a scenario but a topology", Wanted: l.of.fields, Seen: "no scenario:", Try: "eastwest up -f " + l.file})
 		return nil
 	}
 	l.plain(root)
 	return root
 }
 
-// text reports the first byte that cannot stand in a scenario: YAML's own reader has no place for it.
+// parseYAML returns the documents of a file, each a node with one child unless it is empty.
+func parseYAML(data []byte) ([]yaml.Node, error) {
+	var documents []yaml.Node
+	err := yaml.Load(data, &documents, yaml.WithAllDocuments(), yaml.WithPlugin(loaderlimits.New(loaderlimits.DepthValue(maxDepth))))
+	return documents, err
+}
+
+// text reports the first byte that cannot stand in such a file: YAML's own reader has no place for it.
 func (l *loader) text(data []byte) bool {
 	place := Place{File: l.file, Line: 1, Column: 1}
 	for i := 0; i < len(data); {
@@ -170,16 +208,16 @@ func (l *loader) syntax(err error) {
 				p.Seen += fmt.Sprintf(" that starts at line %d, column %d", load.ContextMark.Line, load.ContextMark.Column)
 			}
 		}
-		p.Try = advice(load.Message)
+		p.Try = l.advice(load.Message)
 	}
 	l.problems = append(l.problems, p)
 }
 
 // advice is what to do about the messages that people meet.
-func advice(message string) string {
+func (l *loader) advice(message string) string {
 	switch {
 	case strings.Contains(message, "max depth"):
-		return fmt.Sprintf("a scenario nests lists and mappings at most %d deep", maxDepth)
+		return fmt.Sprintf("a %s nests lists and mappings at most %d deep", l.of.name, maxDepth)
 	case strings.Contains(message, "mapping values are not allowed"):
 		return `a text with ": " in it needs quotes; a field needs a space after its colon`
 	case strings.Contains(message, "cannot start any token"):
@@ -248,12 +286,7 @@ func (l *loader) scenario(root *yaml.Node, s *Scenario) {
 	if operated != nil && broken == nil && fields["healthy"] == nil && fields["always"] == nil {
 		l.add(operated, Problem{What: "operate without a judgement", Wanted: "healthy or always: a change that nothing judges proves nothing", Try: "add always:"})
 	}
-	if s.Topology.Network == "" {
-		s.Topology.Network = SeparateNetworks
-	}
-	if s.Topology.Trust == "" {
-		s.Topology.Trust = SharedRoot
-	}
+	s.Topology.setDefaults()
 	if name := fields["scenario"]; name != nil && s.Name != "" && filepath.Base(l.file) == "scenario.yaml" && l.folder != nil {
 		if folder := folderName(l.file); folder != s.Name {
 			l.add(name, Problem{What: "the scenario is not named like its folder", Wanted: folder, Seen: s.Name,

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Problem is one thing that is wrong with a scenario file.
+// Problem is one thing that is wrong with a file. A Validate method may return it as its error: its place
+// is then that of the struct, or of the field that At names.
 type Problem struct {
 	Place  Place
 	What   string // where in the file, then what is wrong: "break: sever: unknown cluster"
@@ -18,7 +19,10 @@ type Problem struct {
 
 func (p Problem) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s", p.Place, p.What)
+	if p.Place != (Place{}) {
+		fmt.Fprintf(&b, "%s: ", p.Place)
+	}
+	b.WriteString(p.What)
 	for _, line := range [][2]string{{"wanted", p.Wanted}, {"seen", p.Seen}, {"try", p.Try}} {
 		if line[1] != "" {
 			fmt.Fprintf(&b, "\n  %-7s %s", line[0], line[1])
@@ -27,7 +31,9 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Problems is the error of Load and Parse: everything that is wrong with a file, sorted by place.
+func (p Problem) Error() string { return p.String() }
+
+// Problems is the error of Load, Parse, LoadTopology and ParseTopology: everything that is wrong with a file, sorted by place.
 type Problems struct{ List []Problem }
 
 // shown bounds the error text: a file with more problems than this is not a scenario.
@@ -55,7 +61,8 @@ func (p *Problems) sort() {
 }
 
 // At wraps an error that a Validate method returns, so that it is shown at the place of the field
-// with that name in the file rather than at its struct.
+// with that name in the file rather than at its struct. The name may be a path with places of lists,
+// from 0: clusters.2.primary. What of it is not in the file is left out.
 func At(field string, err error) error { return &fieldError{field, err} }
 
 type fieldError struct {

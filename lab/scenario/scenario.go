@@ -1,5 +1,5 @@
-// Package scenario is the scenario file as data: its types, a strict loader that names every problem
-// with file, line and column, and the JSON Schema that editors complete from.
+// Package scenario is the scenario file and the topology file as data: their types, a strict loader that
+// names every problem with file, line and column, and the JSON Schemas that editors complete from.
 //
 // A scenario breaks (or operates) a mesh in a known way, proves the symptoms, shows the diagnosis,
 // proves that the usual wrong fixes do not help, recovers, and proves health again. The package knows
@@ -10,7 +10,6 @@
 package scenario
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -47,127 +46,6 @@ type Scenario struct {
 	Hints  []string `yaml:"hints" doc:"Help for a learner who is stuck, given one after the other."`
 	SeenIn []string `yaml:"seen-in" doc:"Links to reports of the same failure in the wild."`
 }
-
-// Topology is the mesh that a scenario needs: one of the lesson's kinds, or any clusters in Istio's own words.
-type Topology struct {
-	Kind                Kind      `yaml:"kind" enum:"none,single,multi-primary,primary-remote,external-control-plane" doc:"Which clusters run a control plane. none: two clusters without a mesh. Exactly one of kind and clusters."`
-	Network             Network   `yaml:"network" enum:"separate,shared" doc:"separate (the default): pods meet through east-west gateways. shared: pods of all clusters reach each other by address."`
-	Trust               Trust     `yaml:"trust" enum:"shared-root,separate-roots,self-signed" doc:"shared-root (the default): one root, one intermediate per istiod. separate-roots: a root per istiod. self-signed: no cacerts, every istiod makes its own root."`
-	CertificateLifetime Duration  `yaml:"certificate-lifetime" doc:"Lifetime of workload certificates, like 10m. Without it, Istio's default."`
-	Members             []Cluster `yaml:"clusters" doc:"The clusters, one by one, instead of kind and network."`
-	Place               Place     `yaml:"-"`
-}
-
-// Cluster is one cluster of a topology.
-type Cluster struct {
-	Name    string `yaml:"cluster" required:"true" name:"kebab" doc:"The cluster's name: its id in Istio and its context in kubectl."`
-	Network string `yaml:"network" required:"true" name:"kebab" doc:"The network its pods are on. Pods of one network reach each other by address, others through east-west gateways."`
-	Primary string `yaml:"primary" name:"kebab" doc:"The cluster whose istiod serves this one. Without it, the cluster has an istiod of its own."`
-	Config  string `yaml:"config-cluster" name:"kebab" doc:"The cluster that this one's istiod reads its configuration from. Such an istiod is external: its cluster runs nothing else of the mesh."`
-	Place   Place  `yaml:"-"`
-}
-
-// All are the topology's clusters, in the order they are made: those that it lists, or those of its kind.
-// With kind none they have no primary.
-func (t Topology) All() []Cluster {
-	if len(t.Members) > 0 {
-		all := slices.Clone(t.Members)
-		for i := range all {
-			if all[i].Primary == "" {
-				all[i].Primary = all[i].Name
-			}
-		}
-		return all
-	}
-	networkOf := func(cluster string) string {
-		if t.Network == SharedNetwork {
-			return "network-a"
-		}
-		return "network-" + strings.TrimPrefix(cluster, "cluster-") // as in Istio's own guides
-	}
-	a := Cluster{Name: "cluster-a", Network: networkOf("cluster-a"), Primary: "cluster-a"}
-	b := Cluster{Name: "cluster-b", Network: networkOf("cluster-b"), Primary: "cluster-b"}
-	switch t.Kind {
-	case NoMesh:
-		a.Primary, b.Primary = "", ""
-	case Single:
-		return []Cluster{a}
-	case PrimaryRemote:
-		b.Primary = a.Name
-	case ExternalControlPlane:
-		external := Cluster{Name: "external", Network: "network-external", Primary: "external", Config: a.Name}
-		a.Primary, b.Primary = external.Name, external.Name
-		return []Cluster{a, b, external}
-	}
-	return []Cluster{a, b}
-}
-
-// Clusters are the names of All.
-func (t Topology) Clusters() []string {
-	var names []string
-	for _, c := range t.All() {
-		names = append(names, c.Name)
-	}
-	return names
-}
-
-// Validate finds what no single field shows.
-func (t Topology) Validate() error {
-	switch {
-	case t.Kind == "" && len(t.Members) == 0:
-		return errors.New("neither kind nor clusters")
-	case t.Kind != "" && len(t.Members) > 0:
-		return At("clusters", errors.New("both kind and clusters"))
-	case t.Network != "" && len(t.Members) > 0:
-		return At("network", errors.New("each of the clusters names its network"))
-	case t.Kind == Single && t.Network == SharedNetwork:
-		return At("network", errors.New("one cluster has no other to share a network with"))
-	case t.Trust == SeparateRoots && t.istiods() == 1:
-		return At("trust", errors.New("one istiod signs everything: separate-roots needs two"))
-	}
-	return nil
-}
-
-func (t Topology) istiods() int {
-	n := 0
-	for _, c := range t.All() {
-		if c.Primary == c.Name {
-			n++
-		}
-	}
-	return n
-}
-
-// Kind says which clusters run a control plane.
-type Kind string
-
-// The kinds, in the words of Istio's deployment models.
-const (
-	NoMesh               Kind = "none" // two clusters, for people who bring their own mesh
-	Single               Kind = "single"
-	MultiPrimary         Kind = "multi-primary"
-	PrimaryRemote        Kind = "primary-remote"
-	ExternalControlPlane Kind = "external-control-plane"
-)
-
-// Network says whether pods of one cluster reach pods of the other by address.
-type Network string
-
-// The networks: separate ones meet at east-west gateways, a shared one is flat.
-const (
-	SeparateNetworks Network = "separate"
-	SharedNetwork    Network = "shared"
-)
-
-// Trust says what signs workload certificates when the mesh is installed.
-type Trust string
-
-// The kinds of trust between clusters.
-const (
-	SharedRoot    Trust = "shared-root"    // one root, one intermediate per cluster, cacerts before install
-	SeparateRoots Trust = "separate-roots" // cacerts in each cluster, each with a root of its own
-	SelfSigned    Trust = "self-signed"    // no cacerts: each istiod makes its own root
-)
 
 // App is a workload in one cluster ("client@cluster-a"), or, with no cluster, the service of that name
 // that exists in several clusters ("echo").
@@ -334,10 +212,12 @@ type Verb struct {
 //	                     app-or-service, stream, file (beside the scenario), namespace
 //	keys:"cluster"       the same for the keys of a map
 //	min:"0" max:"65535"  bounds of a number or a duration
-//	name:"kebab"         a name like remote-secret-revoked
+//	least:"1" most:"15"  how many items a list may have
+//	name:"kebab"         a name like remote-secret-revoked; or of another form: topology,
+//	                     cluster, network, version
 //
 // If the struct (or one inside it) has a method Validate() error, it is called once everything else
-// about it is right; At gives its error the place of one field.
+// about it is right; At gives its error the place of one field, and errors.Join tells several at once.
 type Vocabulary []Verb
 
 // Find returns the verb of that name.

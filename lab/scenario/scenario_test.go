@@ -356,14 +356,12 @@ func TestTexts(t *testing.T) {
 		assert.Equal(t, d, again)
 	}
 	assert.Equal(t, "99.9 %", Percent(99.9).String())
-	assert.Equal(t, []string{"cluster-a"}, Topology{Kind: Single}.Clusters())
-	assert.Equal(t, []string{"cluster-a", "cluster-b", "external"}, Topology{Kind: ExternalControlPlane}.Clusters())
 }
 
-// compiled returns a validator of the schema: what an editor would use.
-func compiled(t *testing.T) *jsonschema.Schema {
+// compile returns a validator of the schema: what an editor would use.
+func compile(t *testing.T, schema func() ([]byte, error)) *jsonschema.Schema {
 	t.Helper()
-	text, err := Schema(vocabulary)
+	text, err := schema()
 	require.NoError(t, err)
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	require.NoError(t, err)
@@ -375,25 +373,28 @@ func compiled(t *testing.T) *jsonschema.Schema {
 	return s
 }
 
-func TestSchemaAgreesWithTheLoader(t *testing.T) {
-	schema := compiled(t)
-	validate := func(file string) error {
-		data, err := os.ReadFile(file)
-		require.NoError(t, err)
-		var v any
-		if err := yaml.Load(data, &v); err != nil {
-			return err
-		}
-		text, err := json.Marshal(v)
-		if err != nil {
-			return err // .inf and .nan, which JSON cannot hold
-		}
-		doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
-		require.NoError(t, err)
-		return schema.Validate(doc)
+// validate is what an editor says of the file.
+func validate(t *testing.T, schema *jsonschema.Schema, file string) error {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var v any
+	if err := yaml.Load(data, &v); err != nil {
+		return err
 	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err // .inf and .nan, which JSON cannot hold
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	require.NoError(t, err)
+	return schema.Validate(doc)
+}
+
+func TestSchemaAgreesWithTheLoader(t *testing.T) {
+	schema := compile(t, func() ([]byte, error) { return Schema(vocabulary) })
 	for _, file := range fixtures(t, "testdata/good/*.yaml") {
-		require.NoError(t, validate(file), file)
+		require.NoError(t, validate(t, schema, file), file)
 	}
 	// One slip at a time, in a file that is good otherwise: both see it.
 	full, err := os.ReadFile("testdata/good/full.yaml")
@@ -407,9 +408,9 @@ func TestSchemaAgreesWithTheLoader(t *testing.T) {
 		{"title: ", "titel: "}, {"why: |", "why: |\nextra: |"}, {"kind: multi-primary", "kind: multi"}, {"network: separate, ", "networks: separate, "},
 		{"lifetime: 10m", "lifetime: 10"}, {"client@cluster-a, echo@cluster-a,", "client@cluster-a, 7,"}, {"apps: [client@cluster-a", "apps: [Client@cluster-a"},
 		{"every: 50ms, connections: reused", "every: 50, connections: reused"}, {"connections: reused", "connections: pooled"}, {"from: client@cluster-a, to: echo,", "to: echo,"},
-		{"  home: {", "  Home_: {"}, {"in: [cluster-a, cluster-b]", "in: [cluster-a, cluster-a]"}, {"in: [cluster-a, cluster-b]", "in: []"}, {"in: [cluster-a, cluster-b]", "in: cluster-x"},
+		{"  home: {", "  Home_: {"}, {"in: [cluster-a, cluster-b]", "in: [cluster-a, cluster-a]"}, {"in: [cluster-a, cluster-b]", "in: []"}, {"in: [cluster-a, cluster-b]", "in: Cluster_X"},
 		{"port: 15443", "port: -1"}, {"port: 15443", "port: '15443'"}, {"ratio: 3", "ratio: 10"}, {"labels: {a: \"1\"}", "labels: {a: 1}"},
-		{"    merge: ", "    merged: "}, {"within: 45s", "within: soon"}, {"at-most: 0}, for: 5s", "at-most: 101}, for: 5s"}, {"cluster-b: absent}}\n\n", "cluster-z: absent}}\n\n"},
+		{"    merge: ", "    merged: "}, {"within: 45s", "within: soon"}, {"at-most: 0}, for: 5s", "at-most: 101}, for: 5s"}, {"cluster-b: absent}}\n\n", "cluster_b: absent}}\n\n"},
 		{"cluster-b: absent}}\n\n", "cluster-b: gone}}\n\n"}, {"absent: true", "absent: yes please"}, {"- remote-clusters:", "- restart:"}, {"- restart:\n  still", "- {}\n  still"},
 		{"- restart:\n  still", "- restart:\n    calls: {stream: home}\n  still"}, {"- apply: ", "- aply: "}, {"components: istiod", "components: pilot"}, {"components: istiod", "components: {}"},
 		{"recover:", "operate:"}, {"healthy:\n  within: 1m\n", "healthy:\n"}, {"- fix: restart istiod only\n", "- how: restart istiod only\n"}, {"symptoms:", "diagnosis:"},
@@ -421,13 +422,13 @@ func TestSchemaAgreesWithTheLoader(t *testing.T) {
 		_, err := Load(slip, vocabulary)
 		var problems *Problems
 		assert.ErrorAs(t, err, &problems, c[1])
-		assert.Error(t, validate(slip), "the schema takes %q", c[1])
+		assert.Error(t, validate(t, schema, slip), "the schema takes %q", c[1])
 	}
 	// What only the loader can know: names in this scenario, files, duplicate keys, Validate methods.
 	only := map[string]bool{"names.yaml": true, "plain.yaml": true, "rules.yaml": true}
 	for _, file := range fixtures(t, "testdata/bad/*.yaml") {
 		if !only[filepath.Base(file)] {
-			require.Error(t, validate(file), file)
+			require.Error(t, validate(t, schema, file), file)
 		}
 	}
 }
@@ -491,13 +492,17 @@ func TestCheckFindsWhatIsWrongWithTheTable(t *testing.T) {
 				Low     int         `yaml:"low" doc:"d" min:"a"`
 				Wait    Duration    `yaml:"wait" doc:"d" max:"9"`
 				Loop    loop        `yaml:"loop" doc:"d"`
+				Name    string      `yaml:"name" doc:"d" name:"camel"`
+				Most    int         `yaml:"most" doc:"d" most:"3"`
+				Least   []int       `yaml:"least" doc:"d" least:"few"`
 			})
 		}},
 	}
 	err := table.Check()
 	for _, want := range []string{"verb a: stands after b", "verb a: no description", "verb a: may stand in no phase", "verb a: New makes no pointer",
 		`verb "C d": not a name`, `unknown phase "brake"`, "NoTag: no yaml tag", "NoDoc: no description", "no file can hold chan int",
-		"a map whose keys are no texts", `unknown ref "clutser"`, `cannot read min "a"`, `cannot read max "9"`, "contains itself"} {
+		"a map whose keys are no texts", `unknown ref "clutser"`, `cannot read min "a"`, `cannot read max "9"`, "contains itself",
+		`unknown form of name "camel"`, `cannot read most "3" of a list`, `cannot read least "few" of a list`} {
 		require.ErrorContains(t, err, want)
 	}
 	_, schemaErr := Schema(table)
@@ -533,14 +538,23 @@ func FuzzParse(f *testing.F) {
 			s.Phases()
 			return
 		}
-		var problems *Problems
-		if !errors.As(err, &problems) || len(problems.List) == 0 || s != nil {
-			t.Fatalf("not a list of problems: %v", err)
+		if s != nil {
+			t.Fatalf("a scenario beside problems: %v", err)
 		}
-		for _, p := range problems.List {
-			if p.Place.Line < 1 || p.Place.Column < 1 || p.What == "" {
-				t.Fatalf("a problem without a place: %#v", p)
-			}
-		}
+		checkProblems(t, err)
 	})
+}
+
+// checkProblems: every problem has a place.
+func checkProblems(t *testing.T, err error) {
+	t.Helper()
+	var problems *Problems
+	if !errors.As(err, &problems) || len(problems.List) == 0 {
+		t.Fatalf("not a list of problems: %v", err)
+	}
+	for _, p := range problems.List {
+		if p.Place.Line < 1 || p.Place.Column < 1 || p.What == "" {
+			t.Fatalf("a problem without a place: %#v", p)
+		}
+	}
 }

@@ -37,11 +37,15 @@ func Schema(v Vocabulary) ([]byte, error) {
 		member{"anyOf", []object{{{"required", []string{"healthy"}}}, {{"required", []string{"always"}}}}},
 		member{"dependencies", object{{"break", []string{"symptoms", "recover", "healthy"}}}},
 		member{"definitions", definitions})
+	return indented(append(head, root...))
+}
+
+func indented(o object) ([]byte, error) {
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	if err := e.Encode(append(head, root...)); err != nil {
+	if err := e.Encode(o); err != nil {
 		return nil, fmt.Errorf("writing the schema: %w", err)
 	}
 	return out.Bytes(), nil
@@ -53,6 +57,7 @@ func (v Vocabulary) Check() error {
 	var wrong []error
 	complain := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
 	checkType(reflect.TypeFor[Scenario](), "scenario", nil, complain)
+	checkType(reflect.TypeFor[topologyFile](), "topology", nil, complain)
 	for i, verb := range v {
 		if i > 0 && v[i-1].Name >= verb.Name {
 			complain("verb %s: stands after %s: sort the table by name", verb.Name, v[i-1].Name)
@@ -100,12 +105,11 @@ func checkType(t reflect.Type, where string, outer []reflect.Type, complain func
 			return
 		}
 		outer = append(slices.Clone(outer), t)
-		for i := range t.NumField() {
-			f := t.Field(i)
+		for _, f := range reflect.VisibleFields(t) {
 			name := f.Tag.Get("yaml")
 			inside := where + ": " + f.Name
 			switch {
-			case !f.IsExported() || name == "-":
+			case !f.IsExported() || name == "-" || f.Anonymous && name == "":
 				continue
 			case name == "":
 				complain("%s: no yaml tag", inside)
@@ -115,6 +119,16 @@ func checkType(t reflect.Type, where string, outer []reflect.Type, complain func
 			for _, tag := range []string{"ref", "keys"} {
 				if kind := f.Tag.Get(tag); kind != "" && !slices.Contains(refs, kind) {
 					complain("%s: unknown %s %q", inside, tag, kind)
+				}
+			}
+			if _, known := nameForms[f.Tag.Get("name")]; !known && f.Tag.Get("name") != "" {
+				complain("%s: unknown form of name %q", inside, f.Tag.Get("name"))
+			}
+			for _, tag := range []string{"least", "most"} {
+				if text := f.Tag.Get(tag); text != "" {
+					if _, err := strconv.Atoi(text); err != nil || f.Type.Kind() != reflect.Slice {
+						complain("%s: cannot read %s %q of a list", inside, tag, text)
+					}
 				}
 			}
 			for _, tag := range []string{"min", "max"} {
@@ -177,8 +191,8 @@ func (o object) MarshalJSON() ([]byte, error) {
 
 const (
 	durationPattern = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$`
-	appPattern      = `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?@(cluster-a|cluster-b|external)$`
-	servicePattern  = `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?(@(cluster-a|cluster-b|external))?$`
+	appPattern      = `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?@[a-z0-9]+(-[a-z0-9]+)*$`
+	servicePattern  = `^[a-z]([a-z0-9-]{0,61}[a-z0-9])?(@[a-z0-9]+(-[a-z0-9]+)*)?$`
 )
 
 func verbSchema(verb Verb) object {
@@ -212,7 +226,7 @@ func structureSchema(t reflect.Type, phase Phase) object {
 		if p := f.tag.Get("phase"); p != "" {
 			inside = Phase(p)
 		}
-		value := valueSchema(t.Field(f.index).Type, f.tag, inside)
+		value := valueSchema(t.FieldByIndex(f.index).Type, f.tag, inside)
 		properties = append(properties, member{f.name, append(object{{"description", f.tag.Get("doc")}}, value...)})
 		if f.required {
 			required = append(required, f.name)
@@ -222,8 +236,22 @@ func structureSchema(t reflect.Type, phase Phase) object {
 	if len(required) > 0 {
 		o = append(o, member{"required", required})
 	}
+	if t == topologyType || t == topologyFileType {
+		o = append(o, topologyRules)
+	}
 	return o
 }
+
+// topologyRules is what Topology.Validate says of its fields.
+var topologyRules = member{"oneOf", []object{
+	{{"required", []string{"kind"}}, {"not", object{{"required", []string{"clusters"}}}}},
+	{{"required", []string{"clusters"}}, {"not", object{{"anyOf", []object{{{"required", []string{"kind"}}}, {{"required", []string{"network"}}}}}}}},
+}}
+
+var (
+	topologyType     = reflect.TypeFor[Topology]()
+	topologyFileType = reflect.TypeFor[topologyFile]()
+)
 
 // valueSchema describes a type; the tag is that of the field around it and speaks of each value in it.
 func valueSchema(t reflect.Type, tag reflect.StructTag, phase Phase) object {
@@ -249,8 +277,15 @@ func valueSchema(t reflect.Type, tag reflect.StructTag, phase Phase) object {
 	case reflect.Slice:
 		item := valueSchema(t.Elem(), tag, phase)
 		many := object{{"type", "array"}, {"items", item}}
-		if tag.Get("required") == "true" || tag.Get("ref") != "" || phase == Break && t.Elem() == stepType {
-			many = append(many, member{"minItems", 1})
+		low, high := bound(tag, "least", strconv.Atoi), bound(tag, "most", strconv.Atoi)
+		if low == nil && (tag.Get("required") == "true" || tag.Get("ref") != "" || phase == Break && t.Elem() == stepType) {
+			low = new(1)
+		}
+		if low != nil {
+			many = append(many, member{"minItems", *low})
+		}
+		if high != nil {
+			many = append(many, member{"maxItems", *high})
 		}
 		if tag.Get("ref") != "" {
 			many = append(many, member{"uniqueItems", true})
@@ -294,15 +329,16 @@ func textSchema(tag reflect.StructTag, ref string) object {
 	if enum := tag.Get("enum"); enum != "" {
 		return append(o, member{"enum", strings.Split(enum, ",")})
 	}
-	if tag.Get("name") == "kebab" {
-		return append(o, member{"pattern", kebabPattern}, member{"maxLength", 63})
+	if form, named := nameForms[tag.Get("name")]; named {
+		return append(o, member{"pattern", form.pattern.String()}, member{"maxLength", form.most})
 	}
 	if named := tag.Get("ref"); named != "" {
 		ref = named
 	}
 	switch ref {
 	case "cluster":
-		return append(o, member{"enum", Topology{Kind: ExternalControlPlane}.Clusters()})
+		form := nameForms["cluster"]
+		return append(o, member{"pattern", form.pattern.String()}, member{"maxLength", form.most}, member{"examples", []string{"cluster-a", "cluster-b"}})
 	case "app":
 		return append(o, member{"pattern", appPattern}, member{"examples", []string{"client@cluster-a", "echo@cluster-b"}})
 	case "app-or-service":

@@ -1,0 +1,423 @@
+package scenario
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// Topology is a mesh, or clusters without one: one of the lesson's kinds, or any clusters in Istio's own
+// words. It stands in a scenario as what the scenario needs, and in a file of its own.
+type Topology struct {
+	Name  string `yaml:"-"` // of a topology file; a topology in a scenario has none
+	Title string `yaml:"-"` // of a topology file that has one
+
+	Kind                Kind      `yaml:"kind" enum:"none,single,multi-primary,primary-remote,external-control-plane" doc:"Which clusters run a control plane. none: two clusters without a mesh. Exactly one of kind and clusters."`
+	Network             Network   `yaml:"network" enum:"separate,shared" doc:"For a kind. separate (the default): pods meet through east-west gateways. shared: pods of all clusters reach each other by address."`
+	Trust               Trust     `yaml:"trust" enum:"shared-root,separate-roots,self-signed" doc:"shared-root (the default): one root, one intermediate per istiod. separate-roots: a root per istiod. self-signed: no cacerts, every istiod makes its own root."`
+	CertificateLifetime Duration  `yaml:"certificate-lifetime" doc:"Lifetime of workload certificates, like 10m. Without it, Istio's default."`
+	Members             []Cluster `yaml:"clusters" least:"1" most:"15" doc:"The clusters, one by one, in the order they are made. Instead of kind and network."`
+	Place               Place     `yaml:"-"`
+}
+
+// Cluster is one cluster of a topology.
+type Cluster struct {
+	Name       string `yaml:"cluster" required:"true" name:"cluster" doc:"The cluster's name: its id in Istio and its context in kubectl."`
+	Network    string `yaml:"network" required:"true" name:"network" doc:"The network its pods are on. Pods of one network reach each other by address, others through east-west gateways."`
+	Primary    string `yaml:"primary" name:"cluster" doc:"The cluster whose istiod serves this one. Without it, the cluster has an istiod of its own."`
+	Config     string `yaml:"config-cluster" name:"cluster" doc:"The cluster that this one's istiod reads its configuration from. Such an istiod is external: its cluster runs nothing else of the mesh."`
+	Gateway    *bool  `yaml:"gateway" doc:"false: no east-west gateway here, because another cluster of the network has one. Without it, the cluster has a gateway where the topology needs one."`
+	Kubernetes string `yaml:"kubernetes" name:"version" doc:"The version of Kubernetes, like v1.36.1. Without it, that of the bundle."`
+	Place      Place  `yaml:"-"`
+
+	unread bool // the file says more about it than could be read
+}
+
+// NoGateway reports whether the cluster leaves the east-west gateway to another one of its network.
+func (c Cluster) NoGateway() bool { return c.Gateway != nil && !*c.Gateway }
+
+// hasIstiod: those without a primary have their own.
+func (c Cluster) hasIstiod() bool { return c.Primary == "" || c.Primary == c.Name }
+
+// external: it runs a control plane for others and no part of the mesh itself.
+func (c Cluster) external() bool { return c.hasIstiod() && c.Config != "" && c.Config != c.Name }
+
+// Kind says which clusters run a control plane.
+type Kind string
+
+// The kinds, in the words of Istio's deployment models.
+const (
+	NoMesh               Kind = "none" // two clusters, for people who bring their own mesh
+	Single               Kind = "single"
+	MultiPrimary         Kind = "multi-primary"
+	PrimaryRemote        Kind = "primary-remote"
+	ExternalControlPlane Kind = "external-control-plane"
+)
+
+// Kinds are all kinds, from the least to the most clusters with a part in the mesh, then none.
+func Kinds() []Kind {
+	return []Kind{Single, PrimaryRemote, MultiPrimary, ExternalControlPlane, NoMesh}
+}
+
+// Network says whether pods of one cluster reach pods of the other by address.
+type Network string
+
+// The networks: separate ones meet at east-west gateways, a shared one is flat.
+const (
+	SeparateNetworks Network = "separate"
+	SharedNetwork    Network = "shared"
+)
+
+// Networks are both.
+func Networks() []Network { return []Network{SeparateNetworks, SharedNetwork} }
+
+// Trust says what signs workload certificates when the mesh is installed.
+type Trust string
+
+// The kinds of trust between clusters.
+const (
+	SharedRoot    Trust = "shared-root"    // one root, one intermediate per istiod, cacerts before install
+	SeparateRoots Trust = "separate-roots" // cacerts for each istiod, each with a root of its own
+	SelfSigned    Trust = "self-signed"    // no cacerts: each istiod makes its own root
+)
+
+// Trusts are all kinds of trust.
+func Trusts() []Trust { return []Trust{SharedRoot, SeparateRoots, SelfSigned} }
+
+// All are the topology's clusters, in the order they are made: those that it lists, or those of its kind.
+// Those with an istiod of their own are their own primary; with kind none they have no primary.
+func (t Topology) All() []Cluster {
+	if len(t.Members) > 0 {
+		all := slices.Clone(t.Members)
+		for i := range all {
+			all[i].Primary = cmp.Or(all[i].Primary, all[i].Name)
+		}
+		return all
+	}
+	networkOf := func(cluster string) string {
+		if t.Network == SharedNetwork {
+			return "network-a"
+		}
+		return "network-" + strings.TrimPrefix(cluster, "cluster-") // as in Istio's own guides
+	}
+	a := Cluster{Name: "cluster-a", Network: networkOf("cluster-a"), Primary: "cluster-a"}
+	b := Cluster{Name: "cluster-b", Network: networkOf("cluster-b"), Primary: "cluster-b"}
+	switch t.Kind {
+	case NoMesh:
+		a.Primary, b.Primary = "", ""
+	case Single:
+		return []Cluster{a}
+	case PrimaryRemote:
+		b.Primary = a.Name
+	case ExternalControlPlane:
+		external := Cluster{Name: "external", Network: "network-external", Primary: "external", Config: a.Name}
+		a.Primary, b.Primary = external.Name, external.Name
+		return []Cluster{a, b, external}
+	}
+	return []Cluster{a, b}
+}
+
+// Clusters are the names of All.
+func (t Topology) Clusters() []string {
+	var names []string
+	for _, c := range t.All() {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// String is the topology in one line: "multi-primary, network separate, trust shared-root", or
+// "three-primaries: cluster-a, cluster-b, cluster-c, trust shared-root".
+func (t Topology) String() string {
+	switch {
+	case len(t.Members) == 0:
+		return fmt.Sprintf("%s, network %s, trust %s", t.Kind, t.Network, t.Trust)
+	case t.Name == "":
+		return fmt.Sprintf("%s, trust %s", strings.Join(t.Clusters(), ", "), t.Trust)
+	}
+	return fmt.Sprintf("%s: %s, trust %s", t.Name, strings.Join(t.Clusters(), ", "), t.Trust)
+}
+
+// Same reports whether both topologies are the same mesh, whatever they are called, wherever they were
+// written down, and whether as a kind or cluster by cluster. A version of Kubernetes that only one of
+// them names is no difference.
+func (t Topology) Same(other Topology) bool {
+	return cmp.Or(t.Trust, SharedRoot) == cmp.Or(other.Trust, SharedRoot) && t.CertificateLifetime == other.CertificateLifetime &&
+		slices.EqualFunc(t.All(), other.All(), func(a, b Cluster) bool {
+			return a.Name == b.Name && a.Network == b.Network && a.Primary == b.Primary &&
+				cmp.Or(a.Config, a.Name) == cmp.Or(b.Config, b.Name) && a.NoGateway() == b.NoGateway() &&
+				(a.Kubernetes == b.Kubernetes || a.Kubernetes == "" || b.Kubernetes == "")
+		})
+}
+
+// Validate finds everything that no single field shows: what cannot be a mesh.
+func (t Topology) Validate() error {
+	var errs []error
+	bad := func(field string, p Problem) { errs = append(errs, At(field, p)) }
+	const one = "exactly one: kind for a topology of the lesson, clusters to list them one by one"
+	switch {
+	case t.Kind == "" && t.Members == nil:
+		errs = append(errs, Problem{What: "neither kind nor clusters", Wanted: one, Try: "kind: " + string(MultiPrimary)})
+	case t.Kind != "" && t.Members != nil:
+		bad("clusters", Problem{What: "both kind and clusters", Wanted: one, Seen: "kind: " + string(t.Kind), Try: "remove kind: the clusters say it all"})
+	}
+	switch {
+	case t.Network != "" && t.Members != nil:
+		bad("network", Problem{What: "network beside clusters", Wanted: "the network of each cluster, in its own entry", Seen: "network: " + string(t.Network), Try: "remove it here"})
+	case t.Kind == Single && t.Network == SharedNetwork:
+		bad("network", Problem{What: "one cluster has no other to share a network with", Wanted: string(SeparateNetworks) + ", or a kind with two clusters", Seen: string(t.Network)})
+	}
+	known := t.checkNames(bad)
+	for i, c := range t.Members {
+		key := func(field string) string { return fmt.Sprintf("clusters.%d.%s", i, field) }
+		known.checkPrimary(c, key, bad)
+		known.checkConfig(c, key, bad)
+	}
+	if known.unsure { // what follows from a problem is not complained about
+		return errors.Join(errs...)
+	}
+	t.checkGateways(bad)
+	if istiods := t.istiods(); t.Trust == SeparateRoots && len(istiods) == 1 {
+		bad("trust", Problem{What: "one istiod signs everything: there are no two roots that could differ",
+			Wanted: "two clusters with an istiod of their own, or another trust", Seen: "only " + istiods[0] + " has one", Try: string(SharedRoot)})
+	}
+	return errors.Join(errs...)
+}
+
+// istiods are the clusters with an istiod of their own.
+func (t Topology) istiods() []string {
+	var names []string
+	for _, c := range t.All() {
+		if c.Primary == c.Name {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// directory is what the entries of a list of clusters may refer to.
+type directory struct {
+	names    []string
+	clusters map[string]Cluster
+	vague    map[string]bool // not all that is meant about the cluster is known
+	nameless bool            // there are clusters whose names are not known
+	unsure   bool            // something about some cluster is not known
+}
+
+// checkNames finds names that stand for two clusters.
+func (t Topology) checkNames(bad func(field string, p Problem)) directory {
+	d := directory{clusters: map[string]Cluster{}, vague: map[string]bool{}}
+	for i, c := range t.Members {
+		first, twice := d.clusters[c.Name]
+		if c.unread || twice {
+			d.vague[c.Name] = true
+		}
+		d.unsure = d.unsure || c.unread || c.Name == ""
+		switch {
+		case c.Name == "":
+			d.nameless = true
+		case twice:
+			p := Problem{What: "two clusters are called " + c.Name, Wanted: "a name of its own for each: remote secrets, contexts and metrics tell clusters apart by it",
+				Try: "rename one of the two"}
+			if first.Place.Line > 0 {
+				p.Seen = fmt.Sprintf("the first at line %d", first.Place.Line)
+			}
+			bad(fmt.Sprintf("clusters.%d.cluster", i), p)
+		default:
+			d.clusters[c.Name] = c
+			d.names = append(d.names, c.Name)
+		}
+	}
+	return d
+}
+
+// find returns the cluster of that name, if all is known about it, and reports a name that no cluster has.
+func (d directory) find(name, field string, bad func(field string, p Problem)) (Cluster, bool) {
+	c, there := d.clusters[name]
+	if !there && !d.nameless {
+		p := Problem{What: "unknown cluster " + short(name), Wanted: list(d.names)}
+		if like := near(name, d.names); like != "" {
+			p.Try = fmt.Sprintf("did you mean %s?", like)
+		}
+		bad(field, p)
+	}
+	return c, there && !d.vague[name]
+}
+
+// checkPrimary: whose istiod serves a cluster has one.
+func (d directory) checkPrimary(c Cluster, key func(string) string, bad func(field string, p Problem)) {
+	if c.hasIstiod() {
+		return
+	}
+	primary, ok := d.find(c.Primary, key("primary"), bad)
+	if ok && !primary.hasIstiod() {
+		bad(key("primary"), Problem{What: primary.Name + " has no istiod that could serve others", Wanted: "a cluster with an istiod of its own",
+			Seen: fmt.Sprintf("%s is a remote of %s", primary.Name, primary.Primary), Try: "primary: " + primary.Primary + ", or remove the primary of " + primary.Name})
+	}
+}
+
+// checkConfig: only an istiod reads configuration, and from a cluster that it serves.
+func (d directory) checkConfig(c Cluster, key func(string) string, bad func(field string, p Problem)) {
+	if c.Config == "" {
+		return
+	}
+	config, ok := d.find(c.Config, key("config-cluster"), bad)
+	switch {
+	case !c.hasIstiod():
+		bad(key("config-cluster"), Problem{What: "there is no istiod here that would read a configuration", Wanted: "config-cluster only in a cluster without primary",
+			Seen: "primary: " + c.Primary, Try: "remove one of the two"})
+	case ok && c.external() && !d.vague[c.Name] && config.Primary != c.Name:
+		served := "an istiod of its own"
+		if !config.hasIstiod() {
+			served = "the primary " + config.Primary
+		}
+		bad(key("config-cluster"), Problem{What: fmt.Sprintf("%s reads its configuration from %s, which it does not serve", c.Name, c.Config),
+			Wanted: "a cluster whose primary is " + c.Name, Seen: fmt.Sprintf("%s has %s", c.Config, served), Try: fmt.Sprintf("primary: %s in the entry of %s", c.Name, c.Config)})
+	}
+}
+
+// checkGateways finds networks that nobody can enter, and istiods that their remotes cannot reach.
+func (t Topology) checkGateways(bad func(field string, p Problem)) {
+	closed := map[string]int{} // networks with workloads, and their first cluster
+	var networks []string
+	for i, c := range t.Members {
+		if c.external() {
+			continue
+		}
+		if !slices.Contains(networks, c.Network) {
+			networks, closed[c.Network] = append(networks, c.Network), i
+		}
+		served := slices.IndexFunc(t.Members, func(other Cluster) bool { return other.Name != c.Name && other.Primary == c.Name })
+		switch {
+		case !c.NoGateway():
+			delete(closed, c.Network)
+		case served >= 0:
+			delete(closed, c.Network) // one complaint is enough
+			bad(fmt.Sprintf("clusters.%d.gateway", i), Problem{What: c.Name + " needs its east-west gateway: the clusters that its istiod serves reach it there",
+				Wanted: "a gateway, as " + t.Members[served].Name + " has the primary " + c.Name, Seen: "gateway: false", Try: "remove it"})
+		}
+	}
+	for _, network := range networks {
+		i, none := closed[network]
+		if !none || len(networks) == 1 {
+			continue
+		}
+		others := slices.DeleteFunc(slices.Clone(networks), func(n string) bool { return n == network })
+		bad(fmt.Sprintf("clusters.%d.gateway", i), Problem{What: network + " has no east-west gateway: nobody gets in from " + list(others),
+			Wanted: "a gateway in one cluster of each network, since there are several", Seen: "gateway: false in all clusters of " + network,
+			Try: "remove gateway: false from one of them"})
+	}
+}
+
+// setDefaults fills in what a file may leave out.
+func (t *Topology) setDefaults() {
+	if t.Network == "" && t.Members == nil {
+		t.Network = SeparateNetworks
+	}
+	t.Trust = cmp.Or(t.Trust, SharedRoot)
+}
+
+// clusterNames are the clusters that steps may name, as appNames. Nil where not every name can be read.
+func clusterNames(n *yaml.Node) []string {
+	if n == nil || n.Kind != yaml.MappingNode {
+		return nil
+	}
+	var names []string
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		value := n.Content[i+1]
+		switch n.Content[i].Value {
+		case "kind":
+			if !slices.Contains(Kinds(), Kind(value.Value)) {
+				return nil
+			}
+			names = append(names, Topology{Kind: Kind(value.Value)}.Clusters()...)
+		case "clusters":
+			for _, item := range value.Content {
+				_, name := child(item, "cluster")
+				if name == nil || name.Kind != yaml.ScalarNode || name.Value == "" {
+					return nil
+				}
+				names = append(names, name.Value)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return unique(names)
+}
+
+// topologyFile is a topology in a file of its own.
+type topologyFile struct {
+	Name  string `yaml:"topology" required:"true" name:"topology" doc:"The topology's name, like three-primaries."`
+	Title string `yaml:"title" doc:"One line that says what is special about it."`
+	Topology
+}
+
+// LoadTopology reads and checks a topology file. An error in the file is a *Problems with all of them; a
+// file that cannot be read is another error. Nothing but the file is looked at.
+func LoadTopology(path string) (Topology, error) {
+	data, size, err := read(path, aTopology)
+	if err != nil {
+		return Topology{}, fmt.Errorf("reading topology: %w", err)
+	}
+	if size > maxSize {
+		return Topology{}, tooLarge(path, size, aTopology)
+	}
+	return ParseTopology(path, data)
+}
+
+// ParseTopology checks a topology that is not, or not yet, a file; name is what the places of problems say.
+func ParseTopology(name string, data []byte) (Topology, error) {
+	if len(data) > maxSize {
+		return Topology{}, tooLarge(name, int64(len(data)), aTopology)
+	}
+	l := &loader{file: name, of: aTopology}
+	if root := l.document(data); root != nil {
+		var f topologyFile
+		l.structure(root, reflect.ValueOf(&f).Elem(), spot{})
+		if len(l.problems) == 0 {
+			f.Topology.Name, f.Topology.Title = f.Name, f.Title
+			f.setDefaults()
+			return f.Topology, nil
+		}
+	}
+	return Topology{}, l.found()
+}
+
+// IsTopology reports whether the file is a topology rather than a scenario: it names a topology and no
+// scenario. What cannot be read is none.
+func IsTopology(path string) bool {
+	data, size, err := read(path, aTopology)
+	if err != nil || size > maxSize {
+		return false
+	}
+	documents, err := parseYAML(data)
+	return err == nil && len(documents) > 0 && len(documents[0].Content) > 0 && isTopology(documents[0].Content[0])
+}
+
+// isTopology looks at the fields of a file: in a scenario, topology is a mapping.
+func isTopology(root *yaml.Node) bool {
+	has := func(name string) bool { key, _ := child(root, name); return key != nil }
+	_, name := child(root, "topology")
+	return !has("scenario") && (name != nil && name.Kind == yaml.ScalarNode && !isNull(name) || has("clusters") || has("kind"))
+}
+
+// TopologySchema is the JSON Schema of topology files, indented and always the same. It is draft-07, as
+// that of scenarios.
+func TopologySchema() ([]byte, error) {
+	if err := (Vocabulary{}).Check(); err != nil {
+		return nil, err
+	}
+	head := object{
+		{"$schema", "http://json-schema.org/draft-07/schema#"},
+		{"title", "eastwest topology"},
+		{"description", "Clusters and the mesh across them, in Istio's own words: which clusters have an istiod, which networks they are on, and who signs."},
+	}
+	return indented(append(head, structureSchema(reflect.TypeFor[topologyFile](), "")...))
+}
