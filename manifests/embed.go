@@ -8,7 +8,7 @@ package manifests
 
 import "embed"
 
-// FS holds istio/*.yaml and apps/*.yaml.
+// FS holds istio/*.yaml, apps/*.yaml, and topologies/* with their schema.
 //
-//go:embed istio/*.yaml apps/*.yaml
+//go:embed istio/*.yaml apps/*.yaml topologies/*
 var FS embed.FS
