@@ -131,30 +131,6 @@ func (t Topology) Clusters() []string {
 	return names
 }
 
-// String is the topology in one line: "multi-primary, network separate, trust shared-root", or
-// "three-primaries: cluster-a, cluster-b, cluster-c, trust shared-root".
-func (t Topology) String() string {
-	switch {
-	case len(t.Members) == 0:
-		return fmt.Sprintf("%s, network %s, trust %s", t.Kind, t.Network, t.Trust)
-	case t.Name == "":
-		return fmt.Sprintf("%s, trust %s", strings.Join(t.Clusters(), ", "), t.Trust)
-	}
-	return fmt.Sprintf("%s: %s, trust %s", t.Name, strings.Join(t.Clusters(), ", "), t.Trust)
-}
-
-// Same reports whether both topologies are the same mesh, whatever they are called, wherever they were
-// written down, and whether as a kind or cluster by cluster. A version of Kubernetes that only one of
-// them names is no difference.
-func (t Topology) Same(other Topology) bool {
-	return cmp.Or(t.Trust, SharedRoot) == cmp.Or(other.Trust, SharedRoot) && t.CertificateLifetime == other.CertificateLifetime &&
-		slices.EqualFunc(t.All(), other.All(), func(a, b Cluster) bool {
-			return a.Name == b.Name && a.Network == b.Network && a.Primary == b.Primary &&
-				cmp.Or(a.Config, a.Name) == cmp.Or(b.Config, b.Name) && a.NoGateway() == b.NoGateway() &&
-				(a.Kubernetes == b.Kubernetes || a.Kubernetes == "" || b.Kubernetes == "")
-		})
-}
-
 // Validate finds everything that no single field shows: what cannot be a mesh.
 func (t Topology) Validate() error {
 	var errs []error
