@@ -122,6 +122,19 @@ func (t Topology) All() []Cluster {
 	return []Cluster{a, b}
 }
 
+// MostClusters is how many clusters a topology may have: providers plan addresses for so many.
+const MostClusters = 15
+
+// Primaries is a topology of n clusters, cluster-a and so on, each with an istiod and a network of its own.
+func Primaries(n int) Topology {
+	t := Topology{Trust: SharedRoot}
+	for i := range n {
+		letter := string(rune('a' + i))
+		t.Members = append(t.Members, Cluster{Name: "cluster-" + letter, Network: "network-" + letter})
+	}
+	return t
+}
+
 // Clusters are the names of All.
 func (t Topology) Clusters() []string {
 	var names []string
