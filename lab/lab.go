@@ -342,6 +342,9 @@ type Env struct {
 	BinDir     string // the bundle's kubectl and istioctl
 }
 
+// Dir is the lab's folder, which holds the files that printed commands name.
+func (l *Lab) Dir() string { return labDir(l.home, l.Name) }
+
 // Env returns the lab's kubeconfig and programs.
 func (l *Lab) Env() Env {
 	return Env{Kubeconfig: filepath.Join(labDir(l.home, l.Name), "kubeconfig"), BinDir: l.bundle.BinDir()}
