@@ -29,7 +29,7 @@ const (
 	labName  = "chaos-test"
 	upKills  = 20               // how often up is killed, at random moments spread over its time
 	upTakes  = 7 * time.Second  // the stretch that they are spread over
-	runKills = 5                // the same for a scenario
+	runKills = 4                // the same for a scenario
 	runTakes = 30 * time.Second //
 	most     = 90 * time.Second // when a slow machine gives up
 )

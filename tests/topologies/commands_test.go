@@ -23,7 +23,8 @@ import (
 func TestPrintedCommands(t *testing.T) {
 	for kind, atLeast := range map[scenario.Kind]int{scenario.MultiPrimary: 20, scenario.ExternalControlPlane: 25} {
 		t.Run(string(kind), func(t *testing.T) {
-			l := labs.Up(t, lab.Options{Name: labName + "-typed", Topology: scenario.Topology{Kind: kind}})
+			t.Parallel()
+			l := labs.Up(t, lab.Options{Name: fresh(), Topology: scenario.Topology{Kind: kind}})
 			dir, err := bundle.DefaultDir()
 			require.NoError(t, err)
 			b, err := bundle.Open(dir)

@@ -4,11 +4,13 @@ package topologies
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +24,10 @@ import (
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
-const labName = "topologies-test"
+var made atomic.Int32
+
+// fresh is the name of a lab that no other test has.
+func fresh() string { return fmt.Sprintf("topologies-test-%d", made.Add(1)) }
 
 func TestMain(m *testing.M) {
 	lab.Supervise()
@@ -44,7 +49,8 @@ func TestTopologies(t *testing.T) {
 		for _, network := range test.networks {
 			for _, trusts := range test.trusts {
 				t.Run(strings.Join([]string{string(test.kind), string(network), string(trusts)}, " "), func(t *testing.T) {
-					l := labs.Up(t, lab.Options{Name: labName, Topology: scenario.Topology{Kind: test.kind, Network: network, Trust: trusts}})
+					t.Parallel() // labs live side by side
+					l := labs.Up(t, lab.Options{Name: fresh(), Topology: scenario.Topology{Kind: test.kind, Network: network, Trust: trusts}})
 					answers(t, l)
 					calls(t, l)
 					paths(t, l)
@@ -65,7 +71,8 @@ func TestTopologyFiles(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			topology, err := scenario.LoadTopology(file)
 			require.NoError(t, err)
-			l := labs.Up(t, lab.Options{Name: labName, Topology: topology})
+			t.Parallel()
+			l := labs.Up(t, lab.Options{Name: fresh(), Topology: topology})
 			answers(t, l)
 			paths(t, l)
 			trust(t, l)
