@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	grpcstatus "google.golang.org/grpc/status"
@@ -55,6 +56,7 @@ type Latency struct {
 	Calls         int           `json:"calls"`         // counted, for each of Paths
 	WarmUpCalls   int           `json:"warm_up_calls"` // not counted, before them
 	Seconds       float64       `json:"seconds"`
+	LoadAverage   float64       `json:"load_average"` // of the last minute, when the last call had ended; above the number of CPUs, calls waited for one
 	Paths         []PathLatency `json:"paths"`
 	// Late is by how much calls were ordered late. It is in the figures.
 	Late Quantiles `json:"ordered_late"`
@@ -273,7 +275,8 @@ func (l *Lab) benchLatency(ctx context.Context, from, to *mesh.Member, o Latency
 		return Latency{}, context.Cause(ctx)
 	}
 	result := Latency{
-		From: from.Name(), To: to.Name(), RatePerSecond: o.Rate, Calls: o.Calls, WarmUpCalls: latencyWarmUp, Seconds: time.Since(start).Seconds(),
+		From: from.Name(), To: to.Name(), RatePerSecond: o.Rate, Calls: o.Calls, WarmUpCalls: latencyWarmUp,
+		Seconds: time.Since(start).Seconds(), LoadAverage: loadAverage(),
 	}
 	after, err := countConnections(ctx, from, to, routes)
 	if err != nil {
@@ -600,6 +603,13 @@ func readActiveOpens(snmp string) (int, bool) {
 		}
 	}
 	return 0, false
+}
+
+// loadAverage is how many threads ran or waited for a CPU of this machine, over the last minute.
+func loadAverage() float64 {
+	var info unix.Sysinfo_t
+	_ = unix.Sysinfo(&info) // fails for a bad address only
+	return float64(info.Loads[0]) / (1 << unix.SI_LOAD_SHIFT)
 }
 
 // makePlainPods makes a client and an echo app without sidecars and waits until they are ready.

@@ -158,7 +158,7 @@ func printLatency(w io.Writer, l latencyJSON) error {
 				p.Path, p.Connections, c.FromSidecar, gateway, c.Requests, c.Handshakes, c.Resumed)
 		}
 	}
-	_, err := fmt.Fprintf(w, "%d CPUs, %d MiB of memory, Linux %s.\n", l.Machine.CPUs, l.Machine.MemoryMiB, l.Machine.Kernel)
+	_, err := fmt.Fprintf(w, "%d CPUs, %d MiB of memory, Linux %s; load average %.1f over the last minute of it.\n", l.Machine.CPUs, l.Machine.MemoryMiB, l.Machine.Kernel, l.LoadAverage)
 	return err
 }
 
