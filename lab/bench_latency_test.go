@@ -65,7 +65,7 @@ func TestSlowCallsDelayNoOther(t *testing.T) {
 		start := time.Now()
 		samples := sendOnSchedule(t.Context(), schedule, nil, func(_ context.Context, o latencyOrder, began time.Time) latencySample {
 			s := latencySample{late: time.Since(began.Add(o.send))}
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 			return s
 		})
 		assert.Equal(t, make([]latencySample, 3), samples, "each was sent when it was due")
@@ -78,9 +78,9 @@ func TestCancelledScheduleWaitsForWhatIsUnderWay(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := 0
 		sendOnSchedule(ctx, []latencyOrder{{}, {send: time.Hour}}, nil, func(context.Context, latencyOrder, time.Time) latencySample {
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			cancel()
-			time.Sleep(time.Second)
+			<-time.After(time.Second)
 			ended++
 			return latencySample{}
 		})
@@ -99,7 +99,7 @@ type orderTaker struct {
 
 func (o *orderTaker) ForwardEcho(_ context.Context, in *proto.ForwardEchoRequest, _ ...grpc.CallOption) (*proto.ForwardEchoResponse, error) {
 	o.order = in
-	time.Sleep(o.takes)
+	<-time.After(o.takes)
 	return &proto.ForwardEchoResponse{Output: o.output}, o.err
 }
 
@@ -116,7 +116,7 @@ func TestOrderedLateCountsFromWhenDue(t *testing.T) {
 		route.host, route.url = "echo.example", "http://10.0.0.1/"
 		order := latencyOrder{send: 10 * time.Millisecond, due: 20 * time.Millisecond}
 		client := &orderTaker{takes: 15 * time.Millisecond, output: []string{opened, answered + identity}}
-		time.Sleep(40 * time.Millisecond)
+		<-time.After(40 * time.Millisecond)
 		s := route.call(t.Context(), client, order, began, 5*time.Millisecond)
 		require.NoError(t, s.err)
 		assert.Equal(t, 30*time.Millisecond, s.late)
