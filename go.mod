@@ -3,6 +3,7 @@ module github.com/eastwest-lab/eastwest
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/gofrs/flock v0.13.2
 	github.com/google/go-containerregistry v0.21.6
 	github.com/klauspost/compress v1.20.3

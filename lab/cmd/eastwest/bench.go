@@ -27,6 +27,7 @@ func newBenchCommand() *cobra.Command {
 	})
 	cmd.AddCommand(newBenchUpCommand())
 	cmd.AddCommand(newBenchClustersCommand())
+	cmd.AddCommand(newBenchLatencyCommand())
 	return cmd
 }
 

@@ -1,0 +1,59 @@
+package topologies
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/traffic"
+	"github.com/eastwest-lab/eastwest/tests/labs"
+)
+
+// TestLatency measures few calls: what they took says nothing here, that they went where they should says all.
+func TestLatency(t *testing.T) {
+	const calls = 20
+	l := labs.Up(t, lab.Options{Name: "latency-test", Topology: lab.DefaultTopology()})
+	result, err := l.BenchLatency(t.Context(), lab.LatencyOptions{Rate: 40, Calls: calls})
+	require.NoError(t, err)
+
+	require.Len(t, result.Paths, 6)
+	requests := calls + result.WarmUpCalls
+	for i, p := range result.Paths {
+		name := string(p.Connections) + " " + p.Path
+		assert.Equal(t, []string{lab.PodNetworkPath, lab.SidecarsPath, lab.GatewayPath}[i%3], p.Path)
+		assert.Equal(t, []int{0, 2, 3}[i%3], p.Proxies, name)
+		assert.Equal(t, []int{1, 1, 2}[i%3], p.NetworkHops, name)
+		assert.Equal(t, calls, p.Calls, name)
+		assert.Zero(t, p.Errors, "%s: %s", name, p.Error)
+		assert.Positive(t, p.Begun.P50Micros, name)
+		assert.LessOrEqual(t, p.Begun.P50Micros, p.P50Micros, name)
+		assert.LessOrEqual(t, p.P50Micros, p.P99Micros, name)
+		switch {
+		case p.Path == lab.PodNetworkPath:
+			assert.Nil(t, p.Counted, name)
+		case p.Connections == traffic.Fresh:
+			assert.Equal(t, requests, p.Counted.Requests, name)
+			assert.Equal(t, requests, p.Counted.FromSidecar, "%s: a connection for each request", name)
+			assert.Equal(t, requests, p.Counted.Handshakes, name)
+		default:
+			assert.Equal(t, 2*requests, p.Counted.Requests, name)
+			assert.LessOrEqual(t, p.Counted.FromSidecar, requests/4, "%s: connections are shared", name)
+		}
+		if p.Path == lab.GatewayPath {
+			require.NotNil(t, p.Counted.FromGateways)
+			assert.Equal(t, p.Counted.FromSidecar, *p.Counted.FromGateways, "%s: the gateway passes each connection on", name)
+		}
+	}
+	require.NotNil(t, result.Plain)
+	assert.Equal(t, 2*requests, result.Plain.Orders)
+	assert.Equal(t, result.Plain.Orders, result.Plain.Opened, "both calls of an order share its connection")
+
+	from, err := l.Mesh.Member(result.From)
+	require.NoError(t, err)
+	_, err = from.Kube.CoreV1().Namespaces().Get(t.Context(), "eastwest-bench-latency", metav1.GetOptions{})
+	assert.True(t, apierrors.IsNotFound(err), "the pods without sidecars are gone: %v", err)
+}
