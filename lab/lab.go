@@ -145,7 +145,7 @@ func (l *Lab) make(ctx context.Context, p provider, topology mesh.Topology, o Op
 	for i, c := range topology.Clusters {
 		apis.Go(func() (err error) {
 			l.Clusters[i], err = p.Create(ctx, cluster.Spec{
-				Lab: l.Name, Name: c.Name, Network: c.Network, Index: i + 1, Of: len(topology.Clusters), Neighbours: topology.Neighbours(c),
+				Lab: l.Name, Name: c.Name, Network: c.Network, Index: i + 1, Of: len(topology.Clusters), Neighbors: topology.Neighbors(c),
 			})
 			return err
 		})

@@ -69,6 +69,7 @@ func TestScenarios(t *testing.T) {
 			feature = feature.WithLabel("lesson", part)
 		}
 		list = append(list, feature.Assess(s.Title, func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+			t.Helper()
 			run(ctx, t, s)
 			return ctx
 		}).Feature())

@@ -78,7 +78,7 @@ func TestBuildTwiceGivesOneDigest(t *testing.T) {
 	dir := t.TempDir()
 	_, err := open(dir, parts)
 	require.ErrorContains(t, err, "eastwest bundle build")
-	setupError(t, err)
+	require.NotEmpty(t, setupError(t, err).Try)
 
 	first, err := build(t.Context(), BuildOptions{Dir: dir}, parts)
 	require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestCanceledBuildGoesOn(t *testing.T) {
 
 	parts := []component{part("quick", &built), part("slow", &built)}
 	_, err = open(dir, parts)
-	setupError(t, err)
+	require.NotEmpty(t, setupError(t, err).What)
 	var seen watch
 	_, err = build(t.Context(), BuildOptions{Dir: dir, Progress: seen.see}, parts)
 	require.NoError(t, err)
@@ -167,7 +167,7 @@ func TestKilledBuildGoesOn(t *testing.T) {
 
 	parts := []component{part("first", nil), part("second", nil)}
 	_, err = open(dir, parts)
-	setupError(t, err)
+	require.NotEmpty(t, setupError(t, err).What)
 	var seen watch
 	b, err := build(t.Context(), BuildOptions{Dir: dir, Progress: seen.see}, parts)
 	require.NoError(t, err)

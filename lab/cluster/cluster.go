@@ -21,8 +21,8 @@ type Spec struct {
 	Network string // Istio network, "network-a"
 	Index   int    // 1-based place in the lab; providers derive addresses from it
 	Of      int    // how many clusters the lab has
-	// Neighbours are the places of the clusters on the same network: pods reach each other by address.
-	Neighbours []int
+	// Neighbors are the places of the clusters on the same network: pods reach each other by address.
+	Neighbors []int
 }
 
 // Provider makes and removes clusters on some kind of infrastructure.

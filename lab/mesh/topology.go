@@ -113,9 +113,9 @@ func (t Topology) Trusts(a, b ClusterSpec) bool {
 	return t.Trust == SharedRoot || a.Primary == b.Primary
 }
 
-// Neighbours returns the places, from 1, of the other clusters on the same network: their pods are
+// Neighbors returns the places, from 1, of the other clusters on the same network: their pods are
 // reached by address.
-func (t Topology) Neighbours(c ClusterSpec) []int {
+func (t Topology) Neighbors(c ClusterSpec) []int {
 	var all []int
 	for i, other := range t.Clusters {
 		if c.InMesh() && other.InMesh() && other.Name != c.Name && other.Network == c.Network {

@@ -75,6 +75,7 @@ func look(t *testing.T, m *mesh.Mesh, check observe.Check, holds bool) {
 }
 
 func checks(t *testing.T, l *lab.Lab) {
+	t.Helper()
 	tools := observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}
 	command := func(run string) observe.Command { return observe.Command{Run: run, Tools: tools} }
 	with := func(c observe.Command, change func(*observe.Command)) observe.Command { change(&c); return c }
@@ -141,6 +142,7 @@ func checks(t *testing.T, l *lab.Lab) {
 }
 
 func evidence(t *testing.T, l *lab.Lab) {
+	t.Helper()
 	dir := t.TempDir()
 	require.NoError(t, observe.Collect(t.Context(), l.Mesh, dir))
 	for _, cluster := range []string{a, b} {

@@ -47,7 +47,7 @@ type block struct {
 func nodeRules(n node, blocks map[string]block) string {
 	pods, services := n.addresses().Pods(n.Index), n.addresses().Services(n.Index)
 	network := []string{pods.String()}
-	for _, k := range n.Neighbours {
+	for _, k := range n.Neighbors {
 		network = append(network, n.addresses().Pods(k).String())
 	}
 	var in, out []string

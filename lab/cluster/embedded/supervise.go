@@ -216,7 +216,7 @@ func (s *supervisor) setUpNetwork(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, k := range s.Neighbours {
+	for _, k := range s.Neighbors {
 		if err := host.Route("eth0", a.Pods(k), a.Node(k).Addr()); err != nil {
 			return err
 		}
