@@ -712,7 +712,7 @@ func TopologiesMarkdown(all []TopologyBench) string {
 	return w.String()
 }
 
-// callsCell is "0/100 · 37/100 (9.8 s)": lost of all on reused connections, then on fresh ones.
+// callsCell is "0/100 · 37/98 (9.8 s), 2 not made": lost of all on reused connections, then on fresh ones.
 func (o Outage) callsCell(class CallClass) string {
 	var kinds []string
 	for _, c := range o.Calls {
@@ -722,6 +722,9 @@ func (o Outage) callsCell(class CallClass) string {
 		text := fmt.Sprintf("%d/%d", c.Lost, c.Calls)
 		if c.Lost > 0 {
 			text += fmt.Sprintf(" (%.1f s)", c.LongestGapSeconds)
+		}
+		if c.NotIssued > 0 {
+			text += fmt.Sprintf(", %d not made", c.NotIssued)
 		}
 		kinds = append(kinds, text)
 	}

@@ -129,7 +129,7 @@ func TestTopologiesMarkdown(t *testing.T) {
 			Part: ClusterAway, Cluster: "cluster-a", Recovery: RecoverySeconds{1, 2, 3, 3},
 			Calls: []OutageCalls{
 				{Class: InsideOthers, Connection: traffic.Reused, Calls: 100}, {Class: InsideOthers, Connection: traffic.Fresh, Calls: 100},
-				{Class: AcrossBorder, Connection: traffic.Reused, Calls: 90, Lost: 90, LongestGapSeconds: 10}, {Class: AcrossBorder, Connection: traffic.Fresh, Calls: 91, Lost: 1, LongestGapSeconds: 0.25},
+				{Class: AcrossBorder, Connection: traffic.Reused, Calls: 90, Lost: 90, LongestGapSeconds: 10}, {Class: AcrossBorder, Connection: traffic.Fresh, Calls: 91, Lost: 1, NotIssued: 3, LongestGapSeconds: 0.25},
 			},
 			Clusters: []OutageCluster{{"cluster-a", no, unknown}, {"cluster-b", no, yes}},
 		}},
@@ -140,7 +140,7 @@ func TestTopologiesMarkdown(t *testing.T) {
 
 | topology | away | calls inside it | calls inside others | calls across | new pod | config change | works again after s |
 | --- | --- | --- | --- | --- | --- | --- | --- |
-| primary-remote | cluster-a | n/a | 0/100 · 0/100 | 90/90 (10.0 s) · 1/91 (0.2 s) | no | cluster-a n/a, cluster-b yes | 3.0 (calls 1.0, pod 2.0, config 3.0) |
+| primary-remote | cluster-a | n/a | 0/100 · 0/100 | 90/90 (10.0 s) · 1/91 (0.2 s), 3 not made | no | cluster-a n/a, cluster-b yes | 3.0 (calls 1.0, pod 2.0, config 3.0) |
 `, text)
 	assert.Len(t, lesson, len(BenchedTopologies()))
 	for _, kind := range BenchedTopologies() {
