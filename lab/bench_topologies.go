@@ -387,7 +387,7 @@ func (r *outages) outage(ctx context.Context, p takeable) (out Outage, err error
 	working.Go(func() { callsAfter, callsErr = goodCalls(ctx, streams, back, benchBack) })
 	out.Again = r.ask(ctx, benchBack, nothing)
 	working.Wait()
-	if err := errors.Join(backErr, callsErr, notAgain(out.Again)); err != nil {
+	if err := errors.Join(backErr, callsErr, missing(out.Again, fmt.Sprintf("within %s after it was back", benchBack))); err != nil {
 		return out, err
 	}
 	out.Recovery = recovery(callsAfter, out.Again)
@@ -401,34 +401,25 @@ func (r *outages) outage(ctx context.Context, p takeable) (out Outage, err error
 	}
 	out.Calls, out.Errors = judgeCalls(recordings, p)
 	out.Seconds = time.Since(start).Seconds()
-	if p.part == NothingAway {
-		return out, errors.Join(undisturbed(out, r.away), r.sweep(ctx))
+	if p.part == NothingAway { // a no later on says something only if this is a yes
+		if err := missing(out.Clusters, fmt.Sprintf("within %s, as nothing is away", r.away)); err != nil {
+			return out, fmt.Errorf("%w: give the machine less to do, or take parts away for longer", err)
+		}
 	}
 	return out, r.sweep(ctx)
 }
 
-// undisturbed returns an error if calls, pods or changes do not even work with nothing away: then a no later on would
-// say nothing.
-func undisturbed(o Outage, within time.Duration) error {
-	for _, c := range o.Clusters {
-		for what, got := range map[string]Outcome{"a new pod": c.Pod, "a config change": c.Config} {
-			if got.Worked != Yes {
-				return fmt.Errorf("%s in %s: wanted within %s, as nothing is away; seen: %s: give the machine less to do, or take parts away for longer", what, c.Cluster, within, got.Seen)
-			}
-		}
-	}
-	return nil
-}
-
-// notAgain returns an error that names everything that did not work again.
-func notAgain(clusters []OutageCluster) error {
+// missing returns an error that names everything that did not work, and what was wanted of it.
+func missing(clusters []OutageCluster, wanted string) error {
 	var problems []error
 	for _, c := range clusters {
-		if c.Pod.Worked != Yes {
-			problems = append(problems, fmt.Errorf("%s: wanted a new pod to become Ready within %s after it was back; seen: %s", c.Cluster, benchBack, c.Pod.Seen))
-		}
-		if c.Config.Worked != Yes {
-			problems = append(problems, fmt.Errorf("%s: wanted a config change to arrive within %s after it was back; seen: %s", c.Cluster, benchBack, c.Config.Seen))
+		for _, question := range []struct {
+			what string
+			got  Outcome
+		}{{"a new pod to become Ready", c.Pod}, {"a config change to arrive", c.Config}} {
+			if question.got.Worked != Yes {
+				problems = append(problems, fmt.Errorf("%s: wanted %s %s; seen: %s", c.Cluster, question.what, wanted, question.got.Seen))
+			}
 		}
 	}
 	return errors.Join(problems...)
