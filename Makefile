@@ -23,7 +23,7 @@ deps: ## install the host packages that are missing (Debian, Ubuntu; as root)
 build: ## build bin/eastwest
 	go build -tags grpcnotrace -ldflags '-s -w -X main.version=$(VERSION)' -o $(EASTWEST) ./lab/cmd/eastwest
 
-bundle: build ## build everything that labs are made of: 12 min on 2 cores, once
+bundle: build ## build everything that labs are made of: 10 to 16 min on 2 cores, once
 	$(EASTWEST) bundle build
 
 run: deps bundle ## make a lab, run the three stories on it, take it down (KEEP=1 leaves it)

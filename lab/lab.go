@@ -79,6 +79,9 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := hasKubernetes(b, o.Topology); err != nil {
+		return nil, err
+	}
 	p, err := newProvider(name, o.Home, b, o)
 	if err != nil {
 		return nil, err
@@ -298,11 +301,25 @@ func openBundle() (*bundle.Bundle, error) {
 
 // meshTopology is the mesh that a scenario's topology asks for.
 func meshTopology(t scenario.Topology) (mesh.Topology, error) {
+	if err := t.Validate(); err != nil {
+		return mesh.Topology{}, err
+	}
 	m := mesh.Topology{Trust: mesh.Trust(cmp.Or(t.Trust, scenario.SharedRoot)), MeshID: mesh.DefaultMeshID, CertificateLifetime: time.Duration(t.CertificateLifetime)}
 	for _, c := range t.All() {
-		m.Clusters = append(m.Clusters, mesh.ClusterSpec{Name: c.Name, Network: c.Network, Primary: c.Primary, Config: c.Config})
+		m.Clusters = append(m.Clusters, mesh.ClusterSpec{Name: c.Name, Network: c.Network, Primary: c.Primary, Config: c.Config, NoGateway: c.NoGateway()})
 	}
 	return m, m.Validate()
+}
+
+// hasKubernetes returns an error if a cluster wants another version than the bundle holds.
+func hasKubernetes(b *bundle.Bundle, t scenario.Topology) error {
+	version := b.Versions()["kubernetes"]
+	for _, c := range t.Members {
+		if c.Kubernetes != "" && c.Kubernetes != version {
+			return fmt.Errorf("%s: cluster %s: wanted Kubernetes %s, the bundle has %s: write %[4]s, or leave kubernetes: out", c.Place, c.Name, c.Kubernetes, version)
+		}
+	}
+	return nil
 }
 
 // sameTopology compares what is asked for, in whatever words and wherever in a file it was asked.
@@ -314,7 +331,7 @@ func sameTopology(a, b scenario.Topology) bool {
 
 func describe(t scenario.Topology) string {
 	if t.Kind == "" {
-		return fmt.Sprintf("%s, trust %s", strings.Join(t.Clusters(), " and "), t.Trust)
+		return fmt.Sprintf("%s, trust %s", cmp.Or(t.Name, strings.Join(t.Clusters(), ", ")), t.Trust)
 	}
 	return fmt.Sprintf("%s, network %s, trust %s", t.Kind, t.Network, t.Trust)
 }
@@ -324,6 +341,9 @@ type Env struct {
 	Kubeconfig string // of all clusters, one context each
 	BinDir     string // the bundle's kubectl and istioctl
 }
+
+// Dir is the lab's folder, which holds the files that printed commands name.
+func (l *Lab) Dir() string { return labDir(l.home, l.Name) }
 
 // Env returns the lab's kubeconfig and programs.
 func (l *Lab) Env() Env {

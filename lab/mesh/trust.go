@@ -51,10 +51,11 @@ func newSecret(name, kind string, labels, annotations map[string]string, data ma
 }
 
 // CADir is the folder that holds the lab's CAs: pki.Load finds them by their names.
-func (m *Mesh) CADir() string { return filepath.Join(m.dir, "ca") }
+// Its name has capital letters, so that it is never the folder of a cluster.
+func (m *Mesh) CADir() string { return filepath.Join(m.dir, "CA") }
 
 // CAName is the name of a cluster's intermediate in CADir.
-func CAName(cluster string) string { return cluster }
+func CAName(cluster string) string { return "intermediate-" + cluster }
 
 // RootName is the name of a cluster's root in CADir. Clusters that share trust share the root.
 func (t Topology) RootName(cluster string) string {

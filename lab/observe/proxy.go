@@ -44,7 +44,7 @@ type podOf struct {
 // sorted by cluster, app and age.
 func Proxies(ctx context.Context, m *mesh.Mesh, clusters ...string) ([]Proxy, error) {
 	var pods []podOf
-	for _, member := range m.Members {
+	for _, member := range m.InMesh() { // the gateway in front of an external istiod is in no mesh
 		if len(clusters) > 0 && !slices.Contains(clusters, member.Name()) {
 			continue
 		}

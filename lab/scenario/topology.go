@@ -122,6 +122,19 @@ func (t Topology) All() []Cluster {
 	return []Cluster{a, b}
 }
 
+// MostClusters is how many clusters a topology may have: providers plan addresses for so many.
+const MostClusters = 15
+
+// Primaries is a topology of n clusters, cluster-a and so on, each with an istiod and a network of its own.
+func Primaries(n int) Topology {
+	t := Topology{Trust: SharedRoot}
+	for i := range n {
+		letter := string(rune('a' + i))
+		t.Members = append(t.Members, Cluster{Name: "cluster-" + letter, Network: "network-" + letter})
+	}
+	return t
+}
+
 // Clusters are the names of All.
 func (t Topology) Clusters() []string {
 	var names []string
@@ -129,30 +142,6 @@ func (t Topology) Clusters() []string {
 		names = append(names, c.Name)
 	}
 	return names
-}
-
-// String is the topology in one line: "multi-primary, network separate, trust shared-root", or
-// "three-primaries: cluster-a, cluster-b, cluster-c, trust shared-root".
-func (t Topology) String() string {
-	switch {
-	case len(t.Members) == 0:
-		return fmt.Sprintf("%s, network %s, trust %s", t.Kind, t.Network, t.Trust)
-	case t.Name == "":
-		return fmt.Sprintf("%s, trust %s", strings.Join(t.Clusters(), ", "), t.Trust)
-	}
-	return fmt.Sprintf("%s: %s, trust %s", t.Name, strings.Join(t.Clusters(), ", "), t.Trust)
-}
-
-// Same reports whether both topologies are the same mesh, whatever they are called, wherever they were
-// written down, and whether as a kind or cluster by cluster. A version of Kubernetes that only one of
-// them names is no difference.
-func (t Topology) Same(other Topology) bool {
-	return cmp.Or(t.Trust, SharedRoot) == cmp.Or(other.Trust, SharedRoot) && t.CertificateLifetime == other.CertificateLifetime &&
-		slices.EqualFunc(t.All(), other.All(), func(a, b Cluster) bool {
-			return a.Name == b.Name && a.Network == b.Network && a.Primary == b.Primary &&
-				cmp.Or(a.Config, a.Name) == cmp.Or(b.Config, b.Name) && a.NoGateway() == b.NoGateway() &&
-				(a.Kubernetes == b.Kubernetes || a.Kubernetes == "" || b.Kubernetes == "")
-		})
 }
 
 // Validate finds everything that no single field shows: what cannot be a mesh.

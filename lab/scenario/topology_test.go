@@ -136,66 +136,31 @@ unknown cluster "b"
 func TestClustersOfTopologies(t *testing.T) {
 	for _, c := range []struct {
 		topology Topology
-		text     string
 		want     []Cluster
 	}{
-		{Topology{Kind: NoMesh, Network: SeparateNetworks, Trust: SharedRoot}, "none, network separate, trust shared-root", []Cluster{
+		{Topology{Kind: NoMesh, Network: SeparateNetworks, Trust: SharedRoot}, []Cluster{
 			{Name: "cluster-a", Network: "network-a"}, {Name: "cluster-b", Network: "network-b"}}},
-		{Topology{Kind: Single, Network: SeparateNetworks, Trust: SelfSigned}, "single, network separate, trust self-signed", []Cluster{
+		{Topology{Kind: Single, Network: SeparateNetworks, Trust: SelfSigned}, []Cluster{
 			{Name: "cluster-a", Network: "network-a", Primary: "cluster-a"}}},
-		{Topology{Kind: MultiPrimary, Network: SharedNetwork, Trust: SeparateRoots}, "multi-primary, network shared, trust separate-roots", []Cluster{
+		{Topology{Kind: MultiPrimary, Network: SharedNetwork, Trust: SeparateRoots}, []Cluster{
 			{Name: "cluster-a", Network: "network-a", Primary: "cluster-a"}, {Name: "cluster-b", Network: "network-a", Primary: "cluster-b"}}},
-		{Topology{Kind: PrimaryRemote, Network: SeparateNetworks, Trust: SharedRoot}, "primary-remote, network separate, trust shared-root", []Cluster{
+		{Topology{Kind: PrimaryRemote, Network: SeparateNetworks, Trust: SharedRoot}, []Cluster{
 			{Name: "cluster-a", Network: "network-a", Primary: "cluster-a"}, {Name: "cluster-b", Network: "network-b", Primary: "cluster-a"}}},
-		{Topology{Kind: ExternalControlPlane, Network: SeparateNetworks, Trust: SharedRoot}, "external-control-plane, network separate, trust shared-root", []Cluster{
+		{Topology{Kind: ExternalControlPlane, Network: SeparateNetworks, Trust: SharedRoot}, []Cluster{
 			{Name: "cluster-a", Network: "network-a", Primary: "external"}, {Name: "cluster-b", Network: "network-b", Primary: "external"},
 			{Name: "external", Network: "network-external", Primary: "external", Config: "cluster-a"}}},
-		{Topology{Trust: SharedRoot, Members: []Cluster{{Name: "x", Network: "n"}, {Name: "y", Network: "n", Primary: "x"}}}, "x, y, trust shared-root", []Cluster{
+		{Topology{Trust: SharedRoot, Members: []Cluster{{Name: "x", Network: "n"}, {Name: "y", Network: "n", Primary: "x"}}}, []Cluster{
 			{Name: "x", Network: "n", Primary: "x"}, {Name: "y", Network: "n", Primary: "x"}}},
-		{Topology{Name: "mine", Trust: SharedRoot, Members: []Cluster{{Name: "x", Network: "n"}}}, "mine: x, trust shared-root", []Cluster{
+		{Topology{Name: "mine", Trust: SharedRoot, Members: []Cluster{{Name: "x", Network: "n"}}}, []Cluster{
 			{Name: "x", Network: "n", Primary: "x"}}},
 	} {
 		require.NoError(t, c.topology.Validate())
 		assert.Equal(t, c.want, c.topology.All())
-		assert.Equal(t, c.text, c.topology.String())
 		var names []string
 		for _, cluster := range c.want {
 			names = append(names, cluster.Name)
 		}
 		assert.Equal(t, names, c.topology.Clusters())
-	}
-}
-
-func TestSame(t *testing.T) {
-	yes, no := true, false
-	listed := Topology{Name: "pair", Title: "t", Trust: SharedRoot, Place: Place{"f", 1, 1}, Members: []Cluster{
-		{Name: "cluster-a", Network: "network-a", Place: Place{"f", 3, 1}, Kubernetes: "v1.36.1"}, {Name: "cluster-b", Network: "network-b", Primary: "cluster-b", Gateway: &yes}}}
-	assert.True(t, listed.Same(Topology{Kind: MultiPrimary, Network: SeparateNetworks, Trust: SharedRoot}))
-	assert.True(t, listed.Same(Topology{Kind: MultiPrimary}), "the defaults")
-	assert.False(t, Topology{Kind: NoMesh}.Same(Topology{Kind: MultiPrimary}))
-	for name, change := range map[string]func(*Topology){
-		"trust":       func(o *Topology) { o.Trust = SelfSigned },
-		"lifetime":    func(o *Topology) { o.CertificateLifetime = 1 },
-		"order":       func(o *Topology) { o.Members[0], o.Members[1] = o.Members[1], o.Members[0] },
-		"number":      func(o *Topology) { o.Members = o.Members[:1] },
-		"name":        func(o *Topology) { o.Members[0].Name = "a" },
-		"network":     func(o *Topology) { o.Members[1].Network = "network-a" },
-		"primary":     func(o *Topology) { o.Members[1].Primary = "cluster-a" },
-		"config":      func(o *Topology) { o.Members[1].Config = "cluster-a" },
-		"gateway":     func(o *Topology) { o.Members[1].Gateway = &no },
-		"versions":    func(o *Topology) { o.Members[0].Kubernetes = "v1.36.2" },
-		"other texts": nil,
-	} {
-		other := listed
-		other.Members = append([]Cluster{}, listed.Members...)
-		if change == nil {
-			other.Name, other.Title, other.Place, other.Members[0].Place = "", "", Place{}, Place{}
-			assert.True(t, listed.Same(other), name)
-			continue
-		}
-		change(&other)
-		assert.False(t, listed.Same(other), name)
-		assert.False(t, other.Same(listed), name)
 	}
 }
 
@@ -328,7 +293,7 @@ func FuzzParseTopology(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		topology, err := ParseTopology("x.yaml", data)
 		if err == nil {
-			if topology.Name == "" || topology.Validate() != nil || !topology.Same(topology) {
+			if topology.Name == "" || topology.Validate() != nil {
 				t.Fatalf("accepted: %+v", topology)
 			}
 			return

@@ -5,6 +5,7 @@ package topologies
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -52,6 +53,24 @@ func TestTopologies(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestTopologyFiles brings up the examples: what a file says is what is made.
+func TestTopologyFiles(t *testing.T) {
+	files, err := filepath.Glob("../../manifests/topologies/*.yaml")
+	require.NoError(t, err)
+	require.Len(t, files, 3)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			topology, err := scenario.LoadTopology(file)
+			require.NoError(t, err)
+			l := labs.Up(t, lab.Options{Name: labName, Topology: topology})
+			answers(t, l)
+			paths(t, l)
+			trust(t, l)
+			tools(t, l)
+		})
 	}
 }
 

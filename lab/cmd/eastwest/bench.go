@@ -27,6 +27,7 @@ func newBenchCommand() *cobra.Command {
 	})
 	cmd.AddCommand(newBenchUpCommand())
 	cmd.AddCommand(newBenchTopologiesCommand())
+	cmd.AddCommand(newBenchClustersCommand())
 	return cmd
 }
 
@@ -51,7 +52,10 @@ between them are proven, memory, CPU seconds, and when each step ended. Leave th
 			if err != nil {
 				return err
 			}
-			o := flags.options(home, fmt.Sprintf("bench-%d", os.Getpid()))
+			o, err := flags.options(home, fmt.Sprintf("bench-%d", os.Getpid()))
+			if err != nil {
+				return err
+			}
 			if err := lab.Check(cmd.Context(), o); err != nil {
 				return wrongUnlessSetup(err)
 			}

@@ -150,10 +150,7 @@ func loadScenarios(args []string) ([]*scenario.Scenario, error) {
 			s, err = scenario.Load(file, lab.Vocabulary())
 			all = append(all, s)
 		}
-		if problems := new(scenario.Problems); err != nil && !errors.As(err, &problems) {
-			err = usageError{err} // a file that cannot be read
-		}
-		errs = append(errs, err)
+		errs = append(errs, usageUnlessProblems(err))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -206,7 +203,7 @@ func newScenariosCommand() *cobra.Command {
 				s := loaded[0]
 				one := scenarioJSON{
 					Name: s.Name, Title: s.Title, Why: s.Why, Lesson: slices.Concat([]string{}, s.Lesson), File: s.File,
-					Topology: string(s.Topology.Kind), Network: string(s.Topology.Network), Trust: string(s.Topology.Trust),
+					Topology: cmp.Or(string(s.Topology.Kind), "clusters"), Network: string(s.Topology.Network), Trust: string(s.Topology.Trust),
 				}
 				for _, p := range s.Phases() {
 					if len(one.Phases) == 0 || one.Phases[len(one.Phases)-1] != p.Phase { // one per wrong fix
@@ -247,20 +244,30 @@ type problemJSON struct {
 	Try    string `json:"try,omitempty"`
 }
 
+// lint checks a scenario, by name or file, or the file of a topology.
+func lint(arg string) error {
+	if scenario.IsTopology(arg) {
+		_, err := scenario.LoadTopology(arg)
+		return usageUnlessProblems(err)
+	}
+	_, err := loadScenarios([]string{arg})
+	return err
+}
+
 func newLintCommand() *cobra.Command {
 	var output outputFormat
 	cmd := &cobra.Command{
 		Use:   "lint FILE…",
-		Short: "Check scenario files and show every problem with its place",
-		Long: `Lint checks scenario files, by path or by name, and prints all problems as file:line:column on standard output.
-It touches no lab and needs none. The exit code is 2 if there are problems.`,
+		Short: "Check scenario and topology files and show every problem with its place",
+		Long: `Lint checks scenario files, by path or by name, and topology files, and prints all problems as file:line:column on
+standard output. It touches no lab and needs none. The exit code is 2 if there are problems.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeScenarios,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list := []problemJSON{}
 			var good []string
 			for _, arg := range args {
-				_, err := loadScenarios([]string{arg})
+				err := lint(arg)
 				var problems *scenario.Problems
 				switch {
 				case err == nil:
@@ -298,16 +305,21 @@ It touches no lab and needs none. The exit code is 2 if there are problems.`,
 }
 
 func newSchemaCommand() *cobra.Command {
-	return &cobra.Command{
+	var topology bool
+	cmd := &cobra.Command{
 		Use:   "schema",
-		Short: "Print the JSON Schema of scenario files, for editors",
-		Long: `Schema prints the JSON Schema (draft-07) of scenario files. Editors with the YAML language server complete a file that
-starts with the line
+		Short: "Print the JSON Schema of scenario or topology files, for editors",
+		Long: `Schema prints the JSON Schema (draft-07) of scenario files, or of topology files. Editors with the YAML language server
+complete a file that starts with the line
 
   # yaml-language-server: $schema=../schema.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			schema, err := scenario.Schema(lab.Vocabulary())
+			of := func() ([]byte, error) { return scenario.Schema(lab.Vocabulary()) }
+			if topology {
+				of = scenario.TopologySchema
+			}
+			schema, err := of()
 			if err != nil {
 				return err
 			}
@@ -315,4 +327,6 @@ starts with the line
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&topology, "topology", false, "of topology files, which eastwest up -f reads")
+	return cmd
 }

@@ -65,6 +65,12 @@ func usageErrors(cmd *cobra.Command) {
 			return nil
 		}
 	}
+	cmd.PreRunE = func(c *cobra.Command, _ []string) error { // cobra finds it next, with an error like any other
+		if err := c.ValidateFlagGroups(); err != nil {
+			return withUsage(c, err)
+		}
+		return nil
+	}
 	for _, sub := range cmd.Commands() {
 		usageErrors(sub)
 	}

@@ -173,13 +173,32 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 }
 
 func newExplainCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:               "explain NAME|FILE",
-		Short:             "Tell in plain words what a scenario does, with the commands that do the same by hand",
-		Long:              `Explain prints the numbered plan of a scenario. It touches no lab and needs none.`,
-		Args:              cobra.ExactArgs(1),
+	var flags topologyFlags
+	cmd := &cobra.Command{
+		Use:   "explain NAME|FILE | -f FILE | --topology KIND",
+		Short: "Tell in plain words what a scenario does or how a topology is made, with the commands that do the same by hand",
+		Long: `Explain prints the numbered plan of a scenario, or the numbered steps of making a lab with a topology of the lesson
+(--topology) or of a file (-f). It touches no lab and needs none.`,
+		Example: `  eastwest explain mismatched-root-ca
+  eastwest explain --topology primary-remote --network shared`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if !flags.given() {
+				return cobra.ExactArgs(1)(cmd, args)
+			}
+			if len(args) > 0 {
+				return fmt.Errorf("the scenario %s and flags of a topology: wanted one of the two", args[0])
+			}
+			return nil
+		},
 		ValidArgsFunction: completeScenarios,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if flags.given() {
+				t, err := flags.topology()
+				if err != nil {
+					return err
+				}
+				return lab.ExplainTopology(cmd.OutOrStdout(), t)
+			}
 			loaded, err := loadScenarios(args)
 			if err != nil {
 				return err
@@ -187,4 +206,6 @@ func newExplainCommand() *cobra.Command {
 			return lab.Explain(cmd.OutOrStdout(), loaded[0])
 		},
 	}
+	flags.addTo(cmd)
+	return cmd
 }

@@ -11,15 +11,19 @@ import (
 
 var update = flag.Bool("update", false, "write generated files anew")
 
-// TestSchemaIsCurrent holds scenarios/schema.json, which editors read, to the table of verbs.
+// TestSchemaIsCurrent holds the schemas that editors read to the table of verbs and to the types.
 func TestSchemaIsCurrent(t *testing.T) {
-	const file = "../../../scenarios/schema.json"
-	var now bytes.Buffer
-	require.Equal(t, exitHeld, run(t.Context(), []string{"schema"}, &now, os.Stderr))
-	if *update {
-		require.NoError(t, os.WriteFile(file, now.Bytes(), 0o644))
+	for file, args := range map[string][]string{
+		"../../../scenarios/schema.json":            {"schema"},
+		"../../../manifests/topologies/schema.json": {"schema", "--topology"},
+	} {
+		var now bytes.Buffer
+		require.Equal(t, exitHeld, run(t.Context(), args, &now, os.Stderr))
+		if *update {
+			require.NoError(t, os.WriteFile(file, now.Bytes(), 0o644))
+		}
+		published, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.Equal(t, string(published), now.String(), "%s: make generate writes it anew", file)
 	}
-	published, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, string(published), now.String(), "make generate writes it anew")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -16,30 +17,22 @@ import (
 
 // labFlags are the flags that say which lab is wanted.
 type labFlags struct {
-	provider, kind, network, trust string
-	addresses                      string
-	egress                         bool
+	topologyFlags
+	provider, addresses string
+	egress              bool
 }
 
 func (f *labFlags) addTo(cmd *cobra.Command) {
-	t := lab.DefaultTopology()
-	choice := func(value *string, name, def, usage string, choices ...string) {
-		cmd.Flags().StringVar(value, name, def, usage+": "+strings.Join(choices, ", "))
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(choices, cobra.ShellCompDirectiveNoFileComp))
-	}
-	choice(&f.provider, "provider", lab.Auto, "who makes the clusters", lab.Providers()...)
-	choice(&f.kind, "topology", string(t.Kind), "which clusters run a control plane", string(scenario.MultiPrimary), string(scenario.Single), string(scenario.NoMesh))
-	choice(&f.network, "network", string(t.Network), "how pods of different clusters meet", string(scenario.SeparateNetworks))
-	choice(&f.trust, "trust", string(t.Trust), "who signs the workloads' certificates", string(scenario.SharedRoot), string(scenario.SeparateRoots), string(scenario.SelfSigned))
+	f.provider = lab.Auto
+	choice{&f.provider, "provider", "who makes the clusters", lab.Providers()}.addTo(cmd)
+	f.topologyFlags.addTo(cmd)
 	cmd.Flags().StringVar(&f.addresses, "range", "", "the embedded lab's private /16, like 10.77.0.0/16 (default: one that is free)")
 	cmd.Flags().BoolVar(&f.egress, "egress", false, "let the lab reach what this machine reaches; it is sealed otherwise")
 }
 
-func (f *labFlags) options(home, name string) lab.Options {
-	return lab.Options{
-		Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress,
-		Topology: scenario.Topology{Kind: scenario.Kind(f.kind), Network: scenario.Network(f.network), Trust: scenario.Trust(f.trust)},
-	}
+func (f *labFlags) options(home, name string) (lab.Options, error) {
+	t, err := f.topology()
+	return lab.Options{Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress, Topology: t}, err
 }
 
 // upJSON is what `up -o json` prints; its names are stable.
@@ -75,14 +68,22 @@ func newUpCommand() *cobra.Command {
 		Long: `Up makes a lab and proves that each cluster gets an answer from the other over mutual TLS. A lab that is there already
 and works is left as it is; one that does not work is made anew. When up fails or is interrupted, nothing is left behind.
 
+The clusters are those of a topology of the lesson (--topology) or of a file that lists them (-f); eastwest explain
+--topology or -f prints the steps of making it, eastwest schema --topology the schema of such files.
+
 The first lab on a machine needs the bundle: up builds it (see eastwest bundle --help).`,
+		Example: `  eastwest up --topology primary-remote --network shared
+  eastwest up -f manifests/topologies/three-primaries.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := lab.Home()
 			if err != nil {
 				return err
 			}
-			o := flags.options(home, name)
+			o, err := flags.options(home, name)
+			if err != nil {
+				return err
+			}
 			if err := lab.Check(cmd.Context(), o); err != nil {
 				return wrongUnlessSetup(err)
 			}
@@ -139,10 +140,18 @@ func upResult(l *lab.Lab, took time.Duration) upJSON {
 func printUp(w io.Writer, l *lab.Lab, took time.Duration) error {
 	t := l.Topology
 	what := string(t.Kind)
-	if t.Kind != scenario.NoMesh {
+	switch t.Kind {
+	case scenario.NoMesh:
+	case "":
+		what = fmt.Sprintf("%s, trust %s", cmp.Or(t.Name, "as listed"), t.Trust)
+	default:
 		what += fmt.Sprintf(", network %s, trust %s", t.Network, t.Trust)
 	}
-	fmt.Fprintf(w, "lab %s works: %s (%s), %s\n", l.Name, strings.Join(t.Clusters(), " and "), what, seconds(took))
+	clusters := strings.Join(t.Clusters(), ", ")
+	if i := strings.LastIndex(clusters, ", "); i >= 0 {
+		clusters = clusters[:i] + " and " + clusters[i+2:]
+	}
+	fmt.Fprintf(w, "lab %s works: %s (%s), %s\n", l.Name, clusters, what, seconds(took))
 	for _, a := range l.Answers {
 		if a.From != a.To {
 			fmt.Fprintf(w, "  %s → %s: answered by %s over mutual TLS, %s to %s\n", a.From, a.To, a.Pod, a.Client, a.Server)
