@@ -319,6 +319,16 @@ func (r *outages) parts() ([]takeable, error) {
 	}
 	for _, m := range r.Mesh.Members {
 		problems = append(problems, by(APIServerAway, m.Name(), fault.StopComponent(m.Name(), string(APIServerAway))))
+		stop := all[len(all)-1].take
+		all[len(all)-1].take = func(ctx context.Context) (fault.Undo, error) {
+			undo, err := stop(ctx)
+			if err == nil {
+				if err = awaitSilence(ctx, m); err != nil {
+					err = errors.Join(err, undo(context.WithoutCancel(ctx)))
+				}
+			}
+			return undo, err
+		}
 	}
 	for _, m := range r.Mesh.Members {
 		pauser, ok := m.Cluster.(cluster.Pauser)
@@ -332,6 +342,19 @@ func (r *outages) parts() ([]takeable, error) {
 		}})
 	}
 	return all, errors.Join(problems...)
+}
+
+// awaitSilence waits until the API server answers no more. A stopped process goes on until each of its threads has had
+// its turn to stop: on a busy machine that is long enough to take an object.
+func awaitSilence(ctx context.Context, m *mesh.Member) error {
+	return wait.Until(ctx, "the silence of the API server of "+m.Name(), wait.Options{Every: lookEvery}, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if err := m.Kube.CoreV1().RESTClient().Get().AbsPath("/version").Do(ctx).Error(); err == nil {
+			return errors.New("it answers")
+		}
+		return nil
+	})
 }
 
 // outage takes one part away for the fixed time, lets it back, and waits until everything works again.

@@ -41,10 +41,13 @@ each cluster to each, starts a new pod with a proxy in each and changes the conf
 until all of that works again. It prints Markdown: the topologies beside what the lesson says of them, and their outages.
 
 Calls are "lost/made" on reused connections · on fresh ones, with the longest gap of any direction where calls were lost; "not
-made" are those that the calling pod could not carry out in time. Calls from a frozen cluster cannot be counted: n/a. Objects are what a person who types the commands of "eastwest up --verbose" writes
-besides the apps: an IstioOperator per istioctl install, a Secret per cacerts and per access to another API server, and the
-objects of the files given to kubectl apply. The last column counts from the moment the part is let back; a new pod's own start
-is in it, see the row "nothing". Leave the machine alone meanwhile.`,
+made" are those that the calling pod could not carry out in time. Calls from a frozen cluster cannot be counted: n/a.
+
+Objects are what a person who types the commands of "eastwest up --verbose" writes besides the apps: an IstioOperator per
+istioctl install, a Secret per cacerts and per access to another API server, and the objects of the files given to kubectl apply.
+
+The last column counts from the moment the part is let back; a new pod's own start is in it, see the row "nothing".
+Leave the machine alone meanwhile.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, kind := range wanted {
