@@ -307,28 +307,29 @@ func (r *outages) parts() ([]takeable, error) {
 	all := []takeable{{part: NothingAway, take: func(context.Context) (fault.Undo, error) {
 		return func(context.Context) error { return nil }, nil
 	}}}
-	by := func(p Part, in string, f fault.Fault) error {
-		all = append(all, takeable{p, in, func(ctx context.Context) (fault.Undo, error) { return f.Inject(ctx, r.Mesh) }})
+	by := func(p Part, m *mesh.Member, f fault.Fault, gone func(context.Context, *mesh.Member) error) error {
+		all = append(all, takeable{p, m.Name(), func(ctx context.Context) (fault.Undo, error) {
+			undo, err := f.Inject(ctx, r.Mesh)
+			if err != nil {
+				return nil, err
+			}
+			if err := gone(ctx, m); err != nil {
+				back, cancel := context.WithTimeout(context.WithoutCancel(ctx), benchBack)
+				defer cancel()
+				return nil, errors.Join(err, undo(back))
+			}
+			return undo, nil
+		}})
 		return f.Available(r.Mesh)
 	}
 	var problems []error
 	for _, m := range r.Mesh.Members {
 		if m.Spec.HasIstiod() {
-			problems = append(problems, by(IstiodAway, m.Name(), fault.Scale(0, observe.Workload{App: mesh.Istiod, Cluster: m.Name()})))
+			problems = append(problems, by(IstiodAway, m, fault.Scale(0, observe.Workload{App: mesh.Istiod, Cluster: m.Name()}), awaitNoIstiod))
 		}
 	}
 	for _, m := range r.Mesh.Members {
-		problems = append(problems, by(APIServerAway, m.Name(), fault.StopComponent(m.Name(), string(APIServerAway))))
-		stop := all[len(all)-1].take
-		all[len(all)-1].take = func(ctx context.Context) (fault.Undo, error) {
-			undo, err := stop(ctx)
-			if err == nil {
-				if err = awaitSilence(ctx, m); err != nil {
-					err = errors.Join(err, undo(context.WithoutCancel(ctx)))
-				}
-			}
-			return undo, err
-		}
+		problems = append(problems, by(APIServerAway, m, fault.StopComponent(m.Name(), string(APIServerAway)), awaitSilence))
 	}
 	for _, m := range r.Mesh.Members {
 		pauser, ok := m.Cluster.(cluster.Pauser)
@@ -342,6 +343,17 @@ func (r *outages) parts() ([]takeable, error) {
 		}})
 	}
 	return all, errors.Join(problems...)
+}
+
+// awaitNoIstiod waits until no pod of istiod is left: one that is being deleted still serves for seconds.
+func awaitNoIstiod(ctx context.Context, m *mesh.Member) error {
+	return wait.Until(ctx, "the end of the last istiod in "+m.Name(), wait.Options{Within: changeWithin, Every: lookEvery}, func(ctx context.Context) error {
+		pods, err := m.Pods(ctx, mesh.Istiod)
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("%s is still there", pods[0].Name)
+		}
+		return err
+	})
 }
 
 // awaitSilence waits until the API server answers no more. A stopped process goes on until each of its threads has had
