@@ -72,3 +72,10 @@ type Starting interface {
 	// Usable waits until pods can run and names resolve.
 	Usable(ctx context.Context) error
 }
+
+// Pauser is offered by clusters that can be taken away whole.
+type Pauser interface {
+	// Pause freezes every process of the cluster, pods included: its addresses are still there, and nobody
+	// answers. The heal lets all of them go on.
+	Pause(ctx context.Context) (Heal, error)
+}

@@ -12,8 +12,11 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // Hierarchy is one mounted cgroup hierarchy: a v1 controller, a named v1 one, or the v2 tree.
@@ -250,8 +253,92 @@ func ignoreGone(err error) error {
 	return err
 }
 
+// Files by which a cgroup is frozen and that tell whether it is; v1 has one for both.
+const (
+	freezerV1  = "freezer.state"
+	freezerV2  = "cgroup.freeze"
+	frozenInV2 = "cgroup.events"
+)
+
+// FreezeCgroup stops every process of the cgroup name, with those below it, and waits until all are stopped. Nothing
+// that they do can end that: only ThawCgroup does, or KillCgroup.
+func FreezeCgroup(ctx context.Context, name string) error {
+	dir, v2, err := freezer(name)
+	if err != nil {
+		return err
+	}
+	return wait.Until(ctx, "every process of cgroup "+name+" to be frozen", wait.Options{Within: 10 * time.Second, Every: 10 * time.Millisecond}, func(context.Context) error {
+		if v2 {
+			if err := os.WriteFile(filepath.Join(dir, freezerV2), []byte("1"), 0o644); err != nil {
+				return wait.Permanent(err)
+			}
+			if readKey(filepath.Join(dir, frozenInV2), "frozen") != 1 {
+				return errors.New("some still run")
+			}
+			return nil
+		}
+		// Written anew each time: v1 looks again at the processes that have escaped so far only then.
+		if err := os.WriteFile(filepath.Join(dir, freezerV1), []byte("FROZEN"), 0o644); err != nil {
+			return wait.Permanent(err)
+		}
+		state, err := os.ReadFile(filepath.Join(dir, freezerV1))
+		if err != nil {
+			return wait.Permanent(err)
+		}
+		if got := strings.TrimSpace(string(state)); got != "FROZEN" {
+			return fmt.Errorf("its state is %s", got)
+		}
+		return nil
+	})
+}
+
+// ThawCgroup lets the processes of the cgroup name go on, with those below it, whichever of the cgroups was frozen; no
+// error if none was or there is none.
+func ThawCgroup(name string) error {
+	return eachCgroup(name, func(dir string) error {
+		for file, thawed := range map[string]string{freezerV1: "THAWED", freezerV2: "0"} {
+			f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0) // never made: a v1 hierarchy has the file of none but the freezer
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				_, err = f.WriteString(thawed)
+				err = errors.Join(err, f.Close())
+			}
+			if ignoreGone(err) != nil {
+				return fmt.Errorf("thawing %s: %w", dir, err)
+			}
+		}
+		return nil
+	})
+}
+
+// freezer finds the folder by which the cgroup name can be frozen. The v1 freezer comes first: where both are mounted,
+// the processes of containers are in that one only.
+func freezer(name string) (dir string, v2 bool, err error) {
+	all, err := Hierarchies()
+	if err != nil {
+		return "", false, err
+	}
+	for _, h := range all {
+		for _, file := range []string{freezerV1, freezerV2} {
+			candidate := filepath.Join(h.Path, name)
+			if _, err := os.Stat(filepath.Join(candidate, file)); err == nil && (dir == "" || !h.V2) {
+				dir, v2 = candidate, h.V2
+			}
+		}
+	}
+	if dir == "" {
+		return "", false, fmt.Errorf("cgroup %s cannot be frozen: no mounted hierarchy has it with %s or %s", name, freezerV1, freezerV2)
+	}
+	return dir, v2, nil
+}
+
 // KillCgroup kills every process of the cgroup name, with those below it, and waits until none is left.
 func KillCgroup(ctx context.Context, name string) error {
+	if err := ThawCgroup(name); err != nil { // a frozen process dies when it is thawed, not before
+		return err
+	}
 	for {
 		pids, err := CgroupProcesses(name)
 		if err != nil || len(pids) == 0 {

@@ -30,6 +30,7 @@ var (
 	_ cluster.Cluster  = (*Node)(nil)
 	_ cluster.Underlay = (*Node)(nil)
 	_ cluster.Starting = (*Node)(nil)
+	_ cluster.Pauser   = (*Node)(nil)
 )
 
 func newCluster(n node) (*Node, error) {
@@ -151,6 +152,15 @@ func (c *Node) Kill(ctx context.Context, component string) error {
 
 func (c *Node) signal(ctx context.Context, component string, sig syscall.Signal) error {
 	return c.do(ctx, "POST", "/signal", signalOrder{component, int(sig)}, nil)
+}
+
+// Pause implements cluster.Pauser. The supervisor is frozen with all it supervises, so this is done from outside.
+func (c *Node) Pause(ctx context.Context) (cluster.Heal, error) {
+	cgroup := nodeCgroup(c.Lab, c.Spec.Name)
+	if err := host.FreezeCgroup(ctx, cgroup); err != nil {
+		return nil, errors.Join(fmt.Errorf("freezing %s: %w", c.Name(), err), host.ThawCgroup(cgroup))
+	}
+	return func(context.Context) error { return host.ThawCgroup(cgroup) }, nil
 }
 
 // Sever implements cluster.Underlay. The rules stand in this cluster's node: they drop what comes from

@@ -26,6 +26,7 @@ func newBenchCommand() *cobra.Command {
 		Short: "Measure where the seconds and the memory go",
 	})
 	cmd.AddCommand(newBenchUpCommand())
+	cmd.AddCommand(newBenchTopologiesCommand())
 	cmd.AddCommand(newBenchClustersCommand())
 	cmd.AddCommand(newBenchLatencyCommand())
 	return cmd
