@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,7 @@ type callsArgs struct {
 	Stream         string            `yaml:"stream" ref:"stream" required:"true" doc:"The stream of the section traffic that is judged."`
 	Success        *percentBounds    `yaml:"success" doc:"Share of calls that the expected cluster answered with 200."`
 	For            scenario.Duration `yaml:"for" doc:"In symptoms and healthy: the last stretch of traffic that is judged, 1s if left out. It never reaches back before the phase."`
-	During         string            `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,wrong-fixes,recover,healthy" doc:"In always: the phase whose traffic is judged; the whole recording if left out."`
+	During         string            `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,later,wrong-fixes,recover,healthy" doc:"In always: the phase whose traffic is judged; the whole recording if left out."`
 	Lost           *countBounds      `yaml:"lost" doc:"Number of calls that were lost."`
 	LongestGap     scenario.Duration `yaml:"longest-gap" doc:"Longest time without a good answer that is allowed."`
 	RecoversWithin scenario.Duration `yaml:"recovers-within" doc:"In always: time from the beginning of the recovery to the first of ten good answers in a row."`
@@ -195,6 +196,61 @@ func describeStats(s traffic.Stats) string {
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(s, "\n")
 	return line
+}
+
+// radiusCheck judges which streams lose calls: those that a failure is said to hit do, all others do not.
+type radiusCheck struct {
+	radius scenario.Radius
+	run    *run
+}
+
+// Command implements observe.Check. A recording is no command.
+func (c *radiusCheck) Command() string { return "" }
+
+func (c *radiusCheck) String() string {
+	return "the blast radius is " + strings.Join(c.radius, " and ")
+}
+
+// Look implements observe.Check.
+func (c *radiusCheck) Look(context.Context, *mesh.Mesh) (string, error) {
+	var texts []string
+	inside, ways := false, map[string]bool{}
+	for _, t := range c.run.scenario.Traffic {
+		last := &callsCheck{callsArgs: &callsArgs{Stream: t.Name}, run: c.run}
+		window, err := last.window(c.run.streams[t.Name].Recording())
+		if err != nil {
+			return "", &observe.Mismatch{Wanted: c.String(), Seen: t.Name + ": " + err.Error()}
+		}
+		stats := window.Stats()
+		texts = append(texts, fmt.Sprintf("%s %s", t.Name, percent(stats.SuccessPercent)))
+		switch hit := stats.SuccessPercent < 100; {
+		case !hit || t.To.Cluster == "":
+		case t.From.Cluster == t.To.Cluster:
+			inside = true
+		default:
+			ways[t.From.Cluster] = true
+		}
+	}
+	seen := scenario.Radius{}
+	if inside {
+		seen = append(seen, scenario.Inside)
+	}
+	switch len(ways) {
+	case 0:
+		if !inside {
+			seen = append(seen, scenario.Nowhere)
+		}
+	case 1:
+		seen = append(seen, scenario.OneWay)
+	default:
+		seen = append(seen, scenario.BothWays)
+	}
+	text := fmt.Sprintf("%s: %s", strings.Join(seen, " and "), strings.Join(texts, ", "))
+	wanted := slices.Sorted(slices.Values(c.radius))
+	if slices.Sort(seen); !slices.Equal(seen, wanted) {
+		return text, &observe.Mismatch{Wanted: c.String(), Seen: text}
+	}
+	return text, nil
 }
 
 // url is how an app is called; see mesh.URL.

@@ -39,6 +39,10 @@ func Explain(w io.Writer, s *scenario.Scenario) error {
 			x.phase("wrong fix: " + phase.Fix.Fix + " (the mesh must stay broken)")
 			x.steps(phase.Steps)
 			x.steps(phase.Fix.StillBroken)
+		case phase.Later != nil:
+			x.phase("later: " + phase.Later.When)
+			x.steps(phase.Steps)
+			x.expect("then", phase.Later.Then())
 		case phase.Within > 0:
 			x.expect(string(phase.Phase), scenario.Expect{Within: phase.Within, Expect: phase.Steps})
 		default:

@@ -304,7 +304,7 @@ func meshTopology(t scenario.Topology) (mesh.Topology, error) {
 	if err := t.Validate(); err != nil {
 		return mesh.Topology{}, err
 	}
-	m := mesh.Topology{Trust: mesh.Trust(cmp.Or(t.Trust, scenario.SharedRoot)), MeshID: mesh.DefaultMeshID, CertificateLifetime: time.Duration(t.CertificateLifetime)}
+	m := mesh.Topology{Trust: mesh.Trust(cmp.Or(t.Trust, scenario.SharedRoot)), MeshID: mesh.DefaultMeshID, CertificateLifetime: time.Duration(t.CertificateLifetime), MultiRoot: t.MultiRoot}
 	for _, c := range t.All() {
 		m.Clusters = append(m.Clusters, mesh.ClusterSpec{Name: c.Name, Network: c.Network, Primary: c.Primary, Config: c.Config, NoGateway: c.NoGateway()})
 	}
@@ -330,10 +330,14 @@ func sameTopology(a, b scenario.Topology) bool {
 }
 
 func describe(t scenario.Topology) string {
+	text := fmt.Sprintf("%s, network %s, trust %s", t.Kind, t.Network, t.Trust)
 	if t.Kind == "" {
-		return fmt.Sprintf("%s, trust %s", cmp.Or(t.Name, strings.Join(t.Clusters(), ", ")), t.Trust)
+		text = fmt.Sprintf("%s, trust %s", cmp.Or(t.Name, strings.Join(t.Clusters(), ", ")), t.Trust)
 	}
-	return fmt.Sprintf("%s, network %s, trust %s", t.Kind, t.Network, t.Trust)
+	if t.MultiRoot {
+		text += ", multi-root"
+	}
+	return text
 }
 
 // Env is what a shell needs to work with the lab.

@@ -135,10 +135,11 @@ func (r *run) story(ctx context.Context) error {
 		{Baseline, func(ctx context.Context) error { return r.baseline(ctx, plan) }},
 		{scenario.Break, func(ctx context.Context) error { return r.steps(ctx, plan, s.Break) }},
 		{scenario.Operate, func(ctx context.Context) error { return r.steps(ctx, plan, s.Operate) }},
-		{scenario.Symptoms, func(ctx context.Context) error { return r.together(ctx, plan, s.Symptoms) }},
+		{scenario.Symptoms, func(ctx context.Context) error { return r.together(ctx, plan, s.Broken()) }},
 		{scenario.Diagnose, func(ctx context.Context) error { return r.steps(ctx, plan, s.Diagnose) }},
+		{scenario.LaterOn, func(ctx context.Context) error { return r.later(ctx, plan) }},
 		{scenario.WrongFixes, func(ctx context.Context) error { return r.wrongFixes(ctx, plan) }},
-		{scenario.Recover, func(ctx context.Context) error { return r.steps(ctx, plan, s.Recover) }},
+		{scenario.Recover, func(ctx context.Context) error { return r.recover(ctx, plan) }},
 		{scenario.Healthy, func(ctx context.Context) error { return r.together(ctx, plan, s.Healthy) }},
 		{scenario.Always, func(ctx context.Context) error { return r.always(ctx, plan) }},
 	} {
@@ -189,6 +190,11 @@ func (r *run) prepare() (plan, error) {
 		if err := add(phase.Steps); err != nil {
 			return nil, err
 		}
+		if phase.Later != nil {
+			if err := add(phase.Later.Then().Expect); err != nil {
+				return nil, err
+			}
+		}
 		if phase.Fix != nil {
 			if err := add(phase.Fix.StillBroken); err != nil {
 				return nil, err
@@ -201,6 +207,8 @@ func (r *run) prepare() (plan, error) {
 // thing turns a step into a fault.Fault or an observe.Check.
 func (r *run) thing(step scenario.Step) (any, error) {
 	switch args := step.Args.(type) {
+	case scenario.Radius:
+		return &radiusCheck{args, r}, nil
 	case *callsArgs:
 		return &callsCheck{callsArgs: args, run: r}, nil
 	case changer:
@@ -368,24 +376,57 @@ func (r *run) wrongFixes(ctx context.Context, p plan) error {
 		r.since = time.Now()
 		still := fix.StillBroken
 		if len(still) == 0 {
-			still = r.scenario.Symptoms.Expect
+			still = r.scenario.Broken().Expect
 		}
 		if err := r.hold(ctx, still, p, wait.Options{Within: gateWithin, Every: lookEvery, InARow: notHealedAgain}); err != nil {
 			return err
 		}
-		if err := r.step(report.Event{Name: "the mesh is not healthy", Place: fix.Place.String()}, func() (string, error) { return r.notHealthy(ctx, p, fix) }); err != nil {
+		if err := r.notHealthy(ctx, p, fix.Place, fix.Fix, "find out why this fix works, and whether it is one"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// notHealthy gives health the time that it would need to show.
-func (r *run) notHealthy(ctx context.Context, p plan, fix scenario.WrongFix) (string, error) {
+// later brings about what breaks only then and proves it.
+func (r *run) later(ctx context.Context, p plan) error {
+	l := r.scenario.Later
+	r.emit(report.Event{Type: report.Note, Name: "later: " + l.When, Place: l.Place.String(), Detail: l.Why})
+	if err := r.steps(ctx, p, l.Do); err != nil {
+		return err
+	}
+	r.since = time.Now()
+	return r.together(ctx, p, l.Then())
+}
+
+// recover heals. Before that it proves, unless a wrong fix has just done so, that nothing heals by itself: a
+// health check that holds without the recovery says nothing when it holds after it.
+func (r *run) recover(ctx context.Context, p plan) error {
+	if len(r.scenario.Break) > 0 && len(r.scenario.WrongFixes) == 0 {
+		if err := r.notHealthy(ctx, p, r.scenario.Recover[0].Place, "without the recovery", "make a healthy check see what is broken"); err != nil {
+			return err
+		}
+	}
+	return r.steps(ctx, p, r.scenario.Recover)
+}
+
+// notHealthy proves that the mesh is not healthy, and gives health the time that it would need to show.
+func (r *run) notHealthy(ctx context.Context, p plan, at scenario.Place, after, try string) error {
+	return r.step(report.Event{Name: "the mesh is not healthy", Place: at.String()}, func() (string, error) {
+		seen, err := r.unhealthy(ctx, p)
+		if err == nil && seen == "" {
+			err = &CheckError{Phase: r.phase, Place: at, Name: after, Wanted: "the mesh to stay broken", Seen: "every healthy check holds", Try: try}
+		}
+		return seen, err
+	})
+}
+
+// unhealthy returns what keeps the mesh from being healthy; nothing if it is.
+func (r *run) unhealthy(ctx context.Context, p plan) (string, error) {
 	steps := r.scenario.Healthy.Expect
 	_, errs, err := r.look(ctx, steps, p, wait.Options{Within: healthShowsIn, Every: lookEvery})
 	if err == nil {
-		return "", &CheckError{Phase: r.phase, Place: fix.Place, Name: fix.Fix, Wanted: "the mesh to stay broken", Seen: "every healthy check holds", Try: "find out why this fix works, and whether it is one"}
+		return "", nil
 	}
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)

@@ -27,7 +27,7 @@ type (
 
 // Where changes and looks may stand. A look among changes is a gate: it has to hold before the next step.
 func changes() []scenario.Phase {
-	return []scenario.Phase{scenario.Break, scenario.Operate, scenario.WrongFixes, scenario.Recover}
+	return []scenario.Phase{scenario.Break, scenario.Operate, scenario.LaterOn, scenario.WrongFixes, scenario.Recover}
 }
 
 func looks() []scenario.Phase {

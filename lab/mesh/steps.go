@@ -217,6 +217,7 @@ func (m *Member) operatorNames(o Options) []string {
 		{"external.yaml", m.Spec.External()},
 		{"remote.yaml", m.mesh.IsRemote(m.Spec)},
 		{"config-cluster.yaml", m.mesh.IsRemote(m.Spec) && m.mesh.IsConfig(m.Spec)},
+		{"multi-root.yaml", m.mesh.MultiRoot},
 		{"upstream-envoy.yaml", o.Istio.UpstreamEnvoy},
 	} {
 		if f.when {

@@ -52,6 +52,8 @@ type Topology struct {
 	Clusters []ClusterSpec `json:"clusters"`
 	// CertificateLifetime is that of workload certificates; Istio's 24 h if zero.
 	CertificateLifetime time.Duration `json:"certificate_lifetime,omitempty"`
+	// MultiRoot lets istiod and proxies take another set of roots while they run, which Istio leaves off.
+	MultiRoot bool `json:"multi_root,omitempty"`
 }
 
 // DefaultMeshID is the mesh of Istio's own guides.

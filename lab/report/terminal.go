@@ -112,6 +112,7 @@ var titles = map[string]string{
 	"operate":     "Changing it",
 	"symptoms":    "What it looks like",
 	"diagnose":    "Finding the cause",
+	"later":       "What breaks later",
 	"wrong-fixes": "What does not help",
 	"recover":     "Repairing it",
 	"healthy":     "Healthy again",

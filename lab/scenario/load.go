@@ -286,12 +286,41 @@ func (l *loader) scenario(root *yaml.Node, s *Scenario) {
 	if operated != nil && broken == nil && fields["healthy"] == nil && fields["always"] == nil {
 		l.add(operated, Problem{What: "operate without a judgement", Wanted: "healthy or always: a change that nothing judges proves nothing", Try: "add always:"})
 	}
+	l.checkRadius(root, fields["blast-radius"], s.Radius, s)
+	if s.Later != nil {
+		at := fields["later"]
+		l.checkRadius(at, at, s.Later.Radius, s)
+	}
 	s.Topology.setDefaults()
 	if name := fields["scenario"]; name != nil && s.Name != "" && filepath.Base(l.file) == "scenario.yaml" && l.folder != nil {
 		if folder := folderName(l.file); folder != s.Name {
 			l.add(name, Problem{What: "the scenario is not named like its folder", Wanted: folder, Seen: s.Name,
 				Try: "rename one of the two: eastwest run finds a scenario by its folder"})
 		}
+	}
+}
+
+// checkRadius wants streams that can show a blast radius, and words that do not contradict each other.
+func (l *loader) checkRadius(root, at *yaml.Node, r Radius, s *Scenario) {
+	if len(r) == 0 {
+		return
+	}
+	if at == nil {
+		at = root
+	}
+	if len(r) > 1 && (slices.Contains(r, Nowhere) || slices.Contains(r, OneWay) && slices.Contains(r, BothWays)) {
+		l.add(at, Problem{What: "blast-radius contradicts itself", Wanted: "none alone, and one of one-way and both-ways", Seen: strings.Join(r, ", ")})
+	}
+	across, inside := map[string]bool{}, false
+	for _, t := range s.Traffic {
+		if t.From.Cluster == t.To.Cluster {
+			inside = true
+		} else if t.To.Cluster != "" {
+			across[t.From.Cluster] = true
+		}
+	}
+	if len(l.problems) == 0 && (len(across) < 2 || !inside) {
+		l.add(at, Problem{What: "blast-radius cannot be seen", Wanted: "streams across the border in both directions, and inside of a cluster, each to echo@ one cluster", Try: "add them to traffic:"})
 	}
 }
 

@@ -37,7 +37,9 @@ type Scenario struct {
 	Break      []Step     `yaml:"break" phase:"break" doc:"What breaks the mesh. Exactly one of break and operate."`
 	Operate    []Step     `yaml:"operate" phase:"operate" doc:"A planned change that the mesh has to survive. Exactly one of break and operate; an empty list is a scenario that only looks."`
 	Symptoms   Expect     `yaml:"symptoms" phase:"symptoms" doc:"Checks that hold together while the mesh is broken."`
+	Radius     Radius     `yaml:"blast-radius" enum:"none,inside,one-way,both-ways" doc:"Which streams lose calls while the mesh is broken; proven with the symptoms, all others have to work. inside: of one cluster at least. one-way: across the border in one direction. both-ways: in both. none: all go on, and what breaks, breaks later."`
 	Diagnose   []Step     `yaml:"diagnose" phase:"diagnose" doc:"Read-only steps that find the cause, each with its expected finding. A person can paste the command of each."`
+	Later      *Later     `yaml:"later" doc:"What breaks only later, at the next restart or renewal, and is brought about here. It comes after the diagnosis."`
 	WrongFixes []WrongFix `yaml:"wrong-fixes" doc:"What people try first. The engine proves that it does not heal the mesh."`
 	Recover    []Step     `yaml:"recover" phase:"recover" doc:"What heals the mesh."`
 	Healthy    Expect     `yaml:"healthy" phase:"healthy" doc:"Checks that hold together before the break and again after the recovery."`
@@ -99,6 +101,52 @@ type WrongFix struct {
 	Place       Place  `yaml:"-"`
 }
 
+// Later is the part of a failure that shows itself at the next restart or renewal only.
+type Later struct {
+	When   string   `yaml:"when" required:"true" doc:"What has to happen first, in a few words: istiod restarts."`
+	Why    string   `yaml:"why" required:"true" doc:"Why it breaks then and not before."`
+	Do     []Step   `yaml:"do" required:"true" phase:"later" doc:"The steps that bring it about."`
+	Within Duration `yaml:"within" required:"true" doc:"How long the checks may take to hold, all together."`
+	Radius Radius   `yaml:"blast-radius" enum:"none,inside,one-way,both-ways" doc:"Which streams lose calls then; see the scenario's own."`
+	Expect []Step   `yaml:"expect" required:"true" phase:"later" doc:"Checks that hold together then."`
+	Place  Place    `yaml:"-"`
+}
+
+// Radius says which calls a failure hits. Several words stand for all of them; nil says nothing.
+type Radius []string
+
+// The words of a Radius.
+const (
+	Nowhere  = "none"
+	Inside   = "inside"
+	OneWay   = "one-way"
+	BothWays = "both-ways"
+)
+
+// RadiusVerb is the verb of the step that checks a blast radius. No file has it: it comes with
+// blast-radius, and its Args are a Radius.
+const RadiusVerb = "blast-radius"
+
+// check is the step that proves a radius; none if the file says nothing of it.
+func (r Radius) check(at Place) []Step {
+	if len(r) == 0 {
+		return nil
+	}
+	return []Step{{Verb: RadiusVerb, Args: r, Place: at}}
+}
+
+// Broken is what holds while the mesh is broken: the symptoms and the blast radius.
+func (s *Scenario) Broken() Expect {
+	e := s.Symptoms
+	e.Expect = slices.Concat(e.Expect, s.Radius.check(s.Place))
+	return e
+}
+
+// Then is what holds later.
+func (l *Later) Then() Expect {
+	return Expect{Within: l.Within, Expect: slices.Concat(l.Expect, l.Radius.check(l.Place)), Place: l.Place}
+}
+
 // Step is one verb with its arguments.
 type Step struct {
 	Verb  string
@@ -132,6 +180,7 @@ const (
 	Operate    Phase = "operate"
 	Symptoms   Phase = "symptoms"
 	Diagnose   Phase = "diagnose"
+	LaterOn    Phase = "later"
 	WrongFixes Phase = "wrong-fixes"
 	Recover    Phase = "recover"
 	Healthy    Phase = "healthy"
@@ -140,7 +189,7 @@ const (
 
 // Phases returns all phases in the order they run.
 func Phases() []Phase {
-	return []Phase{Break, Operate, Symptoms, Diagnose, WrongFixes, Recover, Healthy, Always}
+	return []Phase{Break, Operate, Symptoms, Diagnose, LaterOn, WrongFixes, Recover, Healthy, Always}
 }
 
 // PhaseSteps is one phase of one scenario.
@@ -149,6 +198,7 @@ type PhaseSteps struct {
 	Within Duration // for the checks of symptoms and healthy
 	Steps  []Step
 	Fix    *WrongFix // only for WrongFixes, which has one entry per wrong fix; Steps are its Do
+	Later  *Later    // only for LaterOn; Steps are its Do
 	Place  Place
 }
 
@@ -166,8 +216,11 @@ func (s *Scenario) Phases() []PhaseSteps {
 	}
 	add(PhaseSteps{Phase: Break, Steps: s.Break})
 	add(PhaseSteps{Phase: Operate, Steps: s.Operate})
-	add(PhaseSteps{Phase: Symptoms, Within: s.Symptoms.Within, Steps: s.Symptoms.Expect, Place: s.Symptoms.Place})
+	add(PhaseSteps{Phase: Symptoms, Within: s.Symptoms.Within, Steps: s.Broken().Expect, Place: s.Symptoms.Place})
 	add(PhaseSteps{Phase: Diagnose, Steps: s.Diagnose})
+	if s.Later != nil {
+		add(PhaseSteps{Phase: LaterOn, Steps: s.Later.Do, Later: s.Later, Place: s.Later.Place})
+	}
 	for i := range s.WrongFixes {
 		fix := &s.WrongFixes[i]
 		add(PhaseSteps{Phase: WrongFixes, Steps: fix.Do, Fix: fix, Place: fix.Place})

@@ -21,6 +21,7 @@ type Topology struct {
 	Network             Network   `yaml:"network" enum:"separate,shared" doc:"For a kind. separate (the default): pods meet through east-west gateways. shared: pods of all clusters reach each other by address."`
 	Trust               Trust     `yaml:"trust" enum:"shared-root,separate-roots,self-signed" doc:"shared-root (the default): one root, one intermediate per istiod. separate-roots: a root per istiod. self-signed: no cacerts, every istiod makes its own root."`
 	CertificateLifetime Duration  `yaml:"certificate-lifetime" doc:"Lifetime of workload certificates, like 10m. Without it, Istio's default."`
+	MultiRoot           bool      `yaml:"multi-root" doc:"istiod and proxies take another set of roots while they run (ISTIO_MULTIROOT_MESH, PROXY_CONFIG_XDS_AGENT). Off, as Istio has it, if left out."`
 	Members             []Cluster `yaml:"clusters" least:"1" most:"15" doc:"The clusters, one by one, in the order they are made. Instead of kind and network."`
 	Place               Place     `yaml:"-"`
 }
