@@ -111,15 +111,26 @@ func CreateCACerts(in []string, o CACerts) Fault {
 					return nil, fmt.Errorf("making cacerts for %s: %w", name, err)
 				}
 			}
-			return each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
+			return each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
 				undo, err := keepSecret(ctx, member, mesh.CACerts)
 				if err != nil {
 					return nil, err
 				}
-				return undo, member.ApplyCACerts(ctx, data[member.Name()])
+				return undo, putCACerts(ctx, m, member, data[member.Name()])
 			})(ctx, m)
 		},
 	}
+}
+
+// putCACerts replaces the Secret as a whole. Server-side apply would leave keys that somebody has written
+// by an update before.
+func putCACerts(ctx context.Context, m *mesh.Mesh, member *mesh.Member, data map[string][]byte) error {
+	return putSecret(ctx, member, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: ours(m)}, Type: corev1.SecretTypeOpaque, Data: data})
+}
+
+// ours are the labels of everything that a lab owns.
+func ours(m *mesh.Mesh) map[string]string {
+	return map[string]string{mesh.ManagedByLabel: mesh.ManagedBy, mesh.LabLabel: m.Lab}
 }
 
 // data is what the Secret cacerts of a cluster is to hold.
@@ -295,7 +306,7 @@ func SpoilCACerts(in []string, o Spoiled) Fault {
 		sentence: fmt.Sprintf("spoil the Secret cacerts of %s: %s", and(in), and(o.words())),
 		commands: commandsIn(in, o.command),
 		in:       in,
-		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
+		inject: each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
 			undo, err := keepSecret(ctx, member, mesh.CACerts)
 			if err != nil {
 				return nil, err
@@ -309,10 +320,10 @@ func SpoilCACerts(in []string, o Spoiled) Fault {
 				return nil, err
 			}
 			if o.MoveTo == "" {
-				return undo, member.ApplyCACerts(ctx, data)
+				return undo, putCACerts(ctx, m, member, data)
 			}
 			elsewhere := member.Kube.CoreV1().Secrets(o.MoveTo)
-			moved := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: map[string]string{mesh.ManagedByLabel: mesh.ManagedBy, mesh.LabLabel: now.Labels[mesh.LabLabel]}}, Data: data}
+			moved := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: ours(m)}, Data: data}
 			if _, err := elsewhere.Create(ctx, moved, metav1.CreateOptions{FieldManager: mesh.FieldManager}); err != nil {
 				return nil, fmt.Errorf("creating Secret %s in namespace %s: %w", mesh.CACerts, o.MoveTo, err)
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -153,7 +152,7 @@ func SelfSign(in []string) Fault {
 					return nil, err
 				}
 				undo := together([]Undo{keepCA, keepOwn})
-				own := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: observe.SelfSignedSecret}, Type: "istio.io/ca-root", Data: map[string][]byte{
+				own := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: observe.SelfSignedSecret, Labels: ours(m)}, Type: "istio.io/ca-root", Data: map[string][]byte{
 					pki.CACertFile: data[pki.CACertFile], pki.CAKeyFile: data[pki.CAKeyFile], pki.RootCertFile: data[pki.RootCertFile],
 				}}
 				return undo, errors.Join(putSecret(ctx, member, own), member.DeleteCACerts(ctx))
@@ -196,11 +195,7 @@ func ignoreNotFound(err error) error {
 // putSecret makes the Secret what it is to be, whatever it is now.
 func putSecret(ctx context.Context, member *mesh.Member, s *corev1.Secret) error {
 	secrets := member.Kube.CoreV1().Secrets(mesh.SystemNamespace)
-	labels := maps.Clone(s.Labels)
-	if labels == nil {
-		labels = map[string]string{mesh.ManagedByLabel: mesh.ManagedBy}
-	}
-	wanted := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: s.Name, Labels: labels, Annotations: s.Annotations}, Type: s.Type, Data: s.Data}
+	wanted := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: s.Name, Labels: s.Labels, Annotations: s.Annotations}, Type: s.Type, Data: s.Data}
 	_, err := secrets.Update(ctx, wanted, metav1.UpdateOptions{FieldManager: mesh.FieldManager})
 	if apierrors.IsInvalid(err) { // the type of a Secret cannot be changed
 		if err = secrets.Delete(ctx, s.Name, metav1.DeleteOptions{}); err == nil {
