@@ -2,7 +2,6 @@ package scenarios
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -77,10 +76,6 @@ func TestScenarios(t *testing.T) {
 	testenv.Test(t, list...)
 }
 
-func topology(s *scenario.Scenario) string {
-	return strings.Join([]string{string(s.Topology.Kind), string(s.Topology.Network), string(s.Topology.Trust)}, " ")
-}
-
 func run(ctx context.Context, t *testing.T, s *scenario.Scenario) {
 	t.Helper()
 	if os.Getenv(providerEnv) == "" && os.Geteuid() != 0 {
@@ -139,38 +134,4 @@ func closeLab(ctx context.Context, keep bool) error {
 		return err
 	}
 	return lab.Down(ctx, home, labName)
-}
-
-var update = flag.Bool("update", false, "write README.md of the catalogue")
-
-// TestCatalogueIsCurrent holds README.md to the scenario files.
-func TestCatalogueIsCurrent(t *testing.T) {
-	var b strings.Builder
-	b.WriteString("# Scenarios\n\n<!-- Written by `make generate` from the scenario files. -->\n\n")
-	b.WriteString("Run one with `eastwest run NAME`, read its plan with `eastwest explain NAME`, run all with `go test ./scenarios/...`.\n\n")
-	b.WriteString("| scenario | what happens | topology | of the lesson |\n| --- | --- | --- | --- |\n")
-	for _, s := range load(t) {
-		fmt.Fprintf(&b, "| [%s](%[1]s/scenario.yaml) | %s | %s | %s |\n", s.Name, s.Title, topology(s), strings.Join(s.Lesson, ", "))
-	}
-	if *update {
-		require.NoError(t, os.WriteFile("README.md", []byte(b.String()), 0o644))
-	}
-	current, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	require.True(t, string(current) == b.String(), "README.md is not what the scenario files say; run `make generate`")
-}
-
-// load loads the catalogue, sorted by name.
-func load(t *testing.T) []*scenario.Scenario {
-	t.Helper()
-	files, err := filepath.Glob("*/scenario.yaml")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	var all []*scenario.Scenario
-	for _, file := range files {
-		s, err := scenario.Load(file, lab.Vocabulary())
-		require.NoError(t, err)
-		all = append(all, s)
-	}
-	return all
 }
