@@ -205,3 +205,38 @@ func TestMeasurements(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 }
+
+func TestScenarioRunsAreMeasuredByPhase(t *testing.T) {
+	ending := func(seconds float64, result report.Result) Ending {
+		took := time.Duration(seconds * float64(time.Second))
+		return Ending{Verdict: Verdict{Seconds: 2 * seconds, Result: result}, Phases: []PhaseTime{
+			{Baseline, took, report.Passed}, {scenario.Operate, took, report.Passed}, {"undo", took, report.Passed},
+		}}
+	}
+	runs := []ScenarioRun{
+		newScenarioRun(ending(1, report.Passed)), newScenarioRun(ending(3, report.Passed)), newScenarioRun(ending(9, report.Failed)),
+		newScenarioRun(Ending{Err: errors.New("no machine")}),
+	}
+	require.Equal(t, ScenarioRun{Seconds: 2, BaselineSeconds: 1, BreakSeconds: 1, UndoSeconds: 1, Result: report.Passed}, runs[0])
+	require.Equal(t, ScenarioRun{Result: report.Errored, Reason: "no machine"}, runs[3])
+	require.Equal(t, ScenarioRun{Seconds: 4, BaselineSeconds: 2, BreakSeconds: 2, UndoSeconds: 2}, medianRun(runs), "of those that passed")
+	require.Zero(t, medianRun(nil))
+	require.Equal(t, report.Errored, worse(worse(report.Passed, report.Errored), report.Failed))
+
+	b := CatalogueBench{
+		Versions: map[string]string{"istioctl": "1.31", "envoy": "1.38", "kubernetes": "v1.36.1"},
+		Scenarios: []ScenarioBench{
+			{Scenario: "a", Result: report.Passed, Median: ScenarioRun{Seconds: 1.26}},
+			{Scenario: "b", Result: report.Passed, Median: ScenarioRun{Seconds: 5}},
+			{Scenario: "c", Result: report.Failed, Median: ScenarioRun{Seconds: 99}},
+		},
+	}
+	slowest, ok := b.Slowest()
+	require.True(t, ok)
+	require.Equal(t, "b", slowest.Scenario)
+	require.InDelta(t, 3.13, b.MedianSeconds(), 0.001)
+	day := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
+	require.Equal(t, Measurements{
+		"a": {1.3, "1.31", "1.38", "1.36.1", "2026-11-24"}, "b": {5, "1.31", "1.38", "1.36.1", "2026-11-24"}, "c": {Seconds: 7},
+	}, b.Into(Measurements{"a": {Seconds: 8}, "c": {Seconds: 7}}, day))
+}
