@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -111,13 +112,26 @@ func (m *Member) RestartWorkloads(ctx context.Context) error {
 // Restart restarts apps, all at once, as `kubectl rollout restart deployment/APP` does, and waits until
 // each has as many new Ready pods as it wants and all old ones are being deleted.
 func (m *Member) Restart(ctx context.Context, apps ...string) error {
+	return m.eachApp(ctx, apps, func(ctx context.Context, app string) error {
+		if app == MyPod {
+			return m.restartPod(ctx, app)
+		}
+		return m.restartDeployment(ctx, app)
+	})
+}
+
+// Roll restarts Deployments, all at once, and does not wait for what comes of it.
+func (m *Member) Roll(ctx context.Context, apps ...string) error {
+	return m.eachApp(ctx, apps, func(ctx context.Context, app string) error {
+		_, _, err := m.stamp(ctx, app)
+		return err
+	})
+}
+
+func (m *Member) eachApp(ctx context.Context, apps []string, restart func(context.Context, string) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, app := range apps {
 		group.Go(func() error {
-			restart := m.restartDeployment
-			if app == MyPod {
-				restart = m.restartPod
-			}
 			if err := restart(ctx, app); err != nil {
 				return fmt.Errorf("restarting %s in %s: %w", app, m.Name(), err)
 			}
@@ -127,16 +141,22 @@ func (m *Member) Restart(ctx context.Context, apps ...string) error {
 	return group.Wait()
 }
 
-func (m *Member) restartDeployment(ctx context.Context, app string) error {
+// stamp has a Deployment make its pods anew; the new ones carry the stamp.
+func (m *Member) stamp(ctx context.Context, app string) (*appsv1.Deployment, string, error) {
 	// kubectl writes seconds: two restarts within one would be none.
 	stamp := time.Now().UTC().Format(time.RFC3339Nano)
 	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{
 		"metadata": map[string]any{"annotations": map[string]string{restartedAt: stamp}},
 	}}})
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	d, err := m.Kube.AppsV1().Deployments(NamespaceOf(app)).Patch(ctx, app, types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+	return d, stamp, err
+}
+
+func (m *Member) restartDeployment(ctx context.Context, app string) error {
+	d, stamp, err := m.stamp(ctx, app)
 	if err != nil {
 		return err
 	}
