@@ -11,7 +11,7 @@ LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps build bundle run test unit integration scenarios verify lint generate bench clean
+.PHONY: help deps build bundle run test unit integration scenarios mutations verify lint generate bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ integration: bundle ## run the tests of lab and tests, with real clusters
 
 scenarios: bundle ## run every scenario of the catalogue (one: make scenarios RUN=late-cacerts)
 	go test -v -timeout 30m ./scenarios/... $(if $(RUN),-run '/$(RUN)$$')
+
+mutations: bundle ## run every scenario without its recovery: each has to fail, in its health checks
+	EASTWEST_MUTATIONS=1 go test -v -timeout 60m ./scenarios -run TestMutations
 
 verify: ## check format, vet, modules and generated files
 	@unformatted=$$(gofmt -l lab manifests scenarios scripts tests); test -z "$$unformatted" || { echo "not formatted: $$unformatted (gofmt -w fixes it)"; exit 1; }

@@ -21,6 +21,7 @@ import (
 func newRunCommand() *cobra.Command {
 	var (
 		name, until, folder, junit string
+		without                    string
 		keep, verbose              bool
 		timeout                    timeoutFlag
 		output                     outputFormat
@@ -32,7 +33,8 @@ func newRunCommand() *cobra.Command {
 proven: health before, the symptoms, the diagnosis, that wrong fixes do not help, the recovery, health again. Faults are
 undone whatever happens; the first Ctrl-C does so too.
 
-The exit code is 1 if a scenario failed.`,
+The exit code is 1 if a scenario failed. With --without recover that is what has to come out: a scenario without its
+recovery fails in its health checks, or these do not see what the recovery heals.`,
 		Example: `  eastwest run mismatched-root-ca
   eastwest run --verbose --until symptoms --keep late-cacerts
   eastwest run --junit report.xml --report runs my-scenario.yaml`,
@@ -45,6 +47,14 @@ The exit code is 1 if a scenario failed.`,
 			}
 			if phases := scenario.Phases(); until != "" && !slices.Contains(phases, scenario.Phase(until)) {
 				return usagef("--until %s: wanted one of %s", until, joinPhases(phases))
+			}
+			if without != "" && without != string(scenario.Recover) {
+				return usagef("--without %s: wanted %s, the one phase that can be left out", without, scenario.Recover)
+			}
+			for _, s := range all {
+				if without != "" && len(s.Recover) == 0 {
+					return usagef("--without %s: scenario %s has no such phase", without, s.Name)
+				}
 			}
 			if (keep || until != "") && len(all) > 1 {
 				return usagef("--keep and --until leave the lab as the scenario made it: wanted one scenario, seen %d", len(all))
@@ -66,7 +76,7 @@ The exit code is 1 if a scenario failed.`,
 			}
 			r := &runner{
 				home: home, lab: l, screen: screen, progress: cmd.ErrOrStderr(), verbose: verbose, folder: folder,
-				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep},
+				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep, Without: scenario.Phase(without)},
 			}
 			if folder == "" {
 				r.folder = filepath.Join(home, "runs", time.Now().Format("20060102-150405"))
@@ -91,6 +101,8 @@ The exit code is 1 if a scenario failed.`,
 	addLabFlag(cmd, &name)
 	cmd.Flags().StringVar(&until, "until", "", "stop after this phase: "+joinPhases(scenario.Phases()))
 	_ = cmd.RegisterFlagCompletionFunc("until", cobra.FixedCompletions(strings.Split(joinPhases(scenario.Phases()), ", "), cobra.ShellCompDirectiveNoFileComp))
+	cmd.Flags().StringVar(&without, "without", "", "leave this phase out: recover, to see that the health checks fail without it")
+	_ = cmd.RegisterFlagCompletionFunc("without", cobra.FixedCompletions([]string{string(scenario.Recover)}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the faults in place at the end, to look around")
 	cmd.Flags().StringVar(&folder, "report", "", "keep the events and the evidence in this folder (default: a new one below "+lab.HomeEnv+")")
 	cmd.Flags().StringVar(&junit, "junit", "", "write the verdicts to this file, for CI systems")
