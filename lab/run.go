@@ -304,7 +304,9 @@ func (r *run) startStream(s scenario.Stream, earlier *traffic.Recording) error {
 		return err
 	}
 	r.streams[s.Name] = stream
-	stream.Mark(string(r.phase))
+	if earlier == nil { // it has its mark where it goes on
+		stream.Mark(string(r.phase))
+	}
 	return nil
 }
 

@@ -560,7 +560,7 @@ func content(o *unstructured.Unstructured) string {
 		}
 		fields["webhooks"] = hooks
 	}
-	return digest(o.GetLabels(), annotations(o), fields)
+	return digest(pairs(o.GetLabels()), pairs(annotations(o)), fields)
 }
 
 // annotations are those that people write, not Kubernetes itself.
