@@ -255,14 +255,20 @@ func (r *run) goOn(ctx context.Context) error {
 
 func recordingFile(stream string) string { return "traffic-" + stream + ".json" }
 
-// LookAround writes what a person who stands in the middle of the scenario can look at: the first hints, and the
-// commands of the diagnosis with what they show.
+// LookAround writes what a person who stands in the middle of the scenario can look at: the first hints, the calls
+// of its traffic, which nobody makes meanwhile, and the commands of the diagnosis with what they show.
 func LookAround(w io.Writer, s *scenario.Scenario) error {
 	x := &explainer{w: w, run: &run{scenario: s}}
 	for i, hint := range s.Hints {
 		if i < 2 { // the last ones give the answer away
 			x.line("  %s", strings.Join(strings.Fields(hint), " "))
 		}
+	}
+	for i, t := range s.Traffic {
+		if i == 0 {
+			x.line("  # nobody calls meanwhile: what logs and counters are to show has to be called by hand")
+		}
+		x.line("  %s", observe.Call{From: workload(t.From), To: workload(t.To)}.Command())
 	}
 	for _, step := range s.Diagnose {
 		thing, err := x.run.thing(step)
