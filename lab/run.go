@@ -1,10 +1,12 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +24,7 @@ import (
 const (
 	changeWithin   = 90 * time.Second // one change
 	gateWithin     = 30 * time.Second // one check outside symptoms and healthy
-	cleanUpWithin  = 2 * time.Minute  // everything after the last phase
+	cleanUpWithin  = 4 * time.Minute  // everything after the last phase
 	lookEvery      = 100 * time.Millisecond
 	reliableCalls  = 10              // good calls that a stream must show before the break
 	notHealedAgain = 3               // looks in a row that must find a wrong fix to be wrong
@@ -37,6 +39,7 @@ const Baseline scenario.Phase = "baseline"
 type RunOptions struct {
 	Until  scenario.Phase // stop after this phase and leave the mesh as it is then
 	Keep   bool           // undo nothing, whatever happens
+	Resume bool           // go on after the phase that Until has stopped after before
 	Folder *report.Folder // where recordings and evidence go
 	Sink   report.Sink
 	// Without leaves a phase out. A scenario without its recovery has to fail in phase healthy: it shows that the
@@ -84,31 +87,25 @@ type run struct {
 	phase   scenario.Phase
 	since   time.Time // calls from before this moment say nothing about what is checked now
 	streams map[string]*traffic.Stream
-	before  observe.Baseline
-	undo    []undoStep
-}
-
-type undoStep struct {
-	name string
-	do   func(context.Context) error
+	left    left            // what is written down for others
+	done    scenario.Phase  // by an earlier process
+	earlier string          // the folder with its recordings
+	names   []observe.Named // what the steps change
 }
 
 // Run runs the scenario and tells the sink everything. The error is nil whenever there is a verdict: a
 // scenario that failed is a verdict. Whatever happens the mesh is put back as it was, unless the options
-// say otherwise; a lab that cannot be put back is marked, and Up makes it anew.
+// say otherwise; a lab that was left, or cannot be put back, is marked until Undo does it or Up makes it anew.
 func (l *Lab) Run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Verdict, error) {
-	unlock, err := lockLab(ctx, l.home, l.Name)
+	unlock, err := l.lock(ctx)
 	if err != nil {
 		return Verdict{}, err
 	}
 	defer unlock()
-	if l.record.Left != "" {
-		return Verdict{}, &SetupError{Err: fmt.Errorf("lab %s was left in the middle of scenario %s: `eastwest up --name %[1]s` makes it anew", l.Name, l.record.Left)}
-	}
-	if !sameTopology(l.Topology, s.Topology) {
-		return Verdict{}, &SetupError{Err: fmt.Errorf("%s: lab %s is %s, the scenario needs %s", s.Topology.Place, l.Name, describe(l.Topology), describe(s.Topology))}
-	}
 	r := &run{Lab: l, scenario: s, options: o, streams: map[string]*traffic.Stream{}}
+	if err := r.begin(); err != nil {
+		return Verdict{}, err
+	}
 	r.env = env{mesh: l.Mesh, tools: observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}, dir: filepath.Dir(s.File)}
 	if o.Without != "" && !r.has(o.Without) {
 		return Verdict{}, fmt.Errorf("%s: there is no %s that could be left out", s.Place, o.Without)
@@ -128,6 +125,37 @@ func (l *Lab) Run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Verd
 	return v, context.Cause(ctx)
 }
 
+// begin finds out whether the scenario can run on the lab, from its beginning or from where it was stopped.
+func (r *run) begin() (err error) {
+	s := r.scenario
+	if r.options.Resume {
+		if r.left, err = r.resumable(s.Name); err != nil {
+			return err
+		}
+		if phases := scenario.Phases(); r.options.Until != "" && slices.Index(phases, r.options.Until) <= slices.Index(phases, r.left.Done) {
+			return &ResumeError{fmt.Sprintf("phase %s of scenario %s is behind it: it was stopped after %s", r.options.Until, s.Name, r.left.Done)}
+		}
+		r.done, r.earlier = r.left.Done, r.left.Folder
+	} else {
+		if r.record.Left != "" {
+			return &SetupError{Err: fmt.Errorf("lab %s was left in the middle of scenario %s: %s", r.Name, r.record.Left, howToGoOn(r.home, r.record))}
+		}
+		if !sameTopology(r.Topology, s.Topology) {
+			return &SetupError{Err: fmt.Errorf("%s: lab %s is %s, the scenario needs %s", s.Topology.Place, r.Name, describe(r.Topology), describe(s.Topology))}
+		}
+		r.left.Scenario = s.Name
+		if r.left.File, err = filepath.Abs(s.File); err != nil {
+			return err
+		}
+		if r.left.Digest, err = digestOf(s.File); err != nil {
+			return err
+		}
+	}
+	r.left.Done = ""
+	r.left.Folder, err = filepath.Abs(r.options.Folder.Dir())
+	return err
+}
+
 // story is a scenario from the first call to the last judgement.
 func (r *run) story(ctx context.Context) error {
 	s := r.scenario
@@ -135,6 +163,17 @@ func (r *run) story(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	first := Baseline
+	if r.options.Resume {
+		if err := r.leave(r.left); err != nil { // from here on it is no more where it was stopped
+			return err
+		}
+		if err := r.inPhase(ctx, resuming, r.goOn); err != nil {
+			return err
+		}
+		first = scenario.Phases()[slices.Index(scenario.Phases(), r.done)+1]
+	}
+	reached := false
 	for _, part := range []struct {
 		phase scenario.Phase
 		do    func(context.Context) error
@@ -150,11 +189,13 @@ func (r *run) story(ctx context.Context) error {
 		{scenario.Healthy, func(ctx context.Context) error { return r.together(ctx, plan, r.health()) }},
 		{scenario.Always, func(ctx context.Context) error { return r.always(ctx, plan) }},
 	} {
-		if part.phase != Baseline && !r.has(part.phase) || part.phase == r.options.Without {
+		if reached = reached || part.phase == first; !reached {
 			continue
 		}
-		if err := r.inPhase(ctx, part.phase, part.do); err != nil {
-			return err
+		if part.phase == Baseline || r.has(part.phase) && part.phase != r.options.Without {
+			if err := r.inPhase(ctx, part.phase, part.do); err != nil {
+				return err
+			}
 		}
 		if part.phase == r.options.Until {
 			return nil
@@ -198,6 +239,7 @@ func (r *run) prepare() (plan, error) {
 				if err := f.Available(r.Mesh); err != nil {
 					return &SkipError{step.Place, err.Error()}
 				}
+				r.names = append(r.names, fault.Names(f)...)
 			}
 			p[step.Place] = thing
 		}
@@ -240,14 +282,14 @@ func (r *run) thing(step scenario.Step) (any, error) {
 // baseline remembers the mesh as it is, starts the traffic and proves health.
 func (r *run) baseline(ctx context.Context, p plan) error {
 	err := r.step(report.Event{Name: "remember the mesh as it is"}, func() (seen string, err error) {
-		r.before, err = observe.TakeBaseline(ctx, r.Mesh)
+		r.left.Before, err = observe.TakeBaseline(ctx, r.Mesh, r.names...)
 		return "", err
 	})
 	if err != nil {
 		return err
 	}
 	for _, s := range r.scenario.Traffic {
-		if err := r.startStream(s); err != nil {
+		if err := r.startStream(s, nil); err != nil {
 			return fmt.Errorf("%s: starting traffic %s: %w", s.Place, s.Name, err)
 		}
 	}
@@ -265,7 +307,7 @@ func (r *run) baseline(ctx context.Context, p plan) error {
 	return nil
 }
 
-func (r *run) startStream(s scenario.Stream) error {
+func (r *run) startStream(s scenario.Stream, earlier *traffic.Recording) error {
 	source, err := r.source(s.From)
 	if err != nil {
 		return err
@@ -273,13 +315,15 @@ func (r *run) startStream(s scenario.Stream) error {
 	fresh := s.Connections != scenario.Reused
 	stream, err := traffic.Start(context.Background(), traffic.Plan{
 		Name: s.Name, From: source, URL: url(s.To, fresh), ExpectCluster: s.To.Cluster,
-		Every: time.Duration(s.Every), Fresh: fresh, Timeout: time.Duration(s.Timeout),
+		Every: time.Duration(s.Every), Fresh: fresh, Timeout: time.Duration(s.Timeout), Earlier: earlier,
 	})
 	if err != nil {
 		return err
 	}
 	r.streams[s.Name] = stream
-	stream.Mark(string(r.phase))
+	if earlier == nil { // it has its mark where it goes on
+		stream.Mark(string(r.phase))
+	}
 	return nil
 }
 
@@ -302,17 +346,16 @@ func (r *run) steps(ctx context.Context, p plan, steps []scenario.Step) error {
 
 func (r *run) change(ctx context.Context, step scenario.Step, f fault.Fault) error {
 	return r.step(report.Event{Place: step.Place.String(), Name: f.String(), Command: f.Command()}, func() (string, error) {
-		if err := r.leave(r.scenario.Name); err != nil { // from here on a kill leaves a changed mesh
-			return "", err
+		if r.record.Left == "" { // from here on a kill leaves a changed mesh
+			if err := r.leave(r.left); err != nil {
+				return "", err
+			}
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, changeWithin, fmt.Errorf("not done within %s", changeWithin))
 		defer cancel()
-		undo, err := f.Inject(ctx, r.Mesh)
-		if err != nil {
+		// How to take one change back is not kept: Restore takes back all of them, in any process.
+		if _, err := f.Inject(ctx, r.Mesh); err != nil {
 			return "", fmt.Errorf("%s: %s: %w", step.Place, f, err)
-		}
-		if undo != nil {
-			r.undo = append(r.undo, undoStep{f.String(), undo})
 		}
 		return "", nil
 	})
@@ -473,7 +516,7 @@ func (r *run) stopStreams() error {
 	var problems []error
 	for name, stream := range r.streams {
 		recording, err := stream.Stop()
-		problems = append(problems, err, recording.Save(filepath.Join(r.options.Folder.Dir(), "traffic-"+name+".json")))
+		problems = append(problems, err, recording.Save(filepath.Join(r.options.Folder.Dir(), recordingFile(name))))
 	}
 	return errors.Join(problems...)
 }
@@ -496,51 +539,32 @@ func (r *run) afterwards(ctx context.Context, problem error) map[string]traffic.
 	if failed := resultOf(problem); failed == report.Failed || failed == report.Errored {
 		note("collecting evidence", observe.Collect(ctx, r.Mesh, r.options.Folder.Evidence()))
 	}
-	stopped := r.options.Until != "" && problem == nil
-	if r.record.Left == "" || r.options.Keep || stopped {
+	if problem == nil && (r.options.Until != "" || r.options.Keep && r.record.Left != "") {
+		r.left.Done = cmp.Or(r.options.Until, scenario.Always)
+		note("writing down where it was stopped", r.leave(r.left))
+		return stats
+	}
+	if r.record.Left == "" || r.options.Keep {
 		return stats
 	}
 	note("putting the mesh back", r.inPhase(ctx, "undo", r.putBack))
 	return stats
 }
 
-// putBack makes the mesh what it was before. A recovery that is one leaves nothing to do: then the undo
-// stack is dropped, since taking back both the break and its cure would only disturb. Otherwise the stack
-// is unwound, what still differs is restored, and what differs after that marks the lab.
+// putBack makes the mesh what it was before. A recovery that is one leaves nothing to do.
 func (r *run) putBack(ctx context.Context) error {
-	differences, err := r.differences(ctx)
-	if err == nil && len(differences) == 0 {
-		return r.leave("")
-	}
-	for i := len(r.undo) - 1; i >= 0; i-- {
-		if err := r.step(report.Event{Name: "take back: " + r.undo[i].name}, func() (string, error) { return "", r.undo[i].do(ctx) }); err != nil {
-			r.emit(report.Event{Type: report.Note, Name: "taking back", Detail: err.Error()})
+	if err := fault.Heal(ctx, r.Mesh); err == nil { // nobody else need be asked where an API server is stopped
+		if now, err := r.left.Before.Again(ctx, r.Mesh); err == nil && len(r.left.Before.Diff(now)) == 0 {
+			return r.back()
 		}
 	}
-	err = r.step(report.Event{Name: "restore what still differs"}, func() (string, error) {
-		return "", fault.Restore(ctx, r.Mesh, r.before)
+	err := r.step(report.Event{Name: "restore what differs"}, func() (string, error) {
+		return "", fault.Restore(ctx, r.Mesh, r.left.Before)
 	})
 	if err != nil {
-		return fmt.Errorf("the mesh is not what it was: %w: `eastwest up --name %s` makes it anew", err, r.Name)
+		return fmt.Errorf("the mesh is not what it was: %w: `eastwest run %s --undo --name %s` tries again, `eastwest up --name %[3]s` makes it anew", err, r.scenario.Name, r.Name)
 	}
-	return r.leave("")
-}
-
-func (r *run) differences(ctx context.Context) ([]string, error) {
-	now, err := observe.TakeBaseline(ctx, r.Mesh)
-	if err != nil {
-		return nil, err
-	}
-	return r.before.Diff(now), nil
-}
-
-// leave writes down which scenario has changed the lab, or that none has.
-func (r *run) leave(name string) error {
-	if r.record.Left == name {
-		return nil
-	}
-	r.record.Left = name
-	return r.record.write(r.home)
+	return r.back()
 }
 
 // inPhase is a phase: its name on every event, a mark in every recording, its time.

@@ -113,7 +113,7 @@ func status(ctx context.Context, home, name string) Status {
 	case alive == len(s.Clusters) && !r.Complete:
 		s.Problem = fmt.Sprintf("making it was interrupted: `eastwest up --name %s` makes it anew", name)
 	case alive == len(s.Clusters) && r.Left != "":
-		s.State, s.Problem = Changed, fmt.Sprintf("scenario %s was stopped in the middle: `eastwest up --name %s` makes it anew", r.Left, name)
+		s.State, s.Problem = Changed, fmt.Sprintf("scenario %s was stopped in the middle: %s", r.Left, howToGoOn(home, r))
 	case alive == len(s.Clusters):
 		s.State = Running
 	case alive > 0:

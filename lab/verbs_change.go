@@ -19,7 +19,7 @@ type inArgs struct {
 
 type createCACertsArgs struct {
 	In           scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	Root         string            `yaml:"root" enum:"shared,new,own,twin,self-signed" required:"true" doc:"Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. new: an intermediate below a second root, also common to all. own: an intermediate below a root that only this cluster has. twin: the same, but that root is called like the shared one and has no key identifiers. self-signed: the CA that istiod made for itself, as the first step away from it."`
+	Root         string            `yaml:"root" enum:"shared,new,own,twin,self-signed" required:"true" doc:"Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. new: an intermediate below a second root, also common to all. own: an intermediate below a root that only this cluster has. twin: the same, but that root is called like the shared one, and nothing but the name links an intermediate to it. self-signed: the CA that istiod made for itself, as the first step away from it."`
 	Trusts       trusts            `yaml:"trusts" enum:"shared,new,own,twin,self-signed,peers" doc:"The roots in root-cert.pem, in this order; only that of root if left out. peers: those that the other clusters have now."`
 	Intermediate *intermediateArgs `yaml:"intermediate" doc:"Asks for an intermediate that has never been used, {} for an ordinary one. Without it a cluster has the same one below a root each time."`
 	RootLifetime scenario.Duration `yaml:"root-lifetime" doc:"Asks for a root that has never been used and lives so long; the clusters share it, and root does not matter."`

@@ -66,6 +66,12 @@ type Underlay interface {
 	BlockPort(ctx context.Context, peer Cluster, port uint16) (Heal, error)
 }
 
+// Healer is offered by clusters that know which faults of the underlay are in force, whoever made them.
+type Healer interface {
+	// HealAll takes back everything that Stop, Sever, BlockPort and Pause have done to this cluster.
+	HealAll(ctx context.Context) error
+}
+
 // Starting is offered by clusters that Create returns as soon as their API answers, so that objects can
 // be created while the node still comes up.
 type Starting interface {

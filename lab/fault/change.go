@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/observe"
 )
 
 // change is the one implementation of Fault; the constructors of this package fill it in.
@@ -18,6 +19,7 @@ type change struct {
 	sentence  string
 	commands  []string
 	in        []string // the clusters that must be in the mesh
+	objects   []Object // those that are changed in each of them, where they can be named before
 	available func(m *mesh.Mesh) error
 	inject    func(ctx context.Context, m *mesh.Mesh) (Undo, error)
 }
@@ -41,6 +43,22 @@ func (c *change) Available(m *mesh.Mesh) error {
 }
 
 func (c *change) Inject(ctx context.Context, m *mesh.Mesh) (Undo, error) { return c.inject(ctx, m) }
+
+// Names returns the objects that a fault changes, as far as it can name them: a baseline that is to restore them
+// has to know them.
+func Names(f Fault) []observe.Named {
+	c, ok := f.(*change)
+	if !ok {
+		return nil
+	}
+	var all []observe.Named
+	for _, cluster := range c.in {
+		for _, o := range c.objects {
+			all = append(all, observe.Named{Cluster: cluster, Kind: o.Kind, Namespace: o.Namespace, Name: o.Name})
+		}
+	}
+	return all
+}
 
 // each does the same in several clusters at once. When it fails in one it is taken back in the others.
 func each(in []string, do func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error)) func(context.Context, *mesh.Mesh) (Undo, error) {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -49,25 +50,20 @@ func (o Object) flags(cluster string) string {
 
 // Apply applies the objects of a manifest.
 func Apply(in []string, file string, manifest []byte) Fault {
+	objects, problem := decode(manifest)
+	if problem != nil {
+		problem = fmt.Errorf("reading %s: %w", file, problem)
+	}
+	names := make([]Object, len(objects))
+	for i, u := range objects {
+		names[i] = Object{Kind: u.GroupVersionKind().GroupKind().String(), Name: u.GetName(), Namespace: namespaceOf(u)}
+	}
 	return &change{
 		sentence: fmt.Sprintf("apply %s in %s", file, and(in)),
 		commands: commandsIn(in, func(c string) string { return "kubectl apply -f " + file + " --context=" + c }),
-		in:       in,
+		in:       in, objects: names,
+		available: func(*mesh.Mesh) error { return problem },
 		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			var objects []*unstructured.Unstructured
-			for reader := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096); ; {
-				var u unstructured.Unstructured
-				err := reader.Decode(&u.Object)
-				if errors.Is(err, io.EOF) {
-					break
-				}
-				if err != nil {
-					return nil, fmt.Errorf("reading %s: %w", file, err)
-				}
-				if len(u.Object) > 0 {
-					objects = append(objects, &u)
-				}
-			}
 			var undos []Undo
 			for _, u := range objects {
 				undo, err := apply(ctx, member, u)
@@ -83,9 +79,30 @@ func Apply(in []string, file string, manifest []byte) Fault {
 	}
 }
 
+// decode reads the objects of a manifest.
+func decode(manifest []byte) (objects []*unstructured.Unstructured, _ error) {
+	for reader := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096); ; {
+		var u unstructured.Unstructured
+		err := reader.Decode(&u.Object)
+		if errors.Is(err, io.EOF) {
+			return objects, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(u.Object) > 0 {
+			objects = append(objects, &u)
+		}
+	}
+}
+
+// namespaceOf is where an object goes if it is of a kind that has namespaces.
+func namespaceOf(u *unstructured.Unstructured) string {
+	return cmp.Or(u.GetNamespace(), metav1.NamespaceDefault)
+}
+
 func apply(ctx context.Context, member *mesh.Member, u *unstructured.Unstructured) (Undo, error) {
-	namespace := cmp.Or(u.GetNamespace(), metav1.NamespaceDefault)
-	client, err := observe.Resource(member, u.GroupVersionKind().GroupKind().String(), namespace)
+	client, err := observe.Resource(member, u.GroupVersionKind().GroupKind().String(), namespaceOf(u))
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +232,7 @@ func merge(o Object, patch []byte) func(context.Context, dynamic.ResourceInterfa
 // object is a change of one object in several clusters, taken back by making the object what it was.
 func object(in []string, o Object, sentence string, command func(string) string, do func(context.Context, dynamic.ResourceInterface) error) Fault {
 	return &change{
-		sentence: sentence + " in " + and(in), commands: commandsIn(in, command), in: in,
+		sentence: sentence + " in " + and(in), commands: commandsIn(in, command), in: in, objects: []Object{o},
 		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
 			client, err := observe.Resource(member, o.Kind, o.Namespace)
 			if err != nil {
@@ -292,5 +309,10 @@ func put(ctx context.Context, client dynamic.ResourceInterface, o *unstructured.
 	wanted := o.DeepCopy()
 	wanted.SetResourceVersion(now.GetResourceVersion())
 	_, err = client.Update(ctx, wanted, metav1.UpdateOptions{FieldManager: mesh.FieldManager})
+	if apierrors.IsInvalid(err) && !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") { // what cannot be changed, like the type of a Secret
+		if err = client.Delete(ctx, o.GetName(), metav1.DeleteOptions{}); err == nil {
+			_, err = client.Create(ctx, o, metav1.CreateOptions{FieldManager: mesh.FieldManager})
+		}
+	}
 	return err
 }

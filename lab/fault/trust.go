@@ -22,7 +22,7 @@ const (
 	SharedRoot     Root = "shared"      // the lab's common root, with the cluster's own intermediate, as at installation
 	NewRoot        Root = "new"         // a second root that all clusters have in common, with intermediates
 	OwnRoot        Root = "own"         // a root that only this cluster has, with an intermediate
-	TwinRoot       Root = "twin"        // a root with the name of the shared one and another key, and no key identifiers
+	TwinRoot       Root = "twin"        // a root with the name of the shared one and another key, which its intermediates name by nothing else
 	SelfSignedRoot Root = "self-signed" // the CA that the cluster's istiod made for itself
 	PeerRoots      Root = "peers"       // what the other clusters trust now; it cannot sign
 )
@@ -39,14 +39,14 @@ func (r Root) words() string {
 func (r Root) cas(m *mesh.Mesh, cluster string) (root, ca *pki.CA, err error) {
 	shared, own := mesh.Topology{Trust: mesh.SharedRoot}.RootName(cluster), mesh.Topology{Trust: mesh.SeparateRoots}.RootName(cluster)
 	of := map[Root]struct {
-		name    string // in the folder of CAs
-		trust   mesh.Trust
-		options pki.Options
+		file  string // in the folder of CAs
+		trust mesh.Trust
+		name  string
 	}{
-		SharedRoot: {shared, mesh.SharedRoot, pki.Options{Name: m.Lab + " " + shared}},
-		OwnRoot:    {own, mesh.SeparateRoots, pki.Options{Name: m.Lab + " " + own}},
-		NewRoot:    {"new-root", "", pki.Options{Name: m.Lab + " new root"}},
-		TwinRoot:   {"twin-root", "", pki.Options{Name: m.Lab + " " + shared, NoKeyIDs: true}},
+		SharedRoot: {shared, mesh.SharedRoot, shared},
+		OwnRoot:    {own, mesh.SeparateRoots, own},
+		NewRoot:    {"new-root", "", "new root"},
+		TwinRoot:   {"twin-root", "", shared},
 	}
 	which, ok := of[r]
 	if !ok {
@@ -54,16 +54,16 @@ func (r Root) cas(m *mesh.Mesh, cluster string) (root, ca *pki.CA, err error) {
 	}
 	if which.trust == m.Trust {
 		if ca, err = m.CA(cluster); err == nil { // which makes the root too
-			root, err = pki.Load(m.CADir(), which.name)
+			root, err = pki.Load(m.CADir(), which.file)
 		}
 		return root, ca, err
 	}
-	root, err = pki.LoadOrMake(m.CADir(), which.name, func() (*pki.CA, error) { return pki.NewRoot(which.options) })
+	root, err = pki.LoadOrMake(m.CADir(), which.file, func() (*pki.CA, error) { return pki.NewRoot(pki.Options{Name: m.Lab + " " + which.name}) })
 	if err != nil {
 		return nil, nil, err
 	}
 	ca, err = pki.LoadOrMake(m.CADir(), string(r)+"-"+mesh.CAName(cluster), func() (*pki.CA, error) {
-		return root.Intermediate(pki.Options{Name: fmt.Sprintf("%s intermediate %s (%s root)", m.Lab, cluster, r), NoKeyIDs: which.options.NoKeyIDs})
+		return root.Intermediate(pki.Options{Name: fmt.Sprintf("%s intermediate %s (%s root)", m.Lab, cluster, r), NoIssuerKeyID: r == TwinRoot})
 	})
 	return root, ca, err
 }

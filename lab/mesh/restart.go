@@ -75,14 +75,15 @@ const rootConfigMap = "istio-ca-root-cert"
 func (m *Member) signingRoot(ctx context.Context) (string, error) {
 	own := m.ConfigCluster() // an external istiod keeps what it makes where it reads
 	for _, from := range []struct {
-		in          *Member
-		secret, key string
+		in                *Member
+		secret, key, with string
 	}{
-		{m, CACerts, pki.RootCertFile}, {m, CACerts, "ca.crt"}, // the second where cacerts has the type kubernetes.io/tls
-		{own, "istio-ca-secret", pki.RootCertFile}, {own, "istio-ca-secret", pki.CACertFile},
+		{m, CACerts, pki.RootCertFile, pki.CACertFile},
+		{m, CACerts, "ca.crt", "tls.crt"}, // where cacerts has the type kubernetes.io/tls
+		{own, "istio-ca-secret", pki.RootCertFile, pki.CACertFile}, {own, "istio-ca-secret", pki.CACertFile, pki.CACertFile},
 	} {
 		s, err := from.in.Kube.CoreV1().Secrets(SystemNamespace).Get(ctx, from.secret, metav1.GetOptions{})
-		if err == nil && len(s.Data[from.key]) > 0 {
+		if err == nil && len(s.Data[from.key]) > 0 && len(s.Data[from.with]) > 0 { // istiod knows files by their names only
 			return string(s.Data[from.key]), nil
 		}
 		if err != nil && !apierrors.IsNotFound(err) {

@@ -1,8 +1,11 @@
 package observe
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -13,10 +16,12 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 
@@ -24,23 +29,30 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/pki"
 )
 
-// Baseline is what a mesh is like, as far as scenarios can leave it changed. It lives in memory only,
-// since it knows the Secrets that a repair has to put back.
+// Baseline is what a mesh is like, as far as scenarios can leave it changed, with the objects that a repair puts
+// back. It knows Secrets: its JSON belongs into a file that only its owner reads.
 type Baseline struct {
 	facts   map[fact]string
-	secrets map[string]map[string]*corev1.Secret // by cluster and name
+	objects map[fact]*unstructured.Unstructured // of the facts that are objects
+	named   []Named
 }
 
 // fact is one thing that can change.
 type fact struct{ cluster, what string }
 
-func (f fact) trust() bool { return strings.HasPrefix(f.what, trustPrefix) }
-
 // Beginnings of facts.
 const (
-	trustPrefix  = "trust in use: " // a restart puts it right once the Secrets are right
-	secretPrefix = "Secret "
+	trustPrefix = "trust in use: " // a restart puts it right once the Secrets are right
+	inNamespace = " in namespace "
 )
+
+// Named is an object that a baseline is to know besides those that every baseline knows.
+type Named struct {
+	Cluster   string `json:"cluster"`
+	Kind      string `json:"kind"` // as people write it
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+}
 
 // Faulty is offered by clusters that know which faults of the underlay are in force.
 type Faulty interface {
@@ -51,68 +63,141 @@ type Faulty interface {
 // baselineWithin bounds what takes less than a second where all clusters answer.
 const baselineWithin = 30 * time.Second
 
-// TakeBaseline reads what the mesh is like now: roots and issuers in use by every proxy, the CA's
-// Secrets, remote secrets, labels, gateways, Deployments, Istio's own objects, faults of the underlay.
-func TakeBaseline(ctx context.Context, m *mesh.Mesh) (Baseline, error) {
-	b := Baseline{facts: map[fact]string{}, secrets: map[string]map[string]*corev1.Secret{}}
+// istiodPort is where istiod serves proxies, with a certificate of its own CA.
+const istiodPort = 15012
+
+// proxyWithin bounds what is read of one proxy, or of istiod, in a mesh that may be broken.
+const proxyWithin = 3 * time.Second
+
+// TakeBaseline reads what the mesh is like now: roots and issuers in use by every proxy and by istiod, Secrets,
+// labels, gateways, Deployments, Istio's own objects and settings, roles, admission, faults of the underlay, and
+// the objects that are named.
+func TakeBaseline(ctx context.Context, m *mesh.Mesh, named ...Named) (Baseline, error) {
+	return take(ctx, m, named, false)
+}
+
+// Again reads what b knows anew.
+func (b Baseline) Again(ctx context.Context, m *mesh.Mesh) (Baseline, error) {
+	return take(ctx, m, b.named, false)
+}
+
+// AgainBroken is Again for a mesh that may be broken: a proxy or an istiod that does not answer is one whose trust
+// is not what it was.
+func (b Baseline) AgainBroken(ctx context.Context, m *mesh.Mesh) (Baseline, error) {
+	return take(ctx, m, b.named, true)
+}
+
+func take(ctx context.Context, m *mesh.Mesh, named []Named, broken bool) (Baseline, error) {
+	b := Baseline{facts: map[fact]string{}, objects: map[fact]*unstructured.Unstructured{}, named: named}
 	ctx, cancel := context.WithTimeoutCause(ctx, baselineWithin, fmt.Errorf("not done within %s", baselineWithin))
 	defer cancel()
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
 	for _, member := range m.Members {
-		r := reader{member: member, mesh: m, facts: map[string]string{}, secrets: map[string]*corev1.Secret{}}
-		group.Go(func() error {
-			for _, read := range []func(context.Context) error{r.readTrust, r.readSecrets, r.readNamespaces, r.readGateway, r.readDeployments, r.readObjects, r.readFaults} {
+		r := reader{member: member, mesh: m, broken: broken, know: func(what, is string, o *unstructured.Unstructured) {
+			mu.Lock()
+			defer mu.Unlock()
+			f := fact{member.Name(), what}
+			b.facts[f] = is
+			if o != nil {
+				b.objects[f] = o
+			}
+		}}
+		for _, read := range []func(context.Context) error{
+			r.readProxies, r.readIstiod, r.readGateway, r.readObjects, r.readFaults,
+			func(ctx context.Context) error { return r.readNamed(ctx, named) },
+		} {
+			group.Go(func() error {
 				if err := read(ctx); err != nil {
 					return fmt.Errorf("taking the baseline of %s: %w", member.Name(), err)
 				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for what, is := range r.facts {
-				b.facts[fact{member.Name(), what}] = is
-			}
-			b.secrets[member.Name()] = r.secrets
-			return nil
-		})
+				return nil
+			})
+		}
 	}
 	return b, group.Wait()
 }
 
 // String says how much was written down.
 func (b Baseline) String() string {
-	trust := 0
+	trust, clusters := 0, map[string]bool{}
 	for f := range b.facts {
-		if f.trust() {
+		clusters[f.cluster] = true
+		if strings.HasPrefix(f.what, trustPrefix) {
 			trust++
 		}
 	}
-	return fmt.Sprintf("%d facts of %s, %d of them about the certificates in use", len(b.facts), plural(len(b.secrets), "cluster"), trust)
+	return fmt.Sprintf("%d facts of %s, %d of them about the certificates in use", len(b.facts), plural(len(clusters), "cluster"), trust)
 }
 
-// Diff tells what is different now, in words, sorted; nothing if the mesh is as it was.
-func (b Baseline) Diff(now Baseline) []string {
-	var all []string
-	for _, f := range b.different(now) {
-		all = append(all, fmt.Sprintf("%s: %s: was %s, is %s", f.cluster, f.what, orNothing(b.facts[f]), orNothing(now.facts[f])))
+// Difference is one thing that is not what it was.
+type Difference struct {
+	Cluster, What string
+	Was, Is       string // empty: it was not there
+	// Before and Now are the object, if it is one and was, or is, there. They are not to be changed.
+	Before, Now *unstructured.Unstructured
+}
+
+func (d Difference) String() string {
+	return fmt.Sprintf("%s: %s: was %s, is %s", d.Cluster, d.What, orNothing(d.Was), orNothing(d.Is))
+}
+
+// Object says whether it is an object that is other than it was. A Deployment whose pods alone are other is none.
+func (d Difference) Object() bool {
+	return (d.Before == nil) != (d.Now == nil) || d.Before != nil && content(d.Before) != content(d.Now)
+}
+
+// About says whether it is about the object of that kind, name and namespace.
+func (d Difference) About(kind, namespace, name string) bool {
+	return d.What == named(kind, namespace, name)
+}
+
+// Trust says whether it is about the certificates that are in use.
+func (d Difference) Trust() bool { return strings.HasPrefix(d.What, trustPrefix) }
+
+// Proxies returns the app whose proxies use other certificates; false if it is not about proxies.
+func (d Difference) Proxies() (app, namespace string, ok bool) {
+	if !d.Trust() {
+		return "", "", false
 	}
-	slices.Sort(all)
-	return all
+	return strings.Cut(strings.TrimPrefix(d.What, trustPrefix), inNamespace)
 }
 
-func (b Baseline) different(now Baseline) []fact {
-	var all []fact
-	for f, was := range b.facts {
-		if now.facts[f] != was {
-			all = append(all, f)
+// Differences tells what is different now, sorted; nothing if the mesh is as it was.
+func (b Baseline) Differences(now Baseline) []Difference {
+	var all []Difference
+	add := func(f fact) {
+		if b.facts[f] != now.facts[f] {
+			all = append(all, Difference{f.cluster, f.what, b.facts[f], now.facts[f], b.objects[f], now.objects[f]})
 		}
+	}
+	for f := range b.facts {
+		add(f)
 	}
 	for f := range now.facts {
 		if _, ok := b.facts[f]; !ok {
-			all = append(all, f)
+			add(f)
 		}
 	}
+	slices.SortFunc(all, func(a, b Difference) int {
+		return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.What, b.What))
+	})
 	return all
+}
+
+// Diff tells the same in words.
+func (b Baseline) Diff(now Baseline) []string {
+	var all []string
+	for _, d := range b.Differences(now) {
+		all = append(all, d.String())
+	}
+	return all
+}
+
+// Has says whether an object was there.
+func (b Baseline) Has(cluster, kind, namespace, name string) bool {
+	_, ok := b.objects[fact{cluster, named(kind, namespace, name)}]
+	return ok
 }
 
 func orNothing(text string) string {
@@ -122,85 +207,142 @@ func orNothing(text string) string {
 	return text
 }
 
-// Distrusted lists the clusters, sorted, whose proxies or istiod use other certificates now than then, or
-// whose istiod may do so because it may have read another CA.
-func (b Baseline) Distrusted(now Baseline) []string {
-	clusters := map[string]bool{}
-	for _, f := range b.different(now) {
-		// An istiod that is being restarted may have read what the undo has taken back since.
-		if f.trust() || f.what == secretPrefix+mesh.CACerts || f.what == secretPrefix+SelfSignedSecret || f.what == deployment(mesh.SystemNamespace, mesh.Istiod) {
-			clusters[f.cluster] = true
+// baselineJSON is the file format.
+type baselineJSON struct {
+	Facts []factJSON `json:"facts"`
+	Named []Named    `json:"named,omitempty"`
+}
+
+type factJSON struct {
+	Cluster string                     `json:"cluster"`
+	What    string                     `json:"what"`
+	Is      string                     `json:"is"`
+	Object  *unstructured.Unstructured `json:"object,omitempty"`
+}
+
+// MarshalJSON writes the baseline.
+func (b Baseline) MarshalJSON() ([]byte, error) {
+	out := baselineJSON{Facts: make([]factJSON, 0, len(b.facts)), Named: b.named}
+	for f, is := range b.facts {
+		out.Facts = append(out.Facts, factJSON{f.cluster, f.what, is, b.objects[f]})
+	}
+	slices.SortFunc(out.Facts, func(a, b factJSON) int {
+		return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.What, b.What))
+	})
+	return json.Marshal(out)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (b *Baseline) UnmarshalJSON(data []byte) error {
+	var in baselineJSON
+	if err := json.Unmarshal(data, &in); err != nil {
+		return fmt.Errorf("reading a baseline: %w", err)
+	}
+	*b = Baseline{facts: map[fact]string{}, objects: map[fact]*unstructured.Unstructured{}, named: in.Named}
+	for _, one := range in.Facts {
+		f := fact{one.Cluster, one.What}
+		b.facts[f] = one.Is
+		if one.Object != nil {
+			b.objects[f] = one.Object
 		}
 	}
-	return slices.Sorted(maps.Keys(clusters))
+	return nil
 }
-
-// Secrets returns the Secrets of a cluster that matter, by name. They are not to be changed.
-func (b Baseline) Secrets(cluster string) map[string]*corev1.Secret { return b.secrets[cluster] }
 
 type reader struct {
-	member  *mesh.Member
-	mesh    *mesh.Mesh
-	facts   map[string]string
-	secrets map[string]*corev1.Secret
+	member *mesh.Member
+	mesh   *mesh.Mesh
+	broken bool
+	know   func(what, is string, o *unstructured.Unstructured)
 }
 
-func (r *reader) readTrust(ctx context.Context) error {
-	proxies, err := Proxies(ctx, r.mesh, r.member.Name())
+func (r *reader) readProxies(ctx context.Context) error {
+	if !r.member.Spec.InMesh() { // the gateway in front of an external istiod is in no mesh
+		return nil
+	}
+	pods, err := proxyPods(ctx, r.member)
 	if err != nil {
 		return err
 	}
+	var mu sync.Mutex
 	seen := map[string][]string{}
-	for _, p := range proxies {
-		of := trustPrefix + p.App + " in namespace " + p.Namespace
-		seen[of] = append(seen[of], "roots "+names(p.Roots)+", signed by "+signer(p.Chain))
+	group, reading := errgroup.WithContext(ctx) // it ends with Wait
+	group.SetLimit(16)
+	for _, p := range pods {
+		if !mesh.Ready(p.Pod) {
+			continue
+		}
+		group.Go(func() error {
+			text, err := r.trustOf(reading, p)
+			if err != nil && !r.broken {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			of := trustPrefix + p.Labels["app"] + inNamespace + p.Namespace
+			seen[of] = append(seen[of], text)
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	for of, texts := range seen {
 		slices.Sort(texts)
-		r.facts[of] = strings.Join(slices.Compact(texts), "; ")
+		r.know(of, strings.Join(slices.Compact(texts), "; "), nil)
 	}
-	// Istiod leaves its root here: this is the one that it uses, whatever its Secrets say.
+	return nil
+}
+
+func (r *reader) trustOf(ctx context.Context, p podOf) (string, error) {
+	if r.broken {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, proxyWithin)
+		defer cancel()
+	}
+	proxy, err := readProxy(ctx, p)
+	if err != nil {
+		return "not to be read", err
+	}
+	return "roots " + names(proxy.Roots) + ", signed by " + signer(proxy.Chain), nil
+}
+
+// readIstiod reads what an istiod signs with, whatever its Secrets say: it leaves its root in every namespace, and
+// its own certificate comes from its CA.
+func (r *reader) readIstiod(ctx context.Context) error {
 	root, err := r.member.Kube.CoreV1().ConfigMaps(mesh.AppNamespace).Get(ctx, "istio-ca-root-cert", metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	switch {
+	case err == nil:
+		r.know(trustPrefix+"istiod", "root "+digest(root.Data[pki.RootCertFile]), nil)
+	case !apierrors.IsNotFound(err):
+		return err
+	}
+	if !r.member.Spec.HasIstiod() {
 		return nil
 	}
-	if err != nil {
-		return err
+	chain, err := r.istiodsChain(ctx)
+	switch {
+	case err == nil:
+		r.know(trustPrefix+"istiod's own certificate", "signed by "+signer(chain), nil)
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	}
-	r.facts[trustPrefix+"istiod"] = "root " + digest(root.Data[pki.RootCertFile])
-	return nil
+	return nil // it is down: that it has none is a fact, too
 }
 
-func (r *reader) readSecrets(ctx context.Context) error {
-	list, err := r.member.Kube.CoreV1().Secrets(mesh.SystemNamespace).List(ctx, metav1.ListOptions{})
+func (r *reader) istiodsChain(ctx context.Context) ([]*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, proxyWithin)
+	defer cancel()
+	conn, err := r.member.DialPod(ctx, mesh.Istiod, istiodPort)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for i := range list.Items {
-		s := &list.Items[i]
-		if Matters(s) {
-			r.secrets[s.Name] = s
-			r.facts[secretPrefix+s.Name] = digest(s.Type, s.Labels, s.Data)
-		}
+	defer conn.Close()                                                 //nolint:errcheck // it was only read
+	secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // whom to trust is the question
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return nil, err
 	}
-	return nil
-}
-
-// Matters says whether trust or discovery hangs on a Secret of Istio's namespace: cacerts, istiod's
-// self-signed CA, and the Secrets by which istiod reads other clusters.
-func Matters(s *corev1.Secret) bool {
-	return s.Name == mesh.CACerts || s.Name == SelfSignedSecret || s.Labels["istio/multiCluster"] == "true"
-}
-
-func (r *reader) readNamespaces(ctx context.Context) error {
-	list, err := r.member.Kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	for _, n := range list.Items {
-		r.facts["labels of namespace "+n.Name] = pairs(n.Labels)
-	}
-	return nil
+	return secured.ConnectionState().PeerCertificates, nil
 }
 
 func (r *reader) readGateway(ctx context.Context) error {
@@ -213,96 +355,9 @@ func (r *reader) readGateway(ctx context.Context) error {
 	} else if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	r.facts["address of the east-west gateway"] = address
+	r.know("address of the east-west gateway", address, nil)
 	return nil
 }
-
-func deployment(namespace, name string) string {
-	return "Deployment " + name + " in namespace " + namespace
-}
-
-func (r *reader) readDeployments(ctx context.Context) error {
-	for _, namespace := range []string{mesh.SystemNamespace, mesh.AppNamespace} {
-		list, err := r.member.Kube.AppsV1().Deployments(namespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return err
-		}
-		for i := range list.Items {
-			d := &list.Items[i]
-			seen, through := Rollout(d)
-			if through {
-				seen = plural(int(d.Status.Replicas), "pod")
-			}
-			template := d.Spec.Template.DeepCopy()
-			for key := range template.Annotations {
-				if strings.HasSuffix(key, "/restartedAt") {
-					delete(template.Annotations, key)
-				}
-			}
-			if len(template.Annotations) == 0 {
-				template.Annotations = nil
-			}
-			r.facts[deployment(namespace, d.Name)] = seen + ", as " + digest(d.Labels, template)
-		}
-	}
-	return nil
-}
-
-// readObjects reads the objects that steer traffic: Istio's own kinds, Services, NetworkPolicies, and
-// Istio's settings.
-func (r *reader) readObjects(ctx context.Context) error {
-	resources, err := discovery.ServerPreferredResources(r.member.Kube.Discovery())
-	if err != nil && len(resources) == 0 {
-		return err
-	}
-	kinds := map[schema.GroupVersionResource]string{
-		{Version: "v1", Resource: "services"}:                                    "Service",
-		{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}: "NetworkPolicy",
-	}
-	for _, list := range resources {
-		gv, err := schema.ParseGroupVersion(list.GroupVersion)
-		if err != nil || !strings.HasSuffix(gv.Group, ".istio.io") {
-			continue
-		}
-		for _, resource := range list.APIResources {
-			kinds[gv.WithResource(resource.Name)] = resource.Kind
-		}
-	}
-	var mu sync.Mutex
-	group, listing := errgroup.WithContext(ctx) // it ends with Wait
-	group.SetLimit(8)
-	for gvr, kind := range kinds {
-		group.Go(func() error {
-			list, err := r.member.Dynamic.Resource(gvr).List(listing, metav1.ListOptions{})
-			if err != nil {
-				return fmt.Errorf("listing %s: %w", gvr.Resource, err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for _, o := range list.Items {
-				if o.GetNamespace() != "kube-system" && len(o.GetOwnerReferences()) == 0 {
-					r.facts[kind+" "+o.GetName()+" in namespace "+o.GetNamespace()] = content(o)
-				}
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	for _, name := range []string{"istio", "istio-sidecar-injector"} {
-		cm, err := r.member.Kube.CoreV1().ConfigMaps(mesh.SystemNamespace).Get(ctx, name, metav1.GetOptions{})
-		if err == nil {
-			r.facts["ConfigMap "+name] = digest(cm.Data)
-		} else if !apierrors.IsNotFound(err) {
-			return err
-		}
-	}
-	return nil
-}
-
-// content tells one state of an object from another.
-func content(o unstructured.Unstructured) string { return digest(o.GetLabels(), o.Object["spec"]) }
 
 func (r *reader) readFaults(ctx context.Context) error {
 	faulty, ok := r.member.Cluster.(Faulty)
@@ -310,8 +365,212 @@ func (r *reader) readFaults(ctx context.Context) error {
 		return nil
 	}
 	faults, err := faulty.Faults(ctx)
-	r.facts["faults of the underlay"] = join(faults)
+	r.know("faults of the underlay", join(faults), nil)
 	return err
+}
+
+// source is a list of objects that belong to a baseline.
+type source struct {
+	schema.GroupVersionResource
+	namespace string // all if empty
+	options   metav1.ListOptions
+	keep      func(*unstructured.Unstructured) bool // all if nil
+}
+
+// sources are the same in every cluster; Istio's own kinds come on top.
+func sources() []source {
+	of := func(group, resource string) schema.GroupVersionResource {
+		return schema.GroupVersionResource{Group: group, Version: "v1", Resource: resource}
+	}
+	const admission, rbac = "admissionregistration.k8s.io", "rbac.authorization.k8s.io"
+	return []source{
+		{GroupVersionResource: of("", "secrets"), namespace: mesh.SystemNamespace, keep: matters},
+		{GroupVersionResource: of("", "secrets"), options: metav1.ListOptions{ // what was put into a wrong namespace
+			LabelSelector: mesh.ManagedByLabel + "=" + mesh.ManagedBy, FieldSelector: "metadata.namespace!=" + mesh.SystemNamespace,
+		}},
+		{GroupVersionResource: of("", "configmaps"), namespace: mesh.SystemNamespace, keep: isSettings},
+		{GroupVersionResource: of("", "namespaces")},
+		{GroupVersionResource: of("", "services"), keep: notKubes},
+		{GroupVersionResource: of("networking.k8s.io", "networkpolicies"), keep: notKubes},
+		{GroupVersionResource: of("apps", "deployments"), namespace: mesh.SystemNamespace},
+		{GroupVersionResource: of("apps", "deployments"), namespace: mesh.AppNamespace},
+		{GroupVersionResource: of(admission, "validatingadmissionpolicies")},
+		{GroupVersionResource: of(admission, "validatingadmissionpolicybindings")},
+		{GroupVersionResource: of(admission, "validatingwebhookconfigurations"), keep: isIstios},
+		{GroupVersionResource: of(admission, "mutatingwebhookconfigurations"), keep: isIstios},
+		{GroupVersionResource: of(rbac, "clusterroles"), keep: isIstios},
+		{GroupVersionResource: of(rbac, "clusterrolebindings"), keep: isIstios},
+	}
+}
+
+// The objects of Istio's namespace that hold istiod's settings.
+const (
+	MeshSettings     = "istio"
+	InjectorSettings = "istio-sidecar-injector"
+	ConfigSecret     = "istio-kubeconfig" // an istiod that finds it reads another cluster than its own
+)
+
+// matters says whether trust or discovery hangs on a Secret of Istio's namespace: istiod's CA, and the Secrets by
+// which it reads clusters.
+func matters(o *unstructured.Unstructured) bool {
+	return slices.Contains([]string{mesh.CACerts, SelfSignedSecret, ConfigSecret}, o.GetName()) || o.GetLabels()["istio/multiCluster"] == "true"
+}
+
+func notKubes(o *unstructured.Unstructured) bool { return o.GetNamespace() != metav1.NamespaceSystem }
+
+func isSettings(o *unstructured.Unstructured) bool {
+	return o.GetName() == MeshSettings || o.GetName() == InjectorSettings
+}
+
+func isIstios(o *unstructured.Unstructured) bool { return strings.Contains(o.GetName(), "istio") }
+
+func (r *reader) readObjects(ctx context.Context) error {
+	resources, err := discovery.ServerPreferredResources(r.member.Kube.Discovery())
+	if err != nil && len(resources) == 0 {
+		return err
+	}
+	all := sources()
+	for _, list := range resources {
+		gv, err := schema.ParseGroupVersion(list.GroupVersion)
+		if err != nil || !strings.HasSuffix(gv.Group, IstioGroup) {
+			continue
+		}
+		for _, resource := range list.APIResources {
+			all = append(all, source{GroupVersionResource: gv.WithResource(resource.Name)})
+		}
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for _, from := range all {
+		group.Go(func() error {
+			list, err := r.member.Dynamic.Resource(from.GroupVersionResource).Namespace(from.namespace).List(ctx, from.options)
+			if err != nil {
+				return fmt.Errorf("listing %s: %w", from.Resource, err)
+			}
+			for i := range list.Items {
+				if o := &list.Items[i]; from.keep == nil || from.keep(o) {
+					r.object(o)
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// IstioGroup ends the names of Istio's API groups.
+const IstioGroup = ".istio.io"
+
+func (r *reader) readNamed(ctx context.Context, all []Named) error {
+	for _, n := range all {
+		if n.Cluster != r.member.Name() {
+			continue
+		}
+		client, err := Resource(r.member, n.Kind, n.Namespace)
+		if meta.IsNoMatchError(err) { // a kind that is not there yet, or not any more
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		switch o, err := client.Get(ctx, n.Name, metav1.GetOptions{}); {
+		case err == nil:
+			r.object(o)
+		case !apierrors.IsNotFound(err):
+			return fmt.Errorf("reading %s %s: %w", n.Kind, n.Name, err)
+		}
+	}
+	return nil
+}
+
+// object makes a fact of an object that stands for itself.
+func (r *reader) object(o *unstructured.Unstructured) {
+	if len(o.GetOwnerReferences()) > 0 || o.GetKind() == "Pod" {
+		return
+	}
+	is := content(o)
+	switch o.GetKind() {
+	case "Namespace":
+		is = pairs(o.GetLabels())
+		if others := pairs(annotations(o)); others != "" {
+			is += ", annotated " + others
+		}
+	case "Deployment":
+		var d appsv1.Deployment
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &d); err == nil {
+			seen, through := Rollout(&d)
+			if through {
+				seen = plural(int(d.Status.Replicas), "pod")
+			}
+			is = seen + ", as " + is
+		}
+	}
+	for _, field := range []string{"resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"} {
+		unstructured.RemoveNestedField(o.Object, "metadata", field)
+	}
+	unstructured.RemoveNestedField(o.Object, "status")
+	r.know(named(o.GetKind(), o.GetNamespace(), o.GetName()), is, o)
+}
+
+// named is what the fact of an object is called.
+func named(kind, namespace, name string) string {
+	switch {
+	case kind == "Namespace":
+		return "labels of namespace " + name
+	case namespace == "", namespace == mesh.SystemNamespace && (kind == "Secret" || kind == "ConfigMap"):
+		return kind + " " + name
+	}
+	return kind + " " + name + inNamespace + namespace
+}
+
+// content tells one state of an object from another: all of it but what the cluster writes into it by itself.
+func content(o *unstructured.Unstructured) string {
+	fields := map[string]any{}
+	for name, value := range o.Object {
+		switch name {
+		case "apiVersion", "kind", "metadata", "status":
+		default:
+			fields[name] = value
+		}
+	}
+	switch o.GetKind() {
+	case "Deployment":
+		fields = runtime.DeepCopyJSON(fields)
+		template := []string{"spec", "template", "metadata", "annotations"}
+		annotations, _, _ := unstructured.NestedStringMap(fields, template...)
+		for key := range annotations {
+			if strings.HasSuffix(key, "/restartedAt") {
+				unstructured.RemoveNestedField(fields, append(template, key)...)
+			}
+		}
+		if left, _, _ := unstructured.NestedStringMap(fields, template...); len(left) == 0 {
+			unstructured.RemoveNestedField(fields, template...)
+		}
+		unstructured.RemoveNestedField(fields, "spec", "template", "metadata", "creationTimestamp")
+	case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration": // istiod writes into them what it signs with, and that it is there
+		fields = runtime.DeepCopyJSON(fields)
+		hooks, _, _ := unstructured.NestedSlice(fields, "webhooks")
+		for _, hook := range hooks {
+			if hook, ok := hook.(map[string]any); ok {
+				unstructured.RemoveNestedField(hook, "clientConfig", "caBundle")
+				if o.GetKind() == "ValidatingWebhookConfiguration" {
+					delete(hook, "failurePolicy")
+				}
+			}
+		}
+		fields["webhooks"] = hooks
+	}
+	return digest(pairs(o.GetLabels()), pairs(annotations(o)), fields)
+}
+
+// annotations are those that people write, not Kubernetes itself.
+func annotations(o *unstructured.Unstructured) map[string]string {
+	all := o.GetAnnotations()
+	maps.DeleteFunc(all, func(name, _ string) bool {
+		domain, _, _ := strings.Cut(name, "/")
+		return domain == "kubernetes.io" || strings.HasSuffix(domain, ".kubernetes.io")
+	})
+	return all
 }
 
 // digest is a short name for a value: equal values have equal names.

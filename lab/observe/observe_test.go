@@ -5,10 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 )
@@ -130,6 +132,19 @@ const (
 	borderLine = `[2026-11-23T19:27:11.504Z] "- - -" 0 - - - "-" 2794 6581 21 - "-" "-" "-" "-" "10.202.16.5:8080" outbound_.80_._.echo-cluster-a-fresh.production.svc.cluster.local 10.202.16.4:56892 10.202.16.4:15443 10.202.16.1:45265 outbound_.80_._.echo-cluster-a-fresh.production.svc.cluster.local - cluster=cluster-a picked=echo;production;echo;v1;cluster-a client=- server=- downstream-failure="-"`
 )
 
+func TestParseMetrics(t *testing.T) {
+	page := "# HELP a_total help\n# TYPE a_total counter\na_total{error=\"X\"} 2\na_total{error=\"Y\"} 3\nb_seconds -7.5\nc NaN-ish\n"
+	sum, lines := parseMetrics(page, regexp.MustCompile(`^a_total`))
+	require.Equal(t, 5.0, sum)
+	require.Equal(t, []string{`a_total{error="X"} 2`, `a_total{error="Y"} 3`}, lines)
+	sum, _ = parseMetrics(page, regexp.MustCompile(`error="Y"`))
+	require.Equal(t, 3.0, sum)
+	sum, _ = parseMetrics(page, regexp.MustCompile(`^b_seconds$`))
+	require.Equal(t, -7.5, sum)
+	_, lines = parseMetrics(page, regexp.MustCompile(`help|^c`))
+	require.Empty(t, lines)
+}
+
 func TestAccessLog(t *testing.T) {
 	require.Equal(t, "URX,UF TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert:_certificate_verification_error_at_depth_1:_self_signed_certificate_in_certificate_chain:TLS_error_end", failure(failedLine))
 	require.Empty(t, failure(goodLine))
@@ -233,6 +248,81 @@ func TestBaselineDiff(t *testing.T) {
 	}, was.Diff(now))
 	require.Equal(t, digest(map[string]string{"a": "1", "b": "2"}), digest(map[string]string{"b": "2", "a": "1"}))
 	require.NotEqual(t, digest("a"), digest("b"))
+}
+
+func object(t *testing.T, text string) *unstructured.Unstructured {
+	t.Helper()
+	o := &unstructured.Unstructured{}
+	require.NoError(t, o.UnmarshalJSON([]byte(text)))
+	return o
+}
+
+func TestBaselineRoundTrip(t *testing.T) {
+	was := Baseline{facts: map[fact]string{}, objects: map[fact]*unstructured.Unstructured{}, named: []Named{{Cluster: "cluster-a", Kind: "ConfigMap", Namespace: "production", Name: "other"}}}
+	r := reader{know: func(what, is string, o *unstructured.Unstructured) {
+		was.facts[fact{"cluster-a", what}] = is
+		was.objects[fact{"cluster-a", what}] = o
+	}}
+	for _, text := range []string{
+		`{"apiVersion":"v1","kind":"Service","metadata":{"name":"echo","namespace":"production","uid":"1","resourceVersion":"2"},"spec":{"ports":[{"port":80,"targetPort":8080}]},"status":{}}`,
+		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"cacerts","namespace":"istio-system"},"data":{"ca-key.pem":"a2V5"}}`,
+		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"cacerts","namespace":"default"},"data":{}}`,
+		`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"production","labels":{"a":"b"}},"spec":{"finalizers":["kubernetes"]}}`,
+		`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"echo","namespace":"production"},"spec":{"replicas":1},"status":{"replicas":1,"updatedReplicas":1,"readyReplicas":1}}`,
+		`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"my-pod","namespace":"production"}}`,
+	} {
+		r.object(object(t, text))
+	}
+	require.ElementsMatch(t, []string{"Service echo in namespace production", "Secret cacerts", "Secret cacerts in namespace default", "labels of namespace production", "Deployment echo in namespace production"},
+		slices.Collect(func(yield func(string) bool) {
+			for f := range was.facts {
+				yield(f.what)
+			}
+		}))
+	was.facts[fact{"cluster-b", trustPrefix + "echo in namespace production"}] = "roots"
+	data, err := json.Marshal(was)
+	require.NoError(t, err)
+	require.NotContains(t, string(data), "resourceVersion")
+	var read Baseline
+	require.NoError(t, json.Unmarshal(data, &read))
+	require.Equal(t, was, read)
+	require.Empty(t, was.Differences(read))
+	require.True(t, read.Has("cluster-a", "Deployment", "production", "echo"))
+	require.False(t, read.Has("cluster-b", "Deployment", "production", "echo"))
+	again, err := json.Marshal(read)
+	require.NoError(t, err)
+	require.JSONEq(t, string(data), string(again))
+
+	now := Baseline{facts: map[fact]string{}}
+	differences := read.Differences(now)
+	require.Len(t, differences, 6)
+	app, namespace, ok := differences[5].Proxies()
+	require.True(t, ok)
+	require.Equal(t, []string{"echo", "production"}, []string{app, namespace})
+	require.True(t, differences[1].About("Secret", "istio-system", "cacerts"))
+	require.Equal(t, map[string]any{"ca-key.pem": "a2V5"}, differences[1].Before.Object["data"])
+}
+
+// What a cluster changes by itself is no change.
+func TestContent(t *testing.T) {
+	same := func(a, b string) {
+		t.Helper()
+		require.Equal(t, content(object(t, a)), content(object(t, b)))
+	}
+	other := func(a, b string) {
+		t.Helper()
+		require.NotEqual(t, content(object(t, a)), content(object(t, b)))
+	}
+	const deployment = `{"kind":"Deployment","metadata":{"name":"echo"},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"}}}}}`
+	same(deployment, `{"kind":"Deployment","metadata":{"name":"echo","annotations":{"deployment.kubernetes.io/revision":"2"},"generation":3},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"},"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}},"status":{"replicas":1}}`)
+	other(deployment, `{"kind":"Deployment","metadata":{"name":"echo"},"spec":{"replicas":0,"template":{"metadata":{"labels":{"app":"echo"}}}}}`)
+	other(deployment, `{"kind":"Deployment","metadata":{"name":"echo"},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"},"annotations":{"sidecar.istio.io/inject":"false"}}}}}`)
+	other(deployment, `{"kind":"Deployment","metadata":{"name":"echo","annotations":{"topology.istio.io/x":"y"}},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"}}}}}`)
+	const webhook = `{"kind":"MutatingWebhookConfiguration","metadata":{"name":"istio"},"webhooks":[{"name":"x","failurePolicy":"Fail","clientConfig":{"caBundle":"YQ=="}}]}`
+	same(webhook, `{"kind":"MutatingWebhookConfiguration","metadata":{"name":"istio"},"webhooks":[{"name":"x","failurePolicy":"Fail","clientConfig":{"caBundle":"Yg=="}}]}`)
+	other(webhook, `{"kind":"MutatingWebhookConfiguration","metadata":{"name":"istio"},"webhooks":[{"name":"x","failurePolicy":"Ignore","clientConfig":{"caBundle":"YQ=="}}]}`)
+	other(`{"kind":"ConfigMap","metadata":{"name":"istio"},"data":{"mesh":"a"}}`, `{"kind":"ConfigMap","metadata":{"name":"istio"},"data":{"mesh":"b"}}`)
+	other(`{"kind":"Secret","metadata":{"name":"s"},"type":"Opaque"}`, `{"kind":"Secret","metadata":{"name":"s"},"type":"kubernetes.io/tls"}`)
 }
 
 func TestSecretsAreHidden(t *testing.T) {

@@ -51,9 +51,9 @@ type Options struct {
 	// and as a root that no intermediate of it verifies.
 	// Nil leaves it to the kind of CA: no limit for a root, 0 for an intermediate.
 	Below *int
-	// NoKeyIDs leaves the identifiers of the subject's and the issuer's keys out, as hand-made CAs often
-	// do. Verifiers then find issuers by their names alone.
-	NoKeyIDs bool
+	// NoIssuerKeyID leaves the identifier of the issuer's key out, as hand-made CAs often do. Verifiers then
+	// find the issuer by its name alone.
+	NoIssuerKeyID bool
 }
 
 // CA is a certificate authority: a certificate, its private key, and the certificates up to its root.
@@ -102,7 +102,7 @@ func newCA(o Options, issuer *CA) (*CA, error) {
 	if err := setLifetime(template, o.NotBefore, lifetime, issuer); err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	cert, err := sign(template, key, issuer, !o.NoKeyIDs)
+	cert, err := sign(template, key, issuer, !o.NoIssuerKeyID)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
@@ -141,26 +141,29 @@ func setLifetime(template *x509.Certificate, notBefore time.Time, lifetime time.
 	return nil
 }
 
-// sign gives the template a serial number and, if they are wanted, key identifiers and has issuer sign
-// it, or its own key if there is no issuer.
-func sign(template *x509.Certificate, key *ecdsa.PrivateKey, issuer *CA, keyIDs bool) (*x509.Certificate, error) {
+// sign gives the template a serial number and key identifiers, that of the issuer if it is wanted, and has
+// issuer sign it, or its own key if there is no issuer.
+func sign(template *x509.Certificate, key *ecdsa.PrivateKey, issuer *CA, issuerKeyID bool) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, fmt.Errorf("drawing a serial number: %w", err)
 	}
 	template.SerialNumber = serial
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("encoding the public key: %w", err)
+	}
+	id := sha256.Sum256(public)
+	template.SubjectKeyId = id[:20] // RFC 7093, method 1 over the whole SubjectPublicKeyInfo
 	parent, signer := template, key
 	if issuer != nil {
 		parent, signer = issuer.cert, issuer.key()
 	}
-	if keyIDs {
-		public, err := x509.MarshalPKIXPublicKey(key.Public())
-		if err != nil {
-			return nil, fmt.Errorf("encoding the public key: %w", err)
-		}
-		id := sha256.Sum256(public)
-		template.SubjectKeyId = id[:20] // RFC 7093, method 1 over the whole SubjectPublicKeyInfo
-		template.AuthorityKeyId = parent.SubjectKeyId
+	template.AuthorityKeyId = parent.SubjectKeyId
+	if !issuerKeyID {
+		nameless := *parent // x509 takes the identifier from the parent, whatever the template says
+		nameless.SubjectKeyId, template.AuthorityKeyId = nil, nil
+		parent = &nameless
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {
@@ -288,7 +291,7 @@ func (c *CA) CACerts(roots ...*CA) (map[string][]byte, error) {
 }
 
 // Reissue makes a certificate for the CA's own key, signed by the same issuer: what renewing it gives. The
-// name stays; Below and NoKeyIDs are the kind's own. A root cannot be reissued.
+// name stays; Below and NoIssuerKeyID are the kind's own. A root cannot be reissued.
 func (c *CA) Reissue(issuer *CA, o Options) (*CA, error) {
 	doing := "reissuing CA " + strconv.Quote(c.Name())
 	if c.cert == c.root || !issuer.cert.Equal(append(c.upper, c.root)[0]) {

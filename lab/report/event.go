@@ -21,7 +21,7 @@ type Event struct {
 	Time     time.Time     `json:"time"`
 	Type     Type          `json:"type"`
 	Scenario string        `json:"scenario,omitempty"`
-	Phase    string        `json:"phase,omitempty"`   // baseline, break, operate, symptoms, diagnose, later, wrong-fixes, recover, healthy, always, undo
+	Phase    string        `json:"phase,omitempty"`   // baseline, resume, break, operate, symptoms, diagnose, later, wrong-fixes, recover, healthy, always, undo
 	Place    string        `json:"place,omitempty"`   // file:line or file:line:column of the step
 	Cluster  string        `json:"cluster,omitempty"` // where one cluster alone is meant
 	Name     string        `json:"name,omitempty"`    // the step in plain words; the scenario's or the phase's title

@@ -108,6 +108,7 @@ func (t *terminal) scenario(e Event) {
 // What each phase is for, in a learner's words.
 var titles = map[string]string{
 	"baseline":    "Before: the mesh is healthy",
+	"resume":      "Going on where it was stopped",
 	"break":       "Breaking it",
 	"operate":     "Changing it",
 	"symptoms":    "What it looks like",

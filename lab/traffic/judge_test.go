@@ -282,6 +282,56 @@ func TestRecordingRoundTrip(t *testing.T) {
 }
 
 // Whatever the calls are, the numbers have to fit together.
+// A recording with a pause in it is judged as if there had been none.
+func TestJoin(t *testing.T) {
+	record := func(letters string, from time.Time, marks ...Mark) *Recording {
+		w := timeline(letters)
+		r := &Recording{Stream: "a-to-b", ExpectCluster: w.ExpectCluster, Every: ms(100), Marks: marks, Calls: w.Calls}
+		for i := range r.Calls {
+			c := &r.Calls[i]
+			c.Start = from.Add(c.Start.Sub(epoch))
+			if !c.End.IsZero() {
+				c.End = from.Add(c.End.Sub(epoch))
+			}
+		}
+		r.Began, r.Ended = from, from.Add(ms(100*len(letters)))
+		return r
+	}
+	for _, c := range []struct{ name, earlier, later string }{
+		{"a good one", "bbbbb", "bbbbb"},
+		{"broken across the pause", "bbb55", "5555b"},
+		{"the recovery before it", "555bb", "bbbbb"},
+		{"calls under way at the end", "bbbtt", "ttbbb"},
+		{"the source away across it", "bbbxx", "xxbbb"},
+		{"nothing before it", "", "b5b"},
+		{"nothing after it", "b5b", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			whole := record(c.earlier+c.later, epoch)
+			earlier, later := record(c.earlier, epoch), record(c.later, epoch.Add(time.Hour))
+			earlier.Ended = earlier.Ended.Add(time.Second * time.Duration(min(1, len(c.earlier)))) // it waited for calls under way
+			joined := Join(earlier, later)
+			require.Equal(t, Judge(whole.All()), Judge(joined.All()))
+			took, ok := whole.TimeToRecover(whole.Began, 3)
+			again, okAgain := joined.TimeToRecover(joined.Began, 3)
+			require.Equal(t, ok, okAgain)
+			require.Equal(t, took, again)
+			require.Equal(t, later.Ended, joined.Ended)
+		})
+	}
+	earlier := record("bb55", epoch, Mark{"baseline", epoch}, Mark{"break", at(200)})
+	later := record("55bb", epoch.Add(time.Hour), Mark{"recover", epoch.Add(time.Hour + ms(100))})
+	joined := Join(earlier, later)
+	broken, err := joined.Phase("break")
+	require.NoError(t, err)
+	require.Equal(t, 2, broken.Stats().Lost, "what comes after the pause is not the phase before it")
+	require.Equal(t, ms(200), broken.To.Sub(broken.From))
+	recovery, err := joined.Phase("recover")
+	require.NoError(t, err)
+	require.Equal(t, 1, recovery.Stats().Lost)
+	require.Equal(t, at(0), earlier.Calls[0].Start, "the earlier one stays as it is")
+}
+
 func TestJudgeAddsUp(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {

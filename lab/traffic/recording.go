@@ -35,6 +35,37 @@ func (r *Recording) sort() {
 	slices.SortStableFunc(r.Calls, func(a, b Call) int { return a.Start.Compare(b.Start) })
 }
 
+// Resumed is the mark at which a recording goes on after a pause.
+const Resumed = "resumed"
+
+// Join makes one recording of two of the same stream with a pause between them, in which nobody called and nothing
+// is to be judged: the times of the earlier one are moved so that its next call would have been due when the later
+// one began. So the pause is no gap and no part of any time that is measured across it.
+func Join(earlier, later *Recording) *Recording {
+	end := earlier.Ended
+	if n := len(earlier.Calls); n > 0 { // what comes after that is the wait for calls under way
+		end = earlier.Calls[n-1].Start.Add(earlier.Every)
+	}
+	// Reckoned from the later beginning, they are on its monotonic clock.
+	moved := func(t time.Time) time.Time { return later.Began.Add(t.Sub(end)) }
+	joined := *later
+	joined.Began, joined.Marks, joined.Calls = moved(earlier.Began), nil, nil
+	for _, m := range earlier.Marks {
+		joined.Marks = append(joined.Marks, Mark{m.Label, moved(m.At)})
+	}
+	joined.Marks = append(append(joined.Marks, Mark{Resumed, later.Began}), later.Marks...)
+	for _, c := range earlier.Calls {
+		c.Start = moved(c.Start)
+		if !c.End.IsZero() {
+			c.End = moved(c.End)
+		}
+		joined.Calls = append(joined.Calls, c)
+	}
+	joined.Calls = append(joined.Calls, later.Calls...)
+	joined.sort()
+	return &joined
+}
+
 // Window is a part of a recording: the calls that started at From or later and before To.
 type Window struct {
 	From, To      time.Time

@@ -25,6 +25,7 @@ type Plan struct {
 	Fresh         bool          // what the URL's host is; see the package comment
 	Timeout       time.Duration // of each call; DefaultTimeout when zero
 	Headers       map[string]string
+	Earlier       *Recording // what it goes on from; see Join
 }
 
 // limit is how many calls are under way if none is answered.
@@ -167,6 +168,9 @@ func (s *Stream) Recording() *Recording {
 		r.Calls = append(r.Calls, call)
 	}
 	r.sort()
+	if s.plan.Earlier != nil {
+		return Join(s.plan.Earlier, r)
+	}
 	return r
 }
 

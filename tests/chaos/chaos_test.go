@@ -235,7 +235,7 @@ func TestKilledWhileRunning(t *testing.T) {
 		return out
 	}
 	up(t)
-	for _, after := range moments(t, runKills, runTakes) {
+	for i, after := range moments(t, runKills, runTakes) {
 		t.Run(after.Round(time.Millisecond).String(), func(t *testing.T) {
 			code := runUntil(t, after, syscall.SIGKILL, "run", "mismatched-root-ca")
 			switch s := state(t); s {
@@ -247,7 +247,21 @@ func TestKilledWhileRunning(t *testing.T) {
 				out, code := execute(t, "run", "--name", labName, "cross-cluster-call")
 				require.Equal(t, 3, code, out)
 				require.Contains(t, out, "eastwest up")
-				require.Contains(t, up(t), "made anew")
+				out, code = execute(t, "run", "--name", labName, "--resume")
+				require.Equal(t, 2, code, "it was stopped after no phase:\n%s", out)
+				if i%4 == 3 {
+					require.Contains(t, up(t), "made anew")
+					return
+				}
+				out, code = execute(t, "run", "--name", labName, "--undo")
+				require.Zero(t, code, out)
+				require.Contains(t, out, "is as it was before scenario mismatched-root-ca")
+				require.Equal(t, lab.Running, state(t))
+				out, code = execute(t, "run", "--name", labName, "cross-cluster-call")
+				require.Zero(t, code, out)
+				out, code = execute(t, "run", "--name", labName, "--undo")
+				require.Zero(t, code, out)
+				require.Contains(t, out, "nothing to undo")
 			default:
 				t.Fatalf("list says %q", s)
 			}

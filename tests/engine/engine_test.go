@@ -4,6 +4,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,11 +12,17 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/traffic"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
@@ -51,10 +58,49 @@ healthy:
 
 func parse(t *testing.T, name, text string) *scenario.Scenario {
 	t.Helper()
-	s, err := scenario.Parse(filepath.Join(t.TempDir(), name+".yaml"), []byte("scenario: "+name+head+text), lab.Vocabulary())
+	file := filepath.Join(t.TempDir(), name+".yaml")
+	require.NoError(t, os.WriteFile(file, []byte("scenario: "+name+head+text), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(file), "changes.yaml"), []byte(changes), 0o644))
+	s, err := scenario.Load(file, lab.Vocabulary())
 	require.NoError(t, err)
 	return s
 }
+
+// changes are objects that nobody knows before; the policy keeps everybody from putting Secrets right.
+const changes = `
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: production}
+spec: {mtls: {mode: DISABLE}}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: no-secrets}
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [""], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [secrets]}
+  validations:
+  - {expression: "object.metadata.namespace != 'istio-system'"}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: no-secrets}
+spec: {policyName: no-secrets, validationActions: [Deny]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: cacerts, namespace: default, labels: {app.kubernetes.io/managed-by: eastwest}}
+data: {ca-cert.pem: ""}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: extra, namespace: production}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: extra}
+`
 
 func run(ctx context.Context, t *testing.T, l *lab.Lab, s *scenario.Scenario, o lab.RunOptions) (lab.Verdict, *report.Recording, error) {
 	t.Helper()
@@ -182,8 +228,7 @@ recover:
 		asBefore(t)
 	})
 
-	t.Run("stopped after a phase the mesh stays broken, and up makes the lab anew", func(t *testing.T) {
-		s := parse(t, "until", `
+	const severed = `
 break:
 - sever: {between: [cluster-a, cluster-b]}
 symptoms:
@@ -192,22 +237,196 @@ symptoms:
   - calls: {stream: a-to-b, success: {at-most: 0}}
 recover:
 - reconnect: {between: [cluster-a, cluster-b]}
+` + healthy
+	// another opens the lab as another process would.
+	another := func(t *testing.T) *lab.Lab {
+		t.Helper()
+		other, err := lab.Open(home, labName)
+		require.NoError(t, err)
+		t.Cleanup(other.Close)
+		return other
+	}
+	isNow := func(t *testing.T, wanted lab.State, says ...string) {
+		t.Helper()
+		status, err := lab.StatusOf(t.Context(), home, labName)
+		require.NoError(t, err)
+		require.Equal(t, wanted, status.State)
+		for _, text := range says {
+			require.Contains(t, status.Problem, text)
+		}
+	}
+	undone := func(t *testing.T, name string) {
+		t.Helper()
+		other := another(t)
+		got, err := other.Undo(t.Context(), "")
+		require.NoError(t, err)
+		require.Equal(t, name, got)
+		asBefore(t)
+		_, err = other.Mesh.Verify(t.Context())
+		require.NoError(t, err)
+		isNow(t, lab.Running)
+		require.NoFileExists(t, filepath.Join(l.Dir(), "left.json"))
+		got, err = other.Undo(t.Context(), "")
+		require.NoError(t, err)
+		require.Empty(t, got, "there is nothing left to undo")
+	}
+
+	t.Run("stopped after a phase it goes on in other processes, and the pause counts for nothing", func(t *testing.T) {
+		s := parse(t, "entered", severed+`
+always:
+- calls: {stream: a-to-b, during: symptoms, success: {at-most: 0}}
+- calls: {stream: a-to-b, recovers-within: 30s}
+`)
+		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Symptoms})
+		require.NoError(t, err)
+		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
+		isNow(t, lab.Changed, "eastwest run entered --resume --name "+labName, "eastwest run entered --undo", "eastwest up")
+		info, err := os.Stat(filepath.Join(l.Dir(), "left.json"))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds Secrets")
+
+		other := another(t)
+		_, err = other.Run(t.Context(), s, lab.RunOptions{})
+		require.ErrorContains(t, err, "was left in the middle of scenario entered")
+		for _, name := range []string{"", "entered", s.File} {
+			file, err := other.Resumable(name)
+			require.NoError(t, err)
+			require.Equal(t, s.File, file)
+		}
+		var refused *lab.ResumeError
+		_, err = other.Resumable("late-cacerts")
+		require.ErrorAs(t, err, &refused)
+		_, err = other.Undo(t.Context(), "late-cacerts")
+		require.ErrorAs(t, err, &refused)
+		_, _, err = run(t.Context(), t, other, s, lab.RunOptions{Resume: true, Until: scenario.Break})
+		require.ErrorAs(t, err, &refused)
+		text, err := os.ReadFile(s.File)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(s.File, append(text, '\n'), 0o644))
+		_, _, err = run(t.Context(), t, other, s, lab.RunOptions{Resume: true})
+		require.ErrorAs(t, err, &refused)
+		require.ErrorContains(t, err, "has changed since")
+		require.NoError(t, os.WriteFile(s.File, text, 0o644))
+
+		lengths := recorded(t, verdict).Ended.Sub(recorded(t, verdict).Began)
+		verdict, _, err = run(t.Context(), t, other, s, lab.RunOptions{Resume: true, Until: scenario.Recover})
+		require.NoError(t, err)
+		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
+		isNow(t, lab.Changed, "goes on after phase recover")
+		start := time.Now()
+		verdict, events, err := run(t.Context(), t, another(t), s, lab.RunOptions{Resume: true})
+		require.NoError(t, err)
+		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
+		for _, e := range events.Events() {
+			require.NotContains(t, []string{"baseline", "break", "symptoms", "recover"}, e.Phase)
+		}
+		whole := recorded(t, verdict)
+		require.Greater(t, whole.Ended.Sub(whole.Began), lengths, "what was before the pause is in it")
+		require.Less(t, whole.Ended.Sub(whole.Calls[len(whole.Calls)-1].Start), time.Since(start))
+		for _, phase := range []string{"baseline", "break", "symptoms", "recover", "healthy"} {
+			_, err := whole.Phase(phase)
+			require.NoError(t, err)
+		}
+		asBefore(t)
+		isNow(t, lab.Running)
+		_, err = other.Undo(t.Context(), "")
+		require.NoError(t, err)
+	})
+
+	t.Run("one that fails after it went on is undone", func(t *testing.T) {
+		s := parse(t, "resumed-in-vain", strings.Replace(severed, "reconnect: {between: [cluster-a, cluster-b]}", "restart: {apps: client@cluster-a}", 1))
+		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Break})
+		require.NoError(t, err)
+		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
+		verdict, _, err = run(t.Context(), t, another(t), s, lab.RunOptions{Resume: true})
+		require.NoError(t, err)
+		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
+		require.Contains(t, verdict.Reason, "healthy")
+		isNow(t, lab.Running)
+		asBefore(t)
+	})
+
+	t.Run("everything that a scenario changes is undone in another process", func(t *testing.T) {
+		s := parse(t, "everything", mismatch+`
+- label: {in: cluster-a, kind: Namespace, name: istio-system, labels: {new: "yes"}, remove: [topology.istio.io/network]}
+- patch: {in: cluster-b, kind: gateways.networking.istio.io, name: cross-network-gateway, namespace: istio-system, patch: {spec: {selector: {istio: nobody}}}}
+- delete: {in: [cluster-a, cluster-b], kind: Service, name: echo-cluster-b, namespace: production}
+- patch: {in: cluster-b, kind: ClusterRoleBinding, name: istiod-clusterrole-istio-system, patch: {subjects: null}}
+- patch: {in: cluster-a, kind: ConfigMap, name: istio, namespace: istio-system, patch: {data: {meshNetworks: "networks: {}"}}}
+- revoke-remote-secret: {in: cluster-a, of: cluster-b}
+- create-remote-secret: {in: cluster-b, of: cluster-a, name: elsewhere}
+- apply: {in: [cluster-a, cluster-b], file: changes.yaml}
+- scale: {apps: [istiod@cluster-a, echo@cluster-a], replicas: 0}
+- sever: {between: [cluster-a, cluster-b]}
+- stop-component: {in: cluster-b, component: kube-apiserver}
+symptoms:
+  within: 30s
+  expect:
+  - calls: {stream: a-to-b, success: {at-most: 0}}
+recover:
+- continue-component: {in: cluster-b, component: kube-apiserver}
 `+healthy)
 		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Symptoms})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
-		status, err := lab.StatusOf(t.Context(), home, labName)
+		isNow(t, lab.Changed)
+		undone(t, "everything")
+		for _, member := range l.Mesh.Members {
+			_, err := member.Kube.CoreV1().ConfigMaps("production").Get(t.Context(), "extra", metav1.GetOptions{})
+			require.True(t, apierrors.IsNotFound(err), "an object that only the scenario names: %v", err)
+		}
+	})
+
+	t.Run("an istiod that crashes again and again is undone", func(t *testing.T) {
+		s := parse(t, "crashing", `
+operate:
+- scale: {apps: istiod@cluster-b, replicas: 0}
+- patch: {in: cluster-b, kind: Secret, name: cacerts, namespace: istio-system, patch: {data: {ca-key.pem: bm8ga2V5}}}
+`+healthy)
+		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Operate, Keep: true})
 		require.NoError(t, err)
-		require.Equal(t, lab.Changed, status.State)
+		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
+		b := l.Mesh.Members[1].Kube
+		_, err = b.AppsV1().Deployments(mesh.SystemNamespace).Patch(t.Context(), mesh.Istiod, types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{})
+		require.NoError(t, err)
+		require.NoError(t, wait.Until(t.Context(), "istiod to crash twice", wait.Options{Within: time.Minute, Every: time.Second}, func(ctx context.Context) error {
+			pods, err := b.CoreV1().Pods(mesh.SystemNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
+			if err != nil {
+				return err
+			}
+			for _, p := range pods.Items {
+				for _, c := range p.Status.ContainerStatuses {
+					if c.RestartCount >= 2 {
+						return nil
+					}
+				}
+			}
+			return errors.New("it has not")
+		}))
+		undone(t, "crashing")
+	})
+
+	t.Run("stopped after a phase the mesh stays broken, and up makes the lab anew", func(t *testing.T) {
+		s := parse(t, "until", severed)
+		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Symptoms})
+		require.NoError(t, err)
+		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
+		isNow(t, lab.Changed)
 		_, _, err = run(t.Context(), t, l, s, lab.RunOptions{})
 		require.ErrorContains(t, err, "was left in the middle of scenario until")
 		l.Close()
 		l, err = lab.Up(t.Context(), o)
 		require.NoError(t, err)
-		status, err = lab.StatusOf(t.Context(), home, labName)
-		require.NoError(t, err)
-		require.Equal(t, lab.Running, status.State)
+		isNow(t, lab.Running)
 	})
+}
+
+// recorded is the traffic that a run has kept.
+func recorded(t *testing.T, v lab.Verdict) *traffic.Recording {
+	t.Helper()
+	r, err := traffic.Load(filepath.Join(v.Folder, "traffic-a-to-b.json"))
+	require.NoError(t, err)
+	return r
 }
 
 // requireNoKeys looks for private keys in everything that a run has kept.

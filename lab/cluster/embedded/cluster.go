@@ -31,6 +31,7 @@ var (
 	_ cluster.Underlay = (*Node)(nil)
 	_ cluster.Starting = (*Node)(nil)
 	_ cluster.Pauser   = (*Node)(nil)
+	_ cluster.Healer   = (*Node)(nil)
 )
 
 func newCluster(n node) (*Node, error) {
@@ -185,4 +186,26 @@ func (c *Node) block(ctx context.Context, peer cluster.Cluster, port uint16) (cl
 		return nil, err
 	}
 	return func(ctx context.Context) error { return c.do(ctx, "DELETE", path, nil, nil) }, nil
+}
+
+// HealAll implements cluster.Healer. What is to be healed the supervisor knows, so a process that did not break
+// anything can do it.
+func (c *Node) HealAll(ctx context.Context) error {
+	if err := host.ThawCgroup(nodeCgroup(c.Lab, c.Spec.Name)); err != nil { // a frozen supervisor could not be asked
+		return err
+	}
+	status, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, p := range status.Components {
+		if p.Stopped {
+			problems = append(problems, c.signal(ctx, p.Name, syscall.SIGCONT))
+		}
+	}
+	for id := range status.Blocks {
+		problems = append(problems, c.do(ctx, "DELETE", "/blocks/"+id, nil, nil))
+	}
+	return errors.Join(problems...)
 }

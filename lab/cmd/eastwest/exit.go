@@ -40,12 +40,13 @@ func exitCode(ctx context.Context, err error) int {
 		usage    usageError
 		problems *scenario.Problems
 		unknown  *lab.UnknownLabError
+		resume   *lab.ResumeError
 		f        failed
 	)
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.As(err, &problems), errors.As(err, &unknown):
+	case errors.As(err, &usage), errors.As(err, &problems), errors.As(err, &unknown), errors.As(err, &resume):
 		return exitUsage
 	case errors.As(err, &f):
 		return exitFailed

@@ -20,11 +20,10 @@ import (
 
 func newRunCommand() *cobra.Command {
 	var (
-		name, until, folder, junit string
-		without                    string
-		keep, verbose              bool
-		timeout                    timeoutFlag
-		output                     outputFormat
+		name, until, without, folder, junit string
+		keep, resume, undo, verbose         bool
+		timeout                             timeoutFlag
+		output                              outputFormat
 	)
 	cmd := &cobra.Command{
 		Use:   "run NAME|FILE…",
@@ -33,23 +32,49 @@ func newRunCommand() *cobra.Command {
 proven: health before, the symptoms, the diagnosis, that wrong fixes do not help, the recovery, health again. Faults are
 undone whatever happens; the first Ctrl-C does so too.
 
+With --until a scenario stops after a phase and leaves the mesh as it is then, to be entered by hand: run tells what to
+look at. --resume goes on with the next phase, to the end or to another --until, and judges the traffic before and after
+as one recording. --undo puts the mesh back as it was before, also after --keep and after a run that was killed; when
+there is nothing to undo it says so and does nothing. Both mean the scenario that the lab was left by if none is named.
+
 The exit code is 1 if a scenario failed. With --without recover that is what has to come out: a scenario without its
 recovery fails in its health checks, or these do not see what the recovery heals.`,
 		Example: `  eastwest run mismatched-root-ca
-  eastwest run --verbose --until symptoms --keep late-cacerts
+  eastwest run --until symptoms late-cacerts
+  eastwest run --resume late-cacerts
+  eastwest run --undo
   eastwest run --junit report.xml --report runs my-scenario.yaml`,
-		Args:              cobra.MinimumNArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if resume || undo {
+				return cobra.MaximumNArgs(1)(cmd, args)
+			}
+			return cobra.MinimumNArgs(1)(cmd, args)
+		},
 		ValidArgsFunction: completeScenarios,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := loadScenarios(args)
-			if err != nil {
-				return err
-			}
 			if phases := scenario.Phases(); until != "" && !slices.Contains(phases, scenario.Phase(until)) {
 				return usagef("--until %s: wanted one of %s", until, joinPhases(phases))
 			}
 			if without != "" && without != string(scenario.Recover) {
 				return usagef("--without %s: wanted %s, the one phase that can be left out", without, scenario.Recover)
+			}
+			home, err := lab.Home()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := timeout.bound(cmd.Context())
+			defer cancel()
+			if undo {
+				return undoRun(ctx, cmd.OutOrStdout(), home, name, args)
+			}
+			if resume {
+				if args, err = leftScenario(home, name, args); err != nil {
+					return err
+				}
+			}
+			all, err := loadScenarios(args)
+			if err != nil {
+				return err
 			}
 			for _, s := range all {
 				if without != "" && len(s.Recover) == 0 {
@@ -59,16 +84,10 @@ recovery fails in its health checks, or these do not see what the recovery heals
 			if (keep || until != "") && len(all) > 1 {
 				return usagef("--keep and --until leave the lab as the scenario made it: wanted one scenario, seen %d", len(all))
 			}
-			home, err := lab.Home()
-			if err != nil {
-				return err
-			}
 			l, err := lab.Open(home, name)
 			if err != nil {
 				return err
 			}
-			ctx, cancel := timeout.bound(cmd.Context())
-			defer cancel()
 
 			screen := cmd.OutOrStdout()
 			if output.json() {
@@ -76,7 +95,7 @@ recovery fails in its health checks, or these do not see what the recovery heals
 			}
 			r := &runner{
 				home: home, lab: l, screen: screen, progress: cmd.ErrOrStderr(), verbose: verbose, folder: folder,
-				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep, Without: scenario.Phase(without)},
+				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep, Resume: resume, Without: scenario.Phase(without)},
 			}
 			if folder == "" {
 				r.folder = filepath.Join(home, "runs", time.Now().Format("20060102-150405"))
@@ -90,7 +109,7 @@ recovery fails in its health checks, or these do not see what the recovery heals
 				err = errors.Join(err, report.JSON(cmd.OutOrStdout(), r.recording.Events()))
 			}
 			if now, look := lab.StatusOf(context.WithoutCancel(ctx), home, name); look == nil && now.State == lab.Changed {
-				fmt.Fprintf(cmd.ErrOrStderr(), "lab %s is as the scenario left it: look around, then `eastwest up%s` makes it anew\n", name, nameFlag(name))
+				err = errors.Join(err, r.tellLeft(cmd.ErrOrStderr(), all[len(all)-1]))
 			}
 			if err == nil && len(bad) > 0 {
 				return failed(fmt.Sprintf("%d of %d scenarios failed: %s", len(bad), len(all), strings.Join(bad, ", ")))
@@ -104,12 +123,48 @@ recovery fails in its health checks, or these do not see what the recovery heals
 	cmd.Flags().StringVar(&without, "without", "", "leave this phase out: recover, to see that the health checks fail without it")
 	_ = cmd.RegisterFlagCompletionFunc("without", cobra.FixedCompletions([]string{string(scenario.Recover)}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the faults in place at the end, to look around")
+	cmd.Flags().BoolVar(&resume, "resume", false, "go on after the phase that --until has stopped after")
+	cmd.Flags().BoolVar(&undo, "undo", false, "put the mesh back as it was before the scenario that left it changed")
 	cmd.Flags().StringVar(&folder, "report", "", "keep the events and the evidence in this folder (default: a new one below "+lab.HomeEnv+")")
 	cmd.Flags().StringVar(&junit, "junit", "", "write the verdicts to this file, for CI systems")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "tell the whole story: every step, its command, and what was seen")
 	timeout.addTo(cmd, time.Hour, "how long everything may take")
 	output.addTo(cmd)
+	cmd.MarkFlagsMutuallyExclusive("resume", "keep")
+	for _, other := range []string{"resume", "keep", "until", "without", "report", "junit", "output"} {
+		cmd.MarkFlagsMutuallyExclusive("undo", other)
+	}
 	return cmd
+}
+
+// leftScenario returns the file of the scenario that the lab was left by, as arguments.
+func leftScenario(home, name string, args []string) ([]string, error) {
+	l, err := lab.Open(home, name)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	file, err := l.Resumable(strings.Join(args, ""))
+	return []string{file}, err
+}
+
+func undoRun(ctx context.Context, out io.Writer, home, name string, args []string) error {
+	l, err := lab.Open(home, name)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	start := time.Now()
+	undone, err := l.Undo(ctx, strings.Join(args, ""))
+	if err != nil {
+		return err
+	}
+	if undone == "" {
+		fmt.Fprintf(out, "lab %s is as it was: there is nothing to undo\n", name)
+		return nil
+	}
+	fmt.Fprintf(out, "lab %s is as it was before scenario %s (%s)\n", name, undone, seconds(time.Since(start)))
+	return nil
 }
 
 func joinPhases(phases []scenario.Phase) string {
@@ -182,6 +237,27 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 	o.Sink = report.Multi(folder, &r.recording, report.GitHub(r.screen, os.Getenv), report.Terminal(r.screen, look))
 	verdict, err := r.lab.Run(ctx, s, o)
 	return !verdict.Result.Bad(), err
+}
+
+// tellLeft tells a person who enters the mesh that a scenario has left changed where to look and how to go on.
+func (r *runner) tellLeft(w io.Writer, s *scenario.Scenario) error {
+	flag := nameFlag(r.lab.Name)
+	_, resumable := r.lab.Resumable("")
+	if resumable == nil && r.options.Until != "" {
+		fmt.Fprintf(w, "\nlab %s is as phase %s of %s left it\n", r.lab.Name, r.options.Until, s.Name)
+	} else {
+		fmt.Fprintf(w, "\nlab %s is as scenario %s left it\n", r.lab.Name, s.Name)
+	}
+	fmt.Fprintf(w, "\nlook around:\n  eval \"$(eastwest env%s)\"\n", flag)
+	if err := lab.LookAround(w, s); err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "\ngo on:")
+	if resumable == nil {
+		fmt.Fprintf(w, "  eastwest run %s --resume%s\n", s.Name, flag)
+	}
+	fmt.Fprintf(w, "  eastwest run %s --undo%s\n", s.Name, flag)
+	return nil
 }
 
 func newExplainCommand() *cobra.Command {
