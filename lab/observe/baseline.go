@@ -326,13 +326,18 @@ func (r *reader) readIstiod(ctx context.Context) error {
 		r.know(trustPrefix+"istiod's own certificate", "signed by "+signer(chain), nil)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case !r.broken:
+		return fmt.Errorf("reading istiod's own certificate: %w", err)
 	}
 	return nil // it is down: that it has none is a fact, too
 }
 
 func (r *reader) istiodsChain(ctx context.Context) ([]*x509.Certificate, error) {
-	ctx, cancel := context.WithTimeout(ctx, proxyWithin)
-	defer cancel()
+	if r.broken {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, proxyWithin)
+		defer cancel()
+	}
 	conn, err := r.member.DialPod(ctx, mesh.Istiod, istiodPort)
 	if err != nil {
 		return nil, err
