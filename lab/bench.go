@@ -42,17 +42,7 @@ const (
 
 // Median is the median of each figure, over runs of the same lab. Its steps are left out.
 func Median(runs []Bench) Bench {
-	of := func(figure func(Bench) float64) float64 {
-		if len(runs) == 0 {
-			return 0
-		}
-		all := make([]float64, len(runs))
-		for i, r := range runs {
-			all[i] = figure(r)
-		}
-		slices.Sort(all)
-		return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
-	}
+	of := func(figure func(Bench) float64) float64 { return medianOf(runs, figure) }
 	return Bench{
 		ReadySeconds:      of(func(b Bench) float64 { return b.ReadySeconds }),
 		VerifiedSeconds:   of(func(b Bench) float64 { return b.VerifiedSeconds }),

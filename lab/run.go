@@ -29,6 +29,7 @@ const (
 	reliableCalls  = 10              // good calls that a stream must show before the break
 	notHealedAgain = 3               // looks in a row that must find a wrong fix to be wrong
 	healthShowsIn  = 2 * time.Second // how long a wrong fix has to heal before it is called wrong
+	unhealedWithin = 5 * time.Second // how long health has to show where the recovery is left out
 )
 
 // Baseline is the phase before the break, in which the healthy checks must hold.
@@ -41,6 +42,9 @@ type RunOptions struct {
 	Resume bool           // go on after the phase that Until has stopped after before
 	Folder *report.Folder // where recordings and evidence go
 	Sink   report.Sink
+	// Without leaves a phase out. A scenario without its recovery has to fail in phase healthy: it shows that the
+	// health checks see what the recovery heals.
+	Without scenario.Phase
 }
 
 // Verdict is what came of a scenario.
@@ -103,6 +107,9 @@ func (l *Lab) Run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Verd
 		return Verdict{}, err
 	}
 	r.env = env{mesh: l.Mesh, tools: observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}, dir: filepath.Dir(s.File)}
+	if o.Without != "" && !r.has(o.Without) {
+		return Verdict{}, fmt.Errorf("%s: there is no %s that could be left out", s.Place, o.Without)
+	}
 	start := time.Now()
 	r.emit(report.Event{Type: report.ScenarioStarted, Name: s.Title, Place: s.Place.String()})
 	problem := r.story(ctx)
@@ -179,13 +186,13 @@ func (r *run) story(ctx context.Context) error {
 		{scenario.LaterOn, func(ctx context.Context) error { return r.later(ctx, plan) }},
 		{scenario.WrongFixes, func(ctx context.Context) error { return r.wrongFixes(ctx, plan) }},
 		{scenario.Recover, func(ctx context.Context) error { return r.recover(ctx, plan) }},
-		{scenario.Healthy, func(ctx context.Context) error { return r.together(ctx, plan, s.Healthy) }},
+		{scenario.Healthy, func(ctx context.Context) error { return r.together(ctx, plan, r.health()) }},
 		{scenario.Always, func(ctx context.Context) error { return r.always(ctx, plan) }},
 	} {
 		if reached = reached || part.phase == first; !reached {
 			continue
 		}
-		if part.phase == Baseline || r.has(part.phase) {
+		if part.phase == Baseline || r.has(part.phase) && part.phase != r.options.Without {
 			if err := r.inPhase(ctx, part.phase, part.do); err != nil {
 				return err
 			}
@@ -195,6 +202,16 @@ func (r *run) story(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// health is what has to hold at the end. Without the recovery it is not given the time that a recovery needs: all
+// that is wanted then is that the checks fail, and they get longer than a wrong fix has to heal.
+func (r *run) health() scenario.Expect {
+	e := r.scenario.Healthy
+	if r.options.Without == scenario.Recover {
+		e.Within = min(e.Within, scenario.Duration(unhealedWithin))
+	}
+	return e
 }
 
 func (r *run) has(phase scenario.Phase) bool {

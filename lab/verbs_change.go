@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
@@ -17,19 +18,95 @@ type inArgs struct {
 }
 
 type createCACertsArgs struct {
-	In     scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	Root   string            `yaml:"root" enum:"shared,own,self-signed" required:"true" doc:"Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. own: an intermediate below a root that only this cluster has. self-signed: the CA that istiod made for itself, as the first step away from it."`
-	Trusts trusts            `yaml:"trusts" enum:"shared,own,self-signed,peers" doc:"The roots in root-cert.pem, in this order; only that of root if left out. peers: those that the other clusters have now."`
+	In           scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	Root         string            `yaml:"root" enum:"shared,new,own,twin,self-signed" required:"true" doc:"Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. new: an intermediate below a second root, also common to all. own: an intermediate below a root that only this cluster has. twin: the same, but that root is called like the shared one, and nothing but the name links an intermediate to it. self-signed: the CA that istiod made for itself, as the first step away from it."`
+	Trusts       trusts            `yaml:"trusts" enum:"shared,new,own,twin,self-signed,peers" doc:"The roots in root-cert.pem, in this order; only that of root if left out. peers: those that the other clusters have now."`
+	Intermediate *intermediateArgs `yaml:"intermediate" doc:"Asks for an intermediate that has never been used, {} for an ordinary one. Without it a cluster has the same one below a root each time."`
+	RootLifetime scenario.Duration `yaml:"root-lifetime" doc:"Asks for a root that has never been used and lives so long; the clusters share it, and root does not matter."`
+	CRL          string            `yaml:"crl" enum:"complete,kept" doc:"ca-crl.pem. complete: an empty list of the shared root and of each of the lab's intermediates. kept: what stands there now. Without it there is none."`
+}
+
+type intermediateArgs struct {
+	Lifetime scenario.Duration `yaml:"lifetime" doc:"How long it lives; two years if left out."`
+	StartsIn scenario.Duration `yaml:"starts-in" doc:"It is not valid before that time has passed, as if it was made by a clock that is ahead."`
+	Reissued bool              `yaml:"reissued" doc:"The usual intermediate stays in ca-cert.pem, and cert-chain.pem gets a second certificate for the same key."`
 }
 
 type trusts []string
 
 func (a *createCACertsArgs) fault(env) (fault.Fault, error) {
-	var trusted []fault.Root
+	o := fault.CACerts{Root: fault.Root(a.Root), RootLifetime: time.Duration(a.RootLifetime), CRL: fault.CRL(a.CRL)}
 	for _, t := range a.Trusts {
-		trusted = append(trusted, fault.Root(t))
+		o.Trusted = append(o.Trusted, fault.Root(t))
 	}
-	return fault.CreateCACerts(a.In, fault.Root(a.Root), trusted...), nil
+	if i := a.Intermediate; i != nil {
+		o.Fresh, o.Lifetime, o.From, o.Reissued = true, time.Duration(i.Lifetime), time.Duration(i.StartsIn), i.Reissued
+	}
+	return fault.CreateCACerts(a.In, o), nil
+}
+
+// Validate refuses what a self-signed CA cannot have.
+func (a *createCACertsArgs) Validate() error {
+	if a.Root == string(fault.SelfSignedRoot) && a.Intermediate != nil {
+		return scenario.At("intermediate", errors.New("the CA that istiod made for itself signs alone"))
+	}
+	return nil
+}
+
+type spoilCACertsArgs struct {
+	In       scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	Rename   map[string]string `yaml:"rename" doc:"Keys that get another name."`
+	Remove   keyNames          `yaml:"remove" doc:"Keys that go away."`
+	Empty    keyNames          `yaml:"empty" doc:"Keys whose file becomes empty."`
+	OtherKey bool              `yaml:"other-key" doc:"ca-key.pem becomes a private key that belongs to no certificate of it."`
+	MoveTo   string            `yaml:"move-to" ref:"namespace" doc:"The namespace that the Secret is moved to."`
+}
+
+type keyNames []string
+
+func (a *spoilCACertsArgs) Validate() error {
+	if len(a.Rename)+len(a.Remove)+len(a.Empty) == 0 && !a.OtherKey && a.MoveTo == "" {
+		return errors.New("want something to make wrong: rename, remove, empty, other-key, or move-to")
+	}
+	return nil
+}
+
+func (a *spoilCACertsArgs) fault(env) (fault.Fault, error) {
+	return fault.SpoilCACerts(a.In, fault.Spoiled{Rename: a.Rename, Remove: a.Remove, Empty: a.Empty, OtherKey: a.OtherKey, MoveTo: a.MoveTo}), nil
+}
+
+type caCertificatesArgs struct {
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"Whose mesh configuration, all at once."`
+	Of string            `yaml:"of" ref:"cluster" required:"true" doc:"The cluster whose roots are meant, as its Secrets have them now."`
+}
+
+func (a *caCertificatesArgs) fault(env) (fault.Fault, error) {
+	return fault.CACertificates(a.In, a.Of), nil
+}
+
+type meshConfigArgs struct {
+	In  scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	Set map[string]any    `yaml:"set" required:"true" doc:"Settings in the shape of meshConfig; null deletes one, a list replaces the whole list."`
+}
+
+func (a *meshConfigArgs) fault(env) (fault.Fault, error) { return fault.MeshConfig(a.In, a.Set) }
+
+type setEnvArgs struct {
+	Apps apps              `yaml:"apps" required:"true" doc:"Which workloads: istiod@cluster-a, or apps like echo@cluster-b."`
+	Env  map[string]string `yaml:"env" required:"true" doc:"Variables and their values; an empty value removes one."`
+}
+
+func (a *setEnvArgs) fault(env) (fault.Fault, error) {
+	return fault.SetEnv(a.Env, a.Apps.workloads()...), nil
+}
+
+type certificateLifetimeArgs struct {
+	Apps apps              `yaml:"apps" required:"true" doc:"Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b."`
+	Is   scenario.Duration `yaml:"is" required:"true" min:"10s" doc:"How long each of their certificates lives. A proxy asks for the next one when half of it is over."`
+}
+
+func (a *certificateLifetimeArgs) fault(env) (fault.Fault, error) {
+	return fault.CertificateLifetime(time.Duration(a.Is), a.Apps.workloads()...), nil
 }
 
 type deleteCACertsArgs inArgs
@@ -40,9 +117,17 @@ type selfSignArgs inArgs
 
 func (a *selfSignArgs) fault(env) (fault.Fault, error) { return fault.SelfSign(a.In), nil }
 
-type restartIstiodArgs inArgs
+type restartIstiodArgs struct {
+	In   scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	Wait *bool             `yaml:"wait" doc:"false: do not wait for the new one, which may never serve."`
+}
 
-func (a *restartIstiodArgs) fault(env) (fault.Fault, error) { return fault.RestartIstiod(a.In), nil }
+func (a *restartIstiodArgs) fault(env) (fault.Fault, error) {
+	if a.Wait != nil && !*a.Wait {
+		return fault.RollIstiod(a.In), nil
+	}
+	return fault.RestartIstiod(a.In), nil
+}
 
 type restartWorkloadsArgs inArgs
 
@@ -51,10 +136,14 @@ func (a *restartWorkloadsArgs) fault(env) (fault.Fault, error) {
 }
 
 type restartArgs struct {
-	Apps apps `yaml:"apps" required:"true" doc:"Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b."`
+	Apps apps  `yaml:"apps" required:"true" doc:"Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b."`
+	Wait *bool `yaml:"wait" doc:"false: do not wait for the new pods, which may never be Ready."`
 }
 
 func (a *restartArgs) fault(env) (fault.Fault, error) {
+	if a.Wait != nil && !*a.Wait {
+		return fault.Roll(a.Apps.workloads()...), nil
+	}
 	return fault.Restart(a.Apps.workloads()...), nil
 }
 

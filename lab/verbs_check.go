@@ -10,7 +10,7 @@ import (
 )
 
 type callArgs struct {
-	From        scenario.App         `yaml:"from" ref:"app" required:"true" doc:"Who calls, like client@cluster-a."`
+	From        apps                 `yaml:"from" ref:"app" required:"true" doc:"Who calls, like client@cluster-a; each of them if there are several. my-pod is as old as the lab."`
 	FromPod     string               `yaml:"from-pod" enum:"oldest,newest" doc:"Which of its pods calls; the oldest if left out. Old and new pods can have different certificates."`
 	To          scenario.App         `yaml:"to" ref:"app-or-service" required:"true" doc:"Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster that has it."`
 	Connections scenario.Connections `yaml:"connections" enum:"fresh,reused" doc:"fresh (the default): a new connection per call, so every call proves trust. reused: connections that are kept, which go on working after trust is gone."`
@@ -35,11 +35,59 @@ func (a *callArgs) Validate() error {
 }
 
 func (a *callArgs) check(env) (observe.Check, error) {
-	return observe.Call{
-		From: workload(a.From), FromPod: observe.Which(a.FromPod), To: workload(a.To), Reused: a.Connections == scenario.Reused,
-		Count: a.Count, AtLeast: a.AtLeast, AnsweredBy: a.AnsweredBy, Client: a.Client.Regexp, Server: a.Server.Regexp,
-		Plaintext: a.Plaintext, Fails: a.Fails.Regexp,
+	calls := make(observe.Calls, len(a.From))
+	for i, from := range a.From.workloads() {
+		calls[i] = observe.Call{
+			From: from, FromPod: observe.Which(a.FromPod), To: workload(a.To), Reused: a.Connections == scenario.Reused,
+			Count: a.Count, AtLeast: a.AtLeast, AnsweredBy: a.AnsweredBy, Client: a.Client.Regexp, Server: a.Server.Regexp,
+			Plaintext: a.Plaintext, Fails: a.Fails.Regexp,
+		}
+	}
+	return calls, nil
+}
+
+type certificateArgs struct {
+	Of            apps              `yaml:"of" required:"true" doc:"Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a."`
+	Pods          string            `yaml:"pods" enum:"all,newest,oldest" doc:"Which pods of each; all if left out."`
+	Identity      scenario.Pattern  `yaml:"identity" doc:"The SPIFFE identity in it, like ^spiffe://cluster.local/."`
+	Expired       *bool             `yaml:"expired" doc:"Whether one of the certificates that it shows has expired."`
+	ExpiresWithin scenario.Duration `yaml:"expires-within" doc:"Its own certificate ends within that time from now."`
+	OutlivesNow   scenario.Duration `yaml:"lives-at-least" doc:"Its own certificate ends no sooner than that from now."`
+	Chain         int               `yaml:"chain" min:"1" max:"9" doc:"How many certificates it shows, its own and the root included."`
+}
+
+// Validate wants something to look for.
+func (a *certificateArgs) Validate() error {
+	if a.Identity.Regexp == nil && a.Expired == nil && a.ExpiresWithin == 0 && a.OutlivesNow == 0 && a.Chain == 0 {
+		return errors.New("want at least one of identity, expired, expires-within, lives-at-least, and chain")
+	}
+	return nil
+}
+
+func (a *certificateArgs) check(env) (observe.Check, error) {
+	return observe.Certificate{
+		Of: a.Of.workloads(), Pods: observe.Which(a.Pods), Identity: a.Identity.Regexp, Expired: a.Expired,
+		ExpiresWithin: time.Duration(a.ExpiresWithin), LivesAtLeast: time.Duration(a.OutlivesNow), Chain: a.Chain,
 	}, nil
+}
+
+type istiodStatArgs struct {
+	In      string           `yaml:"in" ref:"cluster" required:"true" doc:"Whose istiod."`
+	Stat    scenario.Pattern `yaml:"stat" required:"true" doc:"Which metrics, by their names and labels on its page /metrics; those that match are summed up."`
+	AtLeast *float64         `yaml:"at-least" doc:"The sum is at least so much."`
+	AtMost  *float64         `yaml:"at-most" doc:"The sum is at most so much."`
+}
+
+// Validate wants something to compare with.
+func (a *istiodStatArgs) Validate() error {
+	if a.AtLeast == nil && a.AtMost == nil {
+		return errors.New("want at-least or at-most")
+	}
+	return nil
+}
+
+func (a *istiodStatArgs) check(env) (observe.Check, error) {
+	return observe.IstiodStat{In: a.In, Stat: a.Stat.Regexp, AtLeast: a.AtLeast, AtMost: a.AtMost}, nil
 }
 
 type commandArgs struct {
@@ -85,6 +133,7 @@ func (a *endpointsArgs) check(env) (observe.Check, error) {
 type fingerprintsArgs struct {
 	In    scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"The clusters to compare."`
 	Equal *bool             `yaml:"equal" required:"true" doc:"Whether they are equal."`
+	Names *bool             `yaml:"names-equal" doc:"Whether the names in the certificates are equal, which is what people compare by mistake."`
 }
 
 // Validate refuses to compare one with itself.
@@ -96,7 +145,7 @@ func (a *fingerprintsArgs) Validate() error {
 }
 
 func (a *fingerprintsArgs) check(env) (observe.Check, error) {
-	return observe.Fingerprints{In: a.In, Equal: *a.Equal}, nil
+	return observe.Fingerprints{In: a.In, Equal: *a.Equal, Names: a.Names}, nil
 }
 
 type gatewaySeesArgs struct {

@@ -12,3 +12,8 @@ import "embed"
 //
 //go:embed */*
 var Files embed.FS
+
+// Measured is how long each scenario took where it was measured last: lab.ParseMeasurements reads it.
+//
+//go:embed measured.json
+var Measured []byte

@@ -2,15 +2,14 @@ package scenarios
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/e2e-framework/pkg/env"
 	"sigs.k8s.io/e2e-framework/pkg/envconf"
@@ -22,155 +21,177 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
-// providerEnv chooses the provider of the labs; keepEnv leaves the last lab for the next run.
 const (
-	providerEnv = "EASTWEST_PROVIDER"
-	keepEnv     = "EASTWEST_KEEP"
-	labName     = "scenarios"
+	providerEnv  = "EASTWEST_PROVIDER"  // chooses the provider of the labs
+	lanesEnv     = "EASTWEST_LANES"     // how many labs are used side by side; as many as CPUs and memory allow without it
+	keepEnv      = "EASTWEST_KEEP"      // leaves the last lab, scenarios-1, for the next run; there is one lane only then
+	mutationsEnv = "EASTWEST_MUTATIONS" // runs TestMutations
 )
 
-// reserve is what each scenario leaves of the test's time for cleaning up: a `go test` that runs out of
-// time panics, and then nothing is cleaned up at all.
+// reserve is what scenarios leave of the test's time for cleaning up: a `go test` that runs out of time
+// panics, and then nothing is cleaned up at all.
 const reserve = 2 * time.Minute
 
 var (
 	testenv env.Environment
-	current *lab.Lab // the lab that is up; scenarios with the same topology share it
+	config  *envconf.Config
 )
 
 func TestMain(m *testing.M) {
 	lab.Supervise()
-	config, err := envconf.NewFromFlags()
-	if err != nil {
+	var err error
+	if config, err = envconf.NewFromFlags(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
 	testenv = env.NewWithConfig(config)
-	testenv.Finish(func(ctx context.Context, _ *envconf.Config) (context.Context, error) {
-		return ctx, closeLab(ctx, os.Getenv(keepEnv) != "")
-	})
 	os.Exit(testenv.Run(m))
 }
 
 // TestScenarios runs the catalogue: every scenario is a feature of e2e-framework, labeled with its
 // topology and the parts of the lesson that it teaches, so that `-args --labels lesson=…`, `--feature …`,
-// `--dry-run` and `--fail-fast` work.
+// `--dry-run` and `--fail-fast` work. What was chosen runs side by side, see the variables above.
 func TestScenarios(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes real clusters: run without -short")
 	}
-	all := load(t)
-	// Equal topologies follow each other, so that each needs one lab.
-	slices.SortStableFunc(all, func(a, b *scenario.Scenario) int { return strings.Compare(topology(a), topology(b)) })
+	chosen := newBatch(t, lab.Catalogue{Keep: os.Getenv(keepEnv) != "", Ended: func(e lab.Ending) bool {
+		os.Stdout.WriteString(e.Story) // at once, so that no other comes between
+		return !config.FailFast() || e.Err == nil && !e.Verdict.Result.Bad()
+	}})
 	var list []types.Feature
-	for _, s := range all {
+	for _, s := range load(t) {
 		feature := features.New(s.Name).WithLabel("topology", string(s.Topology.Kind)).WithLabel("trust", string(s.Topology.Trust))
 		for _, part := range s.Lesson {
 			feature = feature.WithLabel("lesson", part)
 		}
-		list = append(list, feature.Assess(s.Title, func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
-			t.Helper()
-			run(ctx, t, s)
-			return ctx
-		}).Feature())
+		list = append(list, feature.
+			// Only features that were chosen come here. A parallel test goes on when all others have come so far.
+			Setup(func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+				t.Helper()
+				chosen.add(t, s)
+				return ctx
+			}).
+			Assess(s.Title, func(ctx context.Context, t *testing.T, _ *envconf.Config) context.Context {
+				t.Helper()
+				judge(t, chosen.ending(s))
+				return ctx
+			}).Feature())
 	}
 	testenv.Test(t, list...)
+	chosen.run(t)
 }
 
-func topology(s *scenario.Scenario) string {
-	return strings.Join([]string{string(s.Topology.Kind), string(s.Topology.Network), string(s.Topology.Trust)}, " ")
-}
-
-func run(ctx context.Context, t *testing.T, s *scenario.Scenario) {
+func judge(t *testing.T, e lab.Ending) {
 	t.Helper()
-	if os.Getenv(providerEnv) == "" && os.Geteuid() != 0 {
+	require.NoError(t, e.Err)
+	switch e.Verdict.Result {
+	case report.Passed:
+		t.Logf("%.1f s on lab %s", e.Verdict.Seconds, e.Lab)
+	case report.Skipped:
+		t.Skip(e.Verdict.Reason)
+	default:
+		t.Errorf("%s\nevidence: %s", e.Verdict.Reason, e.Verdict.Folder)
+	}
+}
+
+// TestMutations runs every scenario without its recovery: it has to fail, and in its health checks. One
+// that passed would prove nothing of its recovery.
+func TestMutations(t *testing.T) {
+	if os.Getenv(mutationsEnv) == "" {
+		t.Skip("takes as long as the catalogue: run with " + mutationsEnv + "=1, or `make mutations`")
+	}
+	chosen := newBatch(t, lab.Catalogue{Without: scenario.Recover})
+	for _, s := range load(t) {
+		if len(s.Recover) == 0 {
+			continue
+		}
+		t.Run(s.Name, func(t *testing.T) {
+			chosen.add(t, s)
+			e := chosen.ending(s)
+			require.NoError(t, e.Err)
+			if e.Verdict.Result == report.Skipped {
+				t.Skip(e.Verdict.Reason)
+			}
+			var failed []scenario.Phase
+			for _, p := range e.Phases {
+				if p.Result.Bad() {
+					failed = append(failed, p.Phase)
+				}
+			}
+			assert.Equal(t, report.Failed, e.Verdict.Result, e.Story)
+			assert.Equal(t, []scenario.Phase{scenario.Healthy}, failed, e.Story)
+			assert.True(t, e.PutBack, "the lab is not what it was:\n%s", e.Story)
+			if !t.Failed() {
+				t.Logf("%.1f s on lab %s: %s", e.Verdict.Seconds, e.Lab, e.Verdict.Reason)
+				require.NoError(t, os.RemoveAll(e.Verdict.Folder))
+			}
+		})
+	}
+	chosen.run(t)
+}
+
+// batch is scenarios that run together, each for a test of its own.
+type batch struct {
+	catalogue lab.Catalogue
+	list      []*scenario.Scenario
+	endings   map[string]chan lab.Ending
+}
+
+// newBatch reads all that can be wrong: once tests wait for their scenarios it is too late to fail.
+func newBatch(t *testing.T, c lab.Catalogue) *batch {
+	t.Helper()
+	home, err := lab.Home()
+	require.NoError(t, err)
+	c.Home, c.Provider, c.Prefix = home, os.Getenv(providerEnv), "scenarios"
+	c.Folder = filepath.Join(home, "runs", time.Now().Format("20060102-150405.000"))
+	c.Times = measured(t).Times()
+	if text := os.Getenv(lanesEnv); text != "" {
+		c.Lanes, err = strconv.Atoi(text)
+		require.True(t, err == nil && c.Lanes > 0, "%s=%s: wanted a number from 1", lanesEnv, text)
+	}
+	if c.Keep {
+		c.Lanes = 1
+	}
+	return &batch{catalogue: c, endings: map[string]chan lab.Ending{}}
+}
+
+// add is called by the scenario's test, before anything runs. It returns when run is called.
+func (b *batch) add(t *testing.T, s *scenario.Scenario) {
+	t.Helper()
+	if b.catalogue.Provider == "" && os.Geteuid() != 0 {
 		t.Skip("needs root: run with sudo, or choose another provider with " + providerEnv)
 	}
-	if deadline, ok := t.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, deadline.Add(-reserve), fmt.Errorf("go test's own time is nearly over: give it more with -timeout"))
-		defer cancel()
-	}
-	home, err := lab.Home()
-	require.NoError(t, err)
-	open(ctx, t, home, s.Topology)
-	folder, err := report.NewFolder(filepath.Join(home, "runs", time.Now().Format("20060102-150405.000"), s.Name))
-	require.NoError(t, err)
-	// Quiet when green, complete when red.
-	verdict, err := current.Run(ctx, s, lab.RunOptions{Folder: folder, Sink: report.Multi(folder, report.Terminal(os.Stdout, report.TerminalOptions{Folder: folder.Dir()}))})
-	require.NoError(t, folder.Close())
-	require.NoError(t, err)
-	switch verdict.Result {
-	case report.Passed:
-		require.NoError(t, os.RemoveAll(filepath.Dir(folder.Dir())))
-	case report.Skipped:
-		t.Skip(verdict.Reason)
-	default:
-		t.Errorf("%s\nevidence: %s", verdict.Reason, folder.Dir())
-	}
+	b.list = append(b.list, s)
+	b.endings[s.Name] = make(chan lab.Ending, 1)
+	t.Parallel()
 }
 
-// open makes sure that the current lab has the topology and is as it was made.
-func open(ctx context.Context, t *testing.T, home string, topology scenario.Topology) {
+// ending waits until the scenario has ended.
+func (b *batch) ending(s *scenario.Scenario) lab.Ending { return <-b.endings[s.Name] }
+
+// run runs what was added, beside the tests that wait for it. It is the last thing that a test does.
+func (b *batch) run(t *testing.T) {
 	t.Helper()
-	o := lab.Options{Home: home, Name: labName, Provider: os.Getenv(providerEnv), Topology: topology}
-	if current != nil && !current.Suits(topology) {
-		require.NoError(t, closeLab(ctx, false))
-	}
-	if current != nil {
+	if len(b.list) == 0 {
 		return
 	}
-	var err error
-	current, err = lab.Up(ctx, o)
-	require.NoError(t, err)
-}
-
-func closeLab(ctx context.Context, keep bool) error {
-	if current == nil {
-		return nil
+	told := b.catalogue.Ended
+	b.catalogue.Ended = func(e lab.Ending) bool {
+		goOn := told == nil || told(e)
+		b.endings[e.Scenario.Name] <- e
+		return goOn
 	}
-	current.Close()
-	current = nil
-	if keep {
-		return nil
+	ctx, cancel := t.Context(), context.CancelFunc(func() {})
+	if deadline, ok := t.Deadline(); ok {
+		ctx, cancel = context.WithDeadlineCause(ctx, deadline.Add(-reserve), fmt.Errorf("go test's own time is nearly over: give it more with -timeout"))
 	}
-	home, err := lab.Home()
-	if err != nil {
-		return err
-	}
-	return lab.Down(ctx, home, labName)
-}
-
-var update = flag.Bool("update", false, "write README.md of the catalogue")
-
-// TestCatalogueIsCurrent holds README.md to the scenario files.
-func TestCatalogueIsCurrent(t *testing.T) {
-	var b strings.Builder
-	b.WriteString("# Scenarios\n\n<!-- Written by `make generate` from the scenario files. -->\n\n")
-	b.WriteString("Run one with `eastwest run NAME`, read its plan with `eastwest explain NAME`, run all with `go test ./scenarios/...`.\n\n")
-	b.WriteString("| scenario | what happens | topology | of the lesson |\n| --- | --- | --- | --- |\n")
-	for _, s := range load(t) {
-		fmt.Fprintf(&b, "| [%s](%[1]s/scenario.yaml) | %s | %s | %s |\n", s.Name, s.Title, topology(s), strings.Join(s.Lesson, ", "))
-	}
-	if *update {
-		require.NoError(t, os.WriteFile("README.md", []byte(b.String()), 0o644))
-	}
-	current, err := os.ReadFile("README.md")
-	require.NoError(t, err)
-	require.True(t, string(current) == b.String(), "README.md is not what the scenario files say; run `make generate`")
-}
-
-// load loads the catalogue, sorted by name.
-func load(t *testing.T) []*scenario.Scenario {
-	t.Helper()
-	files, err := filepath.Glob("*/scenario.yaml")
-	require.NoError(t, err)
-	require.NotEmpty(t, files)
-	var all []*scenario.Scenario
-	for _, file := range files {
-		s, err := scenario.Load(file, lab.Vocabulary())
-		require.NoError(t, err)
-		all = append(all, s)
-	}
-	return all
+	ended := make(chan error, 1)
+	go func() {
+		defer cancel()
+		tally, err := b.catalogue.Run(ctx, b.list)
+		fmt.Printf("%d scenarios in %.1f s on %d lanes, %d labs\n", len(b.list), tally.Took.Seconds(), tally.Lanes, tally.Labs)
+		ended <- err
+	}()
+	t.Cleanup(func() { assert.NoError(t, <-ended, "taking labs down") })
 }

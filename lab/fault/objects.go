@@ -217,11 +217,7 @@ func scale(ctx context.Context, m *mesh.Mesh, member *mesh.Member, app string, r
 		if err != nil {
 			return err
 		}
-		of := observe.Workload{App: app, Cluster: member.Name()}
-		return wait.Until(ctx, fmt.Sprintf("%d pods of %s", n, of), wait.Options{Within: patience, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
-			_, err := observe.RolledOut{Of: []observe.Workload{of}}.Look(ctx, m)
-			return err
-		})
+		return awaitRollout(ctx, m, member, []string{app})
 	}
 	return func(ctx context.Context) error { return set(ctx, int(before)) }, set(ctx, replicas)
 }

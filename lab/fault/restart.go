@@ -11,7 +11,14 @@ import (
 )
 
 // RestartIstiod restarts the control planes of the clusters and waits for the new ones.
-func RestartIstiod(in []string) Fault {
+func RestartIstiod(in []string) Fault { return restartIstiod(in, (*mesh.Member).RestartIstiod) }
+
+// RollIstiod restarts the control planes and does not wait: the new one may never serve.
+func RollIstiod(in []string) Fault {
+	return restartIstiod(in, func(member *mesh.Member, ctx context.Context) error { return member.Roll(ctx, mesh.Istiod) })
+}
+
+func restartIstiod(in []string, restart func(*mesh.Member, context.Context) error) Fault {
 	return &change{
 		sentence: "restart istiod in " + and(in),
 		commands: commandsIn(in, func(c string) string {
@@ -27,7 +34,7 @@ func RestartIstiod(in []string) Fault {
 			return nil
 		},
 		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			return nil, member.RestartIstiod(ctx)
+			return nil, restart(member, ctx)
 		}),
 	}
 }
@@ -47,7 +54,12 @@ func RestartWorkloads(in []string) Fault {
 }
 
 // Restart restarts workloads and waits for their new pods.
-func Restart(of ...observe.Workload) Fault {
+func Restart(of ...observe.Workload) Fault { return restart((*mesh.Member).Restart, of) }
+
+// Roll restarts workloads and does not wait: the new pods may never be Ready.
+func Roll(of ...observe.Workload) Fault { return restart((*mesh.Member).Roll, of) }
+
+func restart(do func(*mesh.Member, context.Context, ...string) error, of []observe.Workload) Fault {
 	apps := map[string][]string{}
 	var names, commands []string
 	for _, w := range of {
@@ -59,7 +71,7 @@ func Restart(of ...observe.Workload) Fault {
 	return &change{
 		sentence: "restart " + and(names), commands: commands, in: in,
 		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			return nil, member.Restart(ctx, apps[member.Name()]...)
+			return nil, do(member, ctx, apps[member.Name()]...)
 		}),
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -74,14 +75,15 @@ const rootConfigMap = "istio-ca-root-cert"
 func (m *Member) signingRoot(ctx context.Context) (string, error) {
 	own := m.ConfigCluster() // an external istiod keeps what it makes where it reads
 	for _, from := range []struct {
-		in          *Member
-		secret, key string
+		in                *Member
+		secret, key, with string
 	}{
-		{m, CACerts, pki.RootCertFile}, {m, CACerts, "ca.crt"}, // the second where cacerts has the type kubernetes.io/tls
-		{own, "istio-ca-secret", pki.RootCertFile}, {own, "istio-ca-secret", pki.CACertFile},
+		{m, CACerts, pki.RootCertFile, pki.CACertFile},
+		{m, CACerts, "ca.crt", "tls.crt"}, // where cacerts has the type kubernetes.io/tls
+		{own, "istio-ca-secret", pki.RootCertFile, pki.CACertFile}, {own, "istio-ca-secret", pki.CACertFile, pki.CACertFile},
 	} {
 		s, err := from.in.Kube.CoreV1().Secrets(SystemNamespace).Get(ctx, from.secret, metav1.GetOptions{})
-		if err == nil && len(s.Data[from.key]) > 0 {
+		if err == nil && len(s.Data[from.key]) > 0 && len(s.Data[from.with]) > 0 { // istiod knows files by their names only
 			return string(s.Data[from.key]), nil
 		}
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -111,13 +113,26 @@ func (m *Member) RestartWorkloads(ctx context.Context) error {
 // Restart restarts apps, all at once, as `kubectl rollout restart deployment/APP` does, and waits until
 // each has as many new Ready pods as it wants and all old ones are being deleted.
 func (m *Member) Restart(ctx context.Context, apps ...string) error {
+	return m.eachApp(ctx, apps, func(ctx context.Context, app string) error {
+		if app == MyPod {
+			return m.restartPod(ctx, app)
+		}
+		return m.restartDeployment(ctx, app)
+	})
+}
+
+// Roll restarts Deployments, all at once, and does not wait for what comes of it.
+func (m *Member) Roll(ctx context.Context, apps ...string) error {
+	return m.eachApp(ctx, apps, func(ctx context.Context, app string) error {
+		_, _, err := m.stamp(ctx, app)
+		return err
+	})
+}
+
+func (m *Member) eachApp(ctx context.Context, apps []string, restart func(context.Context, string) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, app := range apps {
 		group.Go(func() error {
-			restart := m.restartDeployment
-			if app == MyPod {
-				restart = m.restartPod
-			}
 			if err := restart(ctx, app); err != nil {
 				return fmt.Errorf("restarting %s in %s: %w", app, m.Name(), err)
 			}
@@ -127,16 +142,22 @@ func (m *Member) Restart(ctx context.Context, apps ...string) error {
 	return group.Wait()
 }
 
-func (m *Member) restartDeployment(ctx context.Context, app string) error {
+// stamp has a Deployment make its pods anew; the new ones carry the stamp.
+func (m *Member) stamp(ctx context.Context, app string) (*appsv1.Deployment, string, error) {
 	// kubectl writes seconds: two restarts within one would be none.
 	stamp := time.Now().UTC().Format(time.RFC3339Nano)
 	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{
 		"metadata": map[string]any{"annotations": map[string]string{restartedAt: stamp}},
 	}}})
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	d, err := m.Kube.AppsV1().Deployments(NamespaceOf(app)).Patch(ctx, app, types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+	return d, stamp, err
+}
+
+func (m *Member) restartDeployment(ctx context.Context, app string) error {
+	d, stamp, err := m.stamp(ctx, app)
 	if err != nil {
 		return err
 	}

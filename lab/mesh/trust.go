@@ -18,7 +18,7 @@ import (
 // CACerts is the Secret that istiod reads its CA from, at its start.
 const CACerts = "cacerts"
 
-// ApplyCACerts creates or replaces the Secret cacerts; keys that data lacks go away. istiod notices a
+// ApplyCACerts creates the Secret cacerts, or makes it what it is to be again. istiod notices a
 // change by itself only if it has been running with cacerts before; otherwise restart it.
 func (m *Member) ApplyCACerts(ctx context.Context, data map[string][]byte) error {
 	secret, err := newSecret(CACerts, string(corev1.SecretTypeOpaque), nil, nil, data)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,6 +44,53 @@ type Call struct {
 }
 
 var _ Check = Call{}
+
+// Calls are the same from several callers; each has to go as wanted.
+type Calls []Call
+
+var _ Check = Calls{}
+
+func (c Calls) String() string {
+	from := make([]string, len(c))
+	for i, call := range c {
+		from[i] = call.caption()
+	}
+	return c[0].sentence(join(from))
+}
+
+// Command implements Check.
+func (c Calls) Command() string {
+	lines := make([]string, len(c))
+	for i, call := range c {
+		lines[i] = call.Command()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Look implements Check.
+func (c Calls) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	seen, errs := make([]string, len(c)), make([]error, len(c))
+	var group sync.WaitGroup
+	for i, call := range c {
+		group.Go(func() {
+			seen[i], errs[i] = call.Look(ctx, m)
+			if len(c) > 1 {
+				seen[i] = call.From.String() + ": " + seen[i]
+			}
+		})
+	}
+	group.Wait()
+	for i, err := range errs {
+		var mismatch *Mismatch
+		if errors.As(err, &mismatch) && len(c) > 1 {
+			mismatch.Seen = c[i].From.String() + ": " + mismatch.Seen
+		}
+		if err != nil {
+			return strings.Join(seen, "; "), err
+		}
+	}
+	return strings.Join(seen, "; "), nil
+}
 
 func (c Call) count() int { return cmp.Or(c.Count, 5) }
 
@@ -89,11 +138,17 @@ func (c Call) wanted() string {
 	return text
 }
 
-func (c Call) String() string {
-	from := c.From.String()
+func (c Call) String() string { return c.sentence(c.caption()) }
+
+// caption names the caller.
+func (c Call) caption() string {
 	if c.FromPod == Newest {
-		from = c.FromPod.of(from)
+		return c.FromPod.of(c.From.String())
 	}
+	return c.From.String()
+}
+
+func (c Call) sentence(from string) string {
 	kind := "fresh"
 	if c.Reused {
 		kind = "reused"

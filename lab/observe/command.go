@@ -58,6 +58,10 @@ var reading = map[string][]string{
 		"remote-clusters", "tag", "validate", "version", "x", "zc", "ztunnel-config"},
 }
 
+// trying are the subcommands of kubectl that change nothing with --dry-run=server, which asks the API server
+// and its webhooks.
+var trying = []string{"apply", "create", "run"}
+
 // Parse splits the command into words and says what is wrong with it.
 func (c Command) Parse() ([]string, error) {
 	words, err := split(c.Run)
@@ -76,7 +80,7 @@ func (c Command) Parse() ([]string, error) {
 		case strings.HasPrefix(word, "--") && strings.Contains(word, "="):
 		case strings.HasPrefix(word, "-"):
 			i++ // its value
-		case slices.Contains(known, word):
+		case slices.Contains(known, word), words[0] == "kubectl" && slices.Contains(trying, word) && slices.Contains(words, "--dry-run=server"):
 			return words, nil
 		default:
 			return nil, fmt.Errorf("%s %s may change the mesh: want one of %s (flags with a value go after it, or are written --flag=value)", words[0], word, strings.Join(known, ", "))

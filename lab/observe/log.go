@@ -59,13 +59,17 @@ func (c Log) Command() string {
 
 // Look implements Check.
 func (c Log) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
-	member, pods, err := All.pods(ctx, m, c.Of)
+	member, err := m.Member(c.Of.Cluster)
+	if err != nil {
+		return "", err
+	}
+	pods, err := member.Pods(ctx, c.Of.App) // not only Ready ones: what keeps a pod from it stands in its log
 	if err != nil {
 		return "", err
 	}
 	lines, last := 0, ""
 	for _, p := range pods {
-		text, err := podLog(ctx, member, p, c.container(), c.Since, false)
+		text, err := c.text(ctx, member, p)
 		if err != nil {
 			return "", err
 		}
@@ -88,6 +92,30 @@ func (c Log) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		return seen, &Mismatch{Wanted: fmt.Sprintf("%s like %q in the log of %s", wanted, c.Matches, c.Of), Seen: seen}
 	}
 	return seen, nil
+}
+
+// text is the log of one pod, with that of the container's life before if there was one: a container that
+// crashes at its start says why only there. A pod that has not started has none.
+func (c Log) text(ctx context.Context, member *mesh.Member, p *corev1.Pod) (string, error) {
+	all := ""
+	for _, status := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if status.Name != c.container() {
+			continue
+		}
+		for _, life := range []struct{ previous, there bool }{
+			{true, status.RestartCount > 0}, {false, status.State.Running != nil || status.State.Terminated != nil},
+		} {
+			if !life.there {
+				continue
+			}
+			text, err := podLog(ctx, member, p, c.container(), c.Since, life.previous)
+			if err != nil && !life.previous && p.DeletionTimestamp == nil {
+				return "", err
+			}
+			all += text // one that is gone meanwhile is no log
+		}
+	}
+	return all, nil
 }
 
 // logLimit bounds what is read of one log.

@@ -132,6 +132,19 @@ const (
 	borderLine = `[2026-11-23T19:27:11.504Z] "- - -" 0 - - - "-" 2794 6581 21 - "-" "-" "-" "-" "10.202.16.5:8080" outbound_.80_._.echo-cluster-a-fresh.production.svc.cluster.local 10.202.16.4:56892 10.202.16.4:15443 10.202.16.1:45265 outbound_.80_._.echo-cluster-a-fresh.production.svc.cluster.local - cluster=cluster-a picked=echo;production;echo;v1;cluster-a client=- server=- downstream-failure="-"`
 )
 
+func TestParseMetrics(t *testing.T) {
+	page := "# HELP a_total help\n# TYPE a_total counter\na_total{error=\"X\"} 2\na_total{error=\"Y\"} 3\nb_seconds -7.5\nc NaN-ish\n"
+	sum, lines := parseMetrics(page, regexp.MustCompile(`^a_total`))
+	require.Equal(t, 5.0, sum)
+	require.Equal(t, []string{`a_total{error="X"} 2`, `a_total{error="Y"} 3`}, lines)
+	sum, _ = parseMetrics(page, regexp.MustCompile(`error="Y"`))
+	require.Equal(t, 3.0, sum)
+	sum, _ = parseMetrics(page, regexp.MustCompile(`^b_seconds$`))
+	require.Equal(t, -7.5, sum)
+	_, lines = parseMetrics(page, regexp.MustCompile(`help|^c`))
+	require.Empty(t, lines)
+}
+
 func TestAccessLog(t *testing.T) {
 	require.Equal(t, "URX,UF TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert:_certificate_verification_error_at_depth_1:_self_signed_certificate_in_certificate_chain:TLS_error_end", failure(failedLine))
 	require.Empty(t, failure(goodLine))

@@ -122,3 +122,66 @@ func parseStats(page string, stat *regexp.Regexp) (sum int, lines []string, zero
 	}
 	return sum, lines, zeros
 }
+
+// IstiodStat checks a metric of an istiod: the sum of all whose names and labels match.
+type IstiodStat struct {
+	In      string
+	Stat    *regexp.Regexp // as on the page /metrics: citadel_server_root_cert_expiry_seconds
+	AtLeast *float64
+	AtMost  *float64
+}
+
+var _ Check = IstiodStat{}
+
+func (c IstiodStat) String() string {
+	var words []string
+	if c.AtLeast != nil {
+		words = append(words, fmt.Sprintf("is at least %g", *c.AtLeast))
+	}
+	if c.AtMost != nil {
+		words = append(words, fmt.Sprintf("is at most %g", *c.AtMost))
+	}
+	return fmt.Sprintf("the metric %q of istiod in %s %s", c.Stat, c.In, join(words))
+}
+
+// Command implements Check. The image has no shell and no curl.
+func (c IstiodStat) Command() string {
+	return fmt.Sprintf("kubectl --context=%s get --raw /api/v1/namespaces/%s/services/%s:15014/proxy/metrics | grep -E '%s'", c.In, mesh.SystemNamespace, mesh.Istiod, c.Stat)
+}
+
+// Look implements Check.
+func (c IstiodStat) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	member, err := m.Member(c.In)
+	if err != nil {
+		return "", err
+	}
+	page, err := member.IstiodDebug(ctx, "/metrics")
+	if err != nil {
+		return "", err
+	}
+	sum, lines := parseMetrics(string(page), c.Stat)
+	seen := "no such metric"
+	if len(lines) > 0 {
+		seen = fmt.Sprintf("%g (%s)", sum, short(strings.Join(lines, ", "), 300))
+	}
+	if len(lines) == 0 && c.AtLeast != nil || c.AtLeast != nil && sum < *c.AtLeast || c.AtMost != nil && sum > *c.AtMost {
+		return seen, &Mismatch{Wanted: c.String(), Seen: seen}
+	}
+	return seen, nil
+}
+
+// parseMetrics sums the samples of a page in Prometheus' text format and returns their lines.
+func parseMetrics(page string, stat *regexp.Regexp) (sum float64, lines []string) {
+	for line := range strings.Lines(page) {
+		line = strings.TrimSpace(line)
+		at := strings.LastIndexByte(line, ' ')
+		if at < 0 || strings.HasPrefix(line, "#") || !stat.MatchString(line[:at]) {
+			continue
+		}
+		if n, err := strconv.ParseFloat(line[at+1:], 64); err == nil {
+			sum += n
+			lines = append(lines, line)
+		}
+	}
+	return sum, lines
+}

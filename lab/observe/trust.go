@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -85,6 +86,21 @@ func secretFile(ctx context.Context, m *mesh.Mesh, cluster, secret, file string)
 		return nil, fmt.Errorf("key %s of Secret %s in %s %w", file, secret, cluster, errAbsent)
 	}
 	return s.Data[file], nil
+}
+
+// CACertsFile returns a file of the Secret cacerts of a cluster. The error tells if it is not there.
+func CACertsFile(ctx context.Context, m *mesh.Mesh, cluster, file string) ([]byte, error) {
+	return secretFile(ctx, m, cluster, mesh.CACerts, file)
+}
+
+// RootsOf returns the PEM of the roots that a cluster's istiod hands out by its Secrets: those of cacerts,
+// or of the CA that it made for itself.
+func RootsOf(ctx context.Context, m *mesh.Mesh, cluster string) ([]byte, error) {
+	data, err := CACertsFile(ctx, m, cluster, pki.RootCertFile)
+	if errors.Is(err, errAbsent) {
+		return secretFile(ctx, m, cluster, SelfSignedSecret, pki.CACertFile)
+	}
+	return data, err
 }
 
 // Roots checks whom proxies trust, by what each proxy uses now: no tool of Istio's compares that across
@@ -289,19 +305,101 @@ func (c Issuer) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	return seen, nil
 }
 
+// Certificate checks the certificates that proxies show now.
+type Certificate struct {
+	Of            []Workload
+	Pods          Which
+	Identity      *regexp.Regexp // the SPIFFE identity of its own certificate
+	Expired       *bool          // whether any of the chain has expired
+	ExpiresWithin time.Duration  // its own ends within that time; 0 does not ask
+	LivesAtLeast  time.Duration  // its own ends no sooner; 0 does not ask
+	Chain         int            // so many in all; 0 does not ask
+}
+
+var _ Check = Certificate{}
+
+func (c Certificate) String() string {
+	var wanted []string
+	if c.Identity != nil {
+		wanted = append(wanted, fmt.Sprintf("an identity like %q", c.Identity))
+	}
+	if c.Expired != nil && *c.Expired {
+		wanted = append(wanted, "a certificate that has expired")
+	}
+	if c.Expired != nil && !*c.Expired {
+		wanted = append(wanted, "no certificate that has expired")
+	}
+	if c.ExpiresWithin > 0 {
+		wanted = append(wanted, fmt.Sprintf("a certificate that ends within %s", c.ExpiresWithin))
+	}
+	if c.LivesAtLeast > 0 {
+		wanted = append(wanted, fmt.Sprintf("a certificate that lives %s at least", c.LivesAtLeast))
+	}
+	if c.Chain > 0 {
+		wanted = append(wanted, plural(c.Chain, "certificate")+" in all")
+	}
+	return "the proxies of " + c.Pods.of(list(c.Of)) + " show " + join(wanted)
+}
+
+// Command implements Check.
+func (c Certificate) Command() string {
+	return secretCommand(c.Of, "default", "tlsCertificate.certificateChain", "-enddate -ext subjectAltName")
+}
+
+// Look implements Check.
+func (c Certificate) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	proxies, err := proxiesOf(ctx, m, c.Pods, c.Of...)
+	if err != nil {
+		return "", err
+	}
+	now := time.Now()
+	left := func(p Proxy) time.Duration { return p.Chain[0].NotAfter.Sub(now).Round(time.Second) }
+	seen := group(proxies, func(p Proxy) string {
+		return fmt.Sprintf("%s, %s left, %s in all", identity(p.Chain[0]), left(p), plural(len(p.Chain), "certificate"))
+	})
+	for _, p := range proxies {
+		expired := slices.ContainsFunc(p.Chain, func(x *x509.Certificate) bool { return now.After(x.NotAfter) })
+		switch {
+		case c.Identity != nil && !c.Identity.MatchString(identity(p.Chain[0])),
+			c.Expired != nil && *c.Expired != expired,
+			c.ExpiresWithin > 0 && left(p) > c.ExpiresWithin,
+			c.LivesAtLeast > 0 && left(p) < c.LivesAtLeast,
+			c.Chain > 0 && len(p.Chain) != c.Chain:
+			return seen, &Mismatch{Wanted: c.String(), Seen: seen, Try: "a proxy asks for its next certificate when half of its time is over: see whether istiod answers, and with what"}
+		}
+	}
+	return seen, nil
+}
+
+// identity is the SPIFFE ID in a certificate.
+func identity(c *x509.Certificate) string {
+	if len(c.URIs) == 0 {
+		return "no identity"
+	}
+	return c.URIs[0].String()
+}
+
 // Fingerprints compares the root in the Secret cacerts of clusters, as the lesson's openssl command does.
 type Fingerprints struct {
 	In    []string
 	Equal bool
+	Names *bool // whether the subjects are equal; nil does not ask
 }
 
 var _ Check = Fingerprints{}
 
 func (c Fingerprints) String() string {
-	if c.Equal {
-		return "the root in cacerts has the same fingerprint in " + join(c.In)
+	has := func(equal bool, what string) string {
+		if equal {
+			return "has the same " + what
+		}
+		return "has not the same " + what
 	}
-	return "the root in cacerts has not the same fingerprint in " + join(c.In)
+	wanted := []string{has(c.Equal, "fingerprint")}
+	if c.Names != nil {
+		wanted = append(wanted, has(*c.Names, "name"))
+	}
+	return "the root in cacerts " + join(wanted) + " in " + join(c.In)
 }
 
 // Command implements Check.
@@ -315,7 +413,7 @@ func (c Fingerprints) Command() string {
 
 // Look implements Check.
 func (c Fingerprints) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
-	var prints, texts []string
+	var prints, subjects, texts []string
 	missing := false
 	for _, cluster := range c.In {
 		data, err := secretFile(ctx, m, cluster, mesh.CACerts, pki.RootCertFile)
@@ -330,17 +428,21 @@ func (c Fingerprints) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("reading the root in cacerts of %s: %w", cluster, err)
 		}
-		prints = append(prints, sum)
-		texts = append(texts, cluster+": "+sum)
+		roots, err := pki.Roots(data)
+		if err != nil {
+			return "", fmt.Errorf("reading the root in cacerts of %s: %w", cluster, err)
+		}
+		prints, subjects = append(prints, sum), append(subjects, roots[0].Subject.String())
+		text := cluster + ": " + sum
+		if c.Names != nil {
+			text += " " + roots[0].Subject.String()
+		}
+		texts = append(texts, text)
 	}
 	seen := strings.Join(texts, "; ")
-	same := len(slices.Compact(slices.Clone(prints))) <= 1
-	if missing || same != c.Equal {
-		wanted := "equal fingerprints"
-		if !c.Equal {
-			wanted = "different fingerprints"
-		}
-		return seen, &Mismatch{Wanted: wanted, Seen: seen, Try: "give each cluster an intermediate of one shared root in cacerts, before istiod starts"}
+	same := func(texts []string) bool { return len(slices.Compact(slices.Clone(texts))) <= 1 }
+	if missing || same(prints) != c.Equal || c.Names != nil && same(subjects) != *c.Names {
+		return seen, &Mismatch{Wanted: c.String(), Seen: seen, Try: "give each cluster an intermediate of one shared root in cacerts, before istiod starts"}
 	}
 	return seen, nil
 }

@@ -51,6 +51,9 @@ type Options struct {
 	// and as a root that no intermediate of it verifies.
 	// Nil leaves it to the kind of CA: no limit for a root, 0 for an intermediate.
 	Below *int
+	// NoIssuerKeyID leaves the identifier of the issuer's key out, as hand-made CAs often do. Verifiers then
+	// find the issuer by its name alone.
+	NoIssuerKeyID bool
 }
 
 // CA is a certificate authority: a certificate, its private key, and the certificates up to its root.
@@ -99,7 +102,7 @@ func newCA(o Options, issuer *CA) (*CA, error) {
 	if err := setLifetime(template, o.NotBefore, lifetime, issuer); err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	cert, err := sign(template, key, issuer)
+	cert, err := sign(template, key, issuer, !o.NoIssuerKeyID)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
@@ -138,9 +141,9 @@ func setLifetime(template *x509.Certificate, notBefore time.Time, lifetime time.
 	return nil
 }
 
-// sign gives the template a serial number and key identifiers and has issuer sign it, or its own key
-// if there is no issuer.
-func sign(template *x509.Certificate, key *ecdsa.PrivateKey, issuer *CA) (*x509.Certificate, error) {
+// sign gives the template a serial number and key identifiers, that of the issuer if it is wanted, and has
+// issuer sign it, or its own key if there is no issuer.
+func sign(template *x509.Certificate, key *ecdsa.PrivateKey, issuer *CA, issuerKeyID bool) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, fmt.Errorf("drawing a serial number: %w", err)
@@ -157,6 +160,11 @@ func sign(template *x509.Certificate, key *ecdsa.PrivateKey, issuer *CA) (*x509.
 		parent, signer = issuer.cert, issuer.key()
 	}
 	template.AuthorityKeyId = parent.SubjectKeyId
+	if !issuerKeyID {
+		nameless := *parent // x509 takes the identifier from the parent, whatever the template says
+		nameless.SubjectKeyId, template.AuthorityKeyId = nil, nil
+		parent = &nameless
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if err != nil {
 		return nil, fmt.Errorf("signing: %w", err)
@@ -220,7 +228,7 @@ func (c *CA) Leaf(o LeafOptions) (certPEM, keyPEM []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	cert, err := sign(template, key, c)
+	cert, err := sign(template, key, c, true)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", doing, err)
 	}
@@ -254,6 +262,7 @@ const (
 	CAKeyFile     = "ca-key.pem"
 	CertChainFile = "cert-chain.pem"
 	RootCertFile  = "root-cert.pem"
+	CRLFile       = "ca-crl.pem" // only where there are revocation lists
 )
 
 // CACerts returns the data of the Secret cacerts that makes istiod sign with this CA. root-cert.pem
@@ -279,6 +288,47 @@ func (c *CA) CACerts(roots ...*CA) (map[string][]byte, error) {
 		CertChainFile: encodeCerts(append([]*x509.Certificate{c.cert}, c.upper...)...),
 		RootCertFile:  bundle,
 	}, nil
+}
+
+// Reissue makes a certificate for the CA's own key, signed by the same issuer: what renewing it gives. The
+// name stays; Below and NoIssuerKeyID are the kind's own. A root cannot be reissued.
+func (c *CA) Reissue(issuer *CA, o Options) (*CA, error) {
+	doing := "reissuing CA " + strconv.Quote(c.Name())
+	if c.cert == c.root || !issuer.cert.Equal(append(c.upper, c.root)[0]) {
+		return nil, fmt.Errorf("%s: %q is not its issuer", doing, issuer.Name())
+	}
+	template := &x509.Certificate{
+		Subject: c.cert.Subject, KeyUsage: c.cert.KeyUsage, IsCA: true, BasicConstraintsValid: true,
+		MaxPathLen: c.cert.MaxPathLen, MaxPathLenZero: c.cert.MaxPathLenZero,
+	}
+	lifetime := o.Lifetime
+	if lifetime == 0 {
+		lifetime = defaultIntermediateLifetime
+	}
+	err := setLifetime(template, o.NotBefore, lifetime, issuer)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	made := *c
+	if made.cert, err = sign(template, c.key(), issuer, true); err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return &made, nil
+}
+
+// RevocationList returns the PEM of a CRL of this CA that revokes certificates, or none. It is valid for a
+// day. istiod takes it from the key ca-crl.pem of the Secret cacerts.
+func (c *CA) RevocationList(revoked ...*x509.Certificate) ([]byte, error) {
+	now := time.Now()
+	list := &x509.RevocationList{Number: big.NewInt(now.UnixNano()), ThisUpdate: now.Add(-backdate), NextUpdate: now.Add(24 * time.Hour)}
+	for _, r := range revoked {
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: r.SerialNumber, RevocationTime: list.ThisUpdate})
+	}
+	der, err := x509.CreateRevocationList(rand.Reader, list, c.cert, c.key())
+	if err != nil {
+		return nil, fmt.Errorf("making the CRL of CA %q: %w", c.Name(), err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}), nil
 }
 
 // Name returns the subject's common name.

@@ -118,6 +118,74 @@ func deep(t testing.TB) *CA {
 	return newIntermediate(t, upper, "lower")
 }
 
+func verify(root *CA, chain []*x509.Certificate, at time.Time) error {
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(root.Certificate())
+	for _, c := range chain[1:] {
+		between.AddCert(c)
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: at})
+	return err
+}
+
+func TestTwinRoot(t *testing.T) {
+	root := newRoot(t, "root")
+	twin, err := NewRoot(Options{Name: "root"})
+	require.NoError(t, err)
+	ca, err := twin.Intermediate(Options{Name: "ca", NoIssuerKeyID: true})
+	require.NoError(t, err)
+	require.Equal(t, root.Certificate().RawSubject, twin.Certificate().RawSubject)
+	require.Empty(t, ca.Certificate().AuthorityKeyId)
+	chain, _, _ := newLeaf(t, ca, LeafOptions{CommonName: "leaf", Server: true})
+	require.NoError(t, verify(twin, chain, time.Now()))
+	require.Error(t, verify(root, chain, time.Now()))
+}
+
+func TestReissue(t *testing.T) {
+	root := newRoot(t, "root")
+	ca := newIntermediate(t, root, "ca")
+	ahead, err := ca.Reissue(root, Options{NotBefore: time.Now().Add(10 * time.Minute)})
+	require.NoError(t, err)
+	require.Equal(t, ca.Certificate().PublicKey, ahead.Certificate().PublicKey)
+	require.Equal(t, ca.Certificate().RawSubject, ahead.Certificate().RawSubject)
+	chain, _, _ := newLeaf(t, ca, LeafOptions{CommonName: "leaf", Server: true, Lifetime: time.Hour})
+	require.NoError(t, verify(root, chain, time.Now()))
+	chain[1] = ahead.Certificate()
+	require.ErrorContains(t, verify(root, chain, time.Now()), "not yet valid")
+	require.NoError(t, verify(root, chain, time.Now().Add(15*time.Minute)))
+	_, err = ca.Reissue(newRoot(t, "root"), Options{})
+	require.ErrorContains(t, err, "is not its issuer")
+	_, err = root.Reissue(root, Options{})
+	require.Error(t, err)
+}
+
+// istiod wants a list of every CA in the chain; see Verify in security/pkg/pki/util/keycertbundle.go.
+func TestIstiodTakesRevocationLists(t *testing.T) {
+	root := newRoot(t, "root")
+	ca, other := newIntermediate(t, root, "ca"), newIntermediate(t, root, "other")
+	list := func(of ...*CA) []byte {
+		var all []byte
+		for _, c := range of {
+			text, err := c.RevocationList(other.Certificate())
+			require.NoError(t, err)
+			all = append(all, text...)
+		}
+		return all
+	}
+	data := cacerts(t, ca)
+	check := func(crl []byte) error {
+		return util.Verify(data[CACertFile], data[CAKeyFile], data[CertChainFile], data[RootCertFile], crl)
+	}
+	require.NoError(t, check(nil))
+	require.NoError(t, check(list(root, ca)))
+	require.ErrorContains(t, check(list(root, other)), "missing CRL signed by certificates")
+	block, _ := pem.Decode(list(root))
+	parsed, err := x509.ParseRevocationList(block.Bytes)
+	require.NoError(t, err)
+	require.NoError(t, parsed.CheckSignatureFrom(root.Certificate()))
+	require.Equal(t, other.Certificate().SerialNumber, parsed.RevokedCertificateEntries[0].SerialNumber)
+}
+
 func TestPathLength(t *testing.T) {
 	lower := deep(t)
 	chain, _, _ := newLeaf(t, lower, LeafOptions{CommonName: "x", Client: true})

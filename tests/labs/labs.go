@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gofrs/flock"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -51,7 +52,8 @@ func Up(t *testing.T, o lab.Options) *lab.Lab {
 	return l
 }
 
-// BuildCommand builds bin/eastwest of this checkout and returns its path.
+// BuildCommand builds bin/eastwest of this checkout and returns its path. Tests of several packages call it at once, and
+// a program that runs cannot be written: the first builds, the others find it built.
 func BuildCommand() (string, error) {
 	mod, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
@@ -59,6 +61,14 @@ func BuildCommand() (string, error) {
 	}
 	root := filepath.Dir(strings.TrimSpace(string(mod)))
 	binary := filepath.Join(root, "bin", "eastwest")
+	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
+		return "", fmt.Errorf("building the command: %w", err)
+	}
+	lock := flock.New(filepath.Join(filepath.Dir(binary), ".building"))
+	if err := lock.Lock(); err != nil {
+		return "", fmt.Errorf("building the command: %w", err)
+	}
+	defer func() { _ = lock.Unlock() }()
 	build := exec.Command("go", "build", "-tags", "grpcnotrace", "-o", binary, "./lab/cmd/eastwest")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {

@@ -15,41 +15,38 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
-	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
-// TestPrintedCommands types every command that `eastwest explain` and `up --verbose` print for a step: on
-// top of what the step has done it changes nothing.
-func TestPrintedCommands(t *testing.T) {
-	for kind, atLeast := range map[scenario.Kind]int{scenario.MultiPrimary: 20, scenario.ExternalControlPlane: 25} {
-		t.Run(string(kind), func(t *testing.T) {
-			t.Parallel()
-			l := labs.Up(t, lab.Options{Name: fresh(), Topology: scenario.Topology{Kind: kind}})
-			dir, err := bundle.DefaultDir()
-			require.NoError(t, err)
-			b, err := bundle.Open(dir)
-			require.NoError(t, err)
-			steps, err := mesh.Plan(mesh.Options{Lab: l.Name, Dir: l.Dir(), Topology: l.Mesh.Topology, Istio: mesh.FromBundle(b)})
-			require.NoError(t, err)
-			before := state(t, l)
-			ran := 0
-			for _, step := range steps {
-				if step.Command == "" {
-					continue
-				}
-				out, err := shell(t, l, step.Command)
-				if step.Name == "create cacerts" { // kubectl create refuses what is there already
-					require.ErrorContains(t, err, "exit status 1")
-					require.Contains(t, out, `secrets "cacerts" already exists`)
-					continue
-				}
-				require.NoError(t, err, "%s in %s:\n$ %s\n%s", step.Name, step.Cluster, step.Command, out)
-				ran++
-			}
-			require.GreaterOrEqual(t, ran, atLeast)
-			require.Equal(t, before, state(t, l))
-		})
+// printed are the topologies whose printed commands are typed, and how many there are at least.
+var printed = map[scenario.Kind]int{scenario.MultiPrimary: 20, scenario.ExternalControlPlane: 25}
+
+// printedCommands types every command that `eastwest explain` and `up --verbose` print for a step: on top of what the
+// step has done it changes nothing.
+func printedCommands(t *testing.T, l *lab.Lab, atLeast int) {
+	t.Helper()
+	dir, err := bundle.DefaultDir()
+	require.NoError(t, err)
+	b, err := bundle.Open(dir)
+	require.NoError(t, err)
+	steps, err := mesh.Plan(mesh.Options{Lab: l.Name, Dir: l.Dir(), Topology: l.Mesh.Topology, Istio: mesh.FromBundle(b)})
+	require.NoError(t, err)
+	before := state(t, l)
+	ran := 0
+	for _, step := range steps {
+		if step.Command == "" {
+			continue
+		}
+		out, err := shell(t, l, step.Command)
+		if step.Name == "create cacerts" { // kubectl create refuses what is there already
+			require.ErrorContains(t, err, "exit status 1")
+			require.Contains(t, out, `secrets "cacerts" already exists`)
+			continue
+		}
+		require.NoError(t, err, "%s in %s:\n$ %s\n%s", step.Name, step.Cluster, step.Command, out)
+		ran++
 	}
+	require.GreaterOrEqual(t, ran, atLeast)
+	require.Equal(t, before, state(t, l))
 }
 
 // shell runs a line as a person would who has evaluated `eastwest env`.

@@ -10,13 +10,12 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
-	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
-// TestLatency measures few calls: what they took says nothing here, that they went where they should says all.
-func TestLatency(t *testing.T) {
+// latency measures few calls: what they took says nothing here, that they went where they should says all.
+func latency(t *testing.T, l *lab.Lab) {
+	t.Helper()
 	const calls = 20
-	l := labs.Up(t, lab.Options{Name: "latency-test", Topology: lab.DefaultTopology()})
 	result, err := l.BenchLatency(t.Context(), lab.LatencyOptions{Rate: 40, Calls: calls})
 	require.NoError(t, err)
 

@@ -56,6 +56,14 @@ func TestTopologies(t *testing.T) {
 					paths(t, l)
 					trust(t, l)
 					tools(t, l)
+					if network == scenario.SeparateNetworks && trusts == scenario.SharedRoot { // the lesson's: it is looked at closely
+						if test.kind == scenario.MultiPrimary {
+							t.Run("latency", func(t *testing.T) { latency(t, l) })
+						}
+						if atLeast, ok := printed[test.kind]; ok {
+							t.Run("printed commands", func(t *testing.T) { printedCommands(t, l, atLeast) })
+						}
+					}
 				})
 			}
 		}

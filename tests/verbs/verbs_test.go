@@ -319,7 +319,7 @@ func trust(t *testing.T, m *mesh.Mesh) {
 	look(t, m, observe.Call{From: clientA, To: echoB}, true)
 
 	// The old CA goes on signing while everybody learns to trust the new root, too.
-	do(fault.CreateCACerts(both, fault.SelfSignedRoot, fault.SelfSignedRoot, fault.SharedRoot))
+	do(fault.CreateCACerts(both, fault.CACerts{Root: fault.SelfSignedRoot, Trusted: []fault.Root{fault.SelfSignedRoot, fault.SharedRoot}}))
 	do(fault.RestartIstiod(both))
 	do(fault.RestartWorkloads(both))
 	look(t, m, observe.Roots{Same: to(true), Count: 2, Trusts: observe.SharedRoot}, true)
@@ -327,9 +327,9 @@ func trust(t *testing.T, m *mesh.Mesh) {
 	look(t, m, observe.Call{From: clientA, To: echoB}, true)
 
 	// Each cluster signs with a root of its own and trusts the other's.
-	do(fault.CreateCACerts(both, fault.OwnRoot))
-	do(fault.CreateCACerts([]string{a}, fault.OwnRoot, fault.OwnRoot, fault.PeerRoots))
-	do(fault.CreateCACerts([]string{b}, fault.OwnRoot, fault.OwnRoot, fault.PeerRoots))
+	do(fault.CreateCACerts(both, fault.CACerts{Root: fault.OwnRoot}))
+	do(fault.CreateCACerts([]string{a}, fault.CACerts{Root: fault.OwnRoot, Trusted: []fault.Root{fault.OwnRoot, fault.PeerRoots}}))
+	do(fault.CreateCACerts([]string{b}, fault.CACerts{Root: fault.OwnRoot, Trusted: []fault.Root{fault.OwnRoot, fault.PeerRoots}}))
 	do(fault.RestartIstiod(both))
 	do(fault.RestartWorkloads(both))
 	look(t, m, observe.Roots{Same: to(true), Count: 2}, true)
@@ -345,7 +345,7 @@ func trust(t *testing.T, m *mesh.Mesh) {
 	require.Empty(t, before.Diff(now))
 
 	// Whatever is left behind is put right.
-	do(fault.CreateCACerts([]string{b}, fault.OwnRoot))
+	do(fault.CreateCACerts([]string{b}, fault.CACerts{Root: fault.OwnRoot}))
 	do(fault.RestartIstiod([]string{b}))
 	do(fault.Restart(echoB))
 	do(fault.RevokeRemoteSecret(b, a))

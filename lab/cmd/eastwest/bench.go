@@ -29,6 +29,7 @@ func newBenchCommand() *cobra.Command {
 	cmd.AddCommand(newBenchTopologiesCommand())
 	cmd.AddCommand(newBenchClustersCommand())
 	cmd.AddCommand(newBenchLatencyCommand())
+	cmd.AddCommand(newBenchScenariosCommand())
 	return cmd
 }
 

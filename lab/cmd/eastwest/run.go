@@ -20,10 +20,10 @@ import (
 
 func newRunCommand() *cobra.Command {
 	var (
-		name, until, folder, junit  string
-		keep, resume, undo, verbose bool
-		timeout                     timeoutFlag
-		output                      outputFormat
+		name, until, without, folder, junit string
+		keep, resume, undo, verbose         bool
+		timeout                             timeoutFlag
+		output                              outputFormat
 	)
 	cmd := &cobra.Command{
 		Use:   "run NAME|FILE…",
@@ -37,7 +37,8 @@ look at. --resume goes on with the next phase, to the end or to another --until,
 as one recording. --undo puts the mesh back as it was before, also after --keep and after a run that was killed; when
 there is nothing to undo it says so and does nothing. Both mean the scenario that the lab was left by if none is named.
 
-The exit code is 1 if a scenario failed.`,
+The exit code is 1 if a scenario failed. With --without recover that is what has to come out: a scenario without its
+recovery fails in its health checks, or these do not see what the recovery heals.`,
 		Example: `  eastwest run mismatched-root-ca
   eastwest run --until symptoms late-cacerts
   eastwest run --resume late-cacerts
@@ -53,6 +54,9 @@ The exit code is 1 if a scenario failed.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if phases := scenario.Phases(); until != "" && !slices.Contains(phases, scenario.Phase(until)) {
 				return usagef("--until %s: wanted one of %s", until, joinPhases(phases))
+			}
+			if without != "" && without != string(scenario.Recover) {
+				return usagef("--without %s: wanted %s, the one phase that can be left out", without, scenario.Recover)
 			}
 			home, err := lab.Home()
 			if err != nil {
@@ -72,6 +76,11 @@ The exit code is 1 if a scenario failed.`,
 			if err != nil {
 				return err
 			}
+			for _, s := range all {
+				if without != "" && len(s.Recover) == 0 {
+					return usagef("--without %s: scenario %s has no such phase", without, s.Name)
+				}
+			}
 			if (keep || until != "") && len(all) > 1 {
 				return usagef("--keep and --until leave the lab as the scenario made it: wanted one scenario, seen %d", len(all))
 			}
@@ -86,7 +95,7 @@ The exit code is 1 if a scenario failed.`,
 			}
 			r := &runner{
 				home: home, lab: l, screen: screen, progress: cmd.ErrOrStderr(), verbose: verbose, folder: folder,
-				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep, Resume: resume},
+				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep, Resume: resume, Without: scenario.Phase(without)},
 			}
 			if folder == "" {
 				r.folder = filepath.Join(home, "runs", time.Now().Format("20060102-150405"))
@@ -111,6 +120,8 @@ The exit code is 1 if a scenario failed.`,
 	addLabFlag(cmd, &name)
 	cmd.Flags().StringVar(&until, "until", "", "stop after this phase: "+joinPhases(scenario.Phases()))
 	_ = cmd.RegisterFlagCompletionFunc("until", cobra.FixedCompletions(strings.Split(joinPhases(scenario.Phases()), ", "), cobra.ShellCompDirectiveNoFileComp))
+	cmd.Flags().StringVar(&without, "without", "", "leave this phase out: recover, to see that the health checks fail without it")
+	_ = cmd.RegisterFlagCompletionFunc("without", cobra.FixedCompletions([]string{string(scenario.Recover)}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the faults in place at the end, to look around")
 	cmd.Flags().BoolVar(&resume, "resume", false, "go on after the phase that --until has stopped after")
 	cmd.Flags().BoolVar(&undo, "undo", false, "put the mesh back as it was before the scenario that left it changed")
@@ -120,7 +131,7 @@ The exit code is 1 if a scenario failed.`,
 	timeout.addTo(cmd, time.Hour, "how long everything may take")
 	output.addTo(cmd)
 	cmd.MarkFlagsMutuallyExclusive("resume", "keep")
-	for _, other := range []string{"resume", "keep", "until", "report", "junit", "output"} {
+	for _, other := range []string{"resume", "keep", "until", "without", "report", "junit", "output"} {
 		cmd.MarkFlagsMutuallyExclusive("undo", other)
 	}
 	return cmd

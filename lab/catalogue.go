@@ -1,0 +1,353 @@
+package lab
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/eastwest-lab/eastwest/lab/report"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+)
+
+// Catalogue runs many scenarios in lanes, side by side. Each lane has one lab at a time, called PREFIX-1, PREFIX-2 and
+// so on, and takes from one queue: first what its lab suits, then what needs another. A lab is used again as long as
+// scenarios put it back.
+type Catalogue struct {
+	Home, Provider string
+	Prefix         string                   // of the labs' names
+	Lanes          int                      // as many as LanesFor if zero
+	Times          map[string]time.Duration // how long scenarios took: the longest go first
+	Folder         string                   // for a run folder of each; those of scenarios that passed are removed
+	Without        scenario.Phase           // see RunOptions
+	Keep           bool                     // leave the labs that are there at the end
+	Ended          func(Ending) (goOn bool)
+
+	up   func(context.Context, Options) (laneLab, error)
+	down func(ctx context.Context, home, name string) error
+}
+
+// laneLab is what a lane needs of a Lab.
+type laneLab interface {
+	Run(context.Context, *scenario.Scenario, RunOptions) (Verdict, error)
+	Suits(scenario.Topology) bool
+	Close()
+}
+
+// Ending is what came of one scenario. Ended hears of one after the other.
+type Ending struct {
+	Index    int // in the list
+	Scenario *scenario.Scenario
+	Lab      string
+	Verdict  Verdict
+	Err      error // it was not run, and why; there is no verdict then
+	Phases   []PhaseTime
+	Story    string // what a terminal shows of it: quiet when green, complete when red
+	PutBack  bool   // the lab is what it was
+}
+
+// PhaseTime is a phase that a scenario came to.
+type PhaseTime struct {
+	Phase  scenario.Phase
+	Took   time.Duration
+	Result report.Result
+}
+
+// Tally is what a run of the catalogue took.
+type Tally struct {
+	Lanes int
+	Labs  int // that were made
+	Took  time.Duration
+}
+
+// ErrNotRun is the error of scenarios that nobody ran because Ended said so.
+var ErrNotRun = errors.New("not run: an earlier one has ended it")
+
+const (
+	memoryOfCluster = 1536 << 20       // bytes: half as much again as the peak of one with Istio and the apps
+	assumedTime     = 40 * time.Second // of a scenario that was never measured
+	labAttempts     = 2                // labs of a topology that fail before its scenarios are given up
+)
+
+// LanesFor returns how many lanes this machine has CPUs and memory for, one at least and no more than scenarios.
+func LanesFor(all []*scenario.Scenario) int {
+	clusters := 1
+	for _, s := range all {
+		clusters = max(clusters, len(s.Topology.Clusters()))
+	}
+	lanes := min(runtime.NumCPU(), len(all))
+	if free, ok := memoryAvailable(); ok {
+		lanes = min(lanes, int(free/(memoryOfCluster*uint64(clusters))))
+	}
+	return max(lanes, 1)
+}
+
+// memoryAvailable is the kernel's own estimate: what is free, and what of its cache it can do without.
+func memoryAvailable() (uint64, bool) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib uint64
+		if _, err := fmt.Sscanf(line, "MemAvailable: %d kB", &kib); err == nil {
+			return kib << 10, true
+		}
+	}
+	return 0, false
+}
+
+// Run runs all scenarios; one that is in the list twice runs twice. What could not be set up is the Err of its ending.
+// No lab is left, also when ctx ends, unless Keep is set.
+func (c Catalogue) Run(ctx context.Context, all []*scenario.Scenario) (Tally, error) {
+	start := time.Now()
+	if c.up == nil {
+		c.up, c.down = upAnew, Down
+	}
+	q := newQueue(all, c.Times)
+	tally := Tally{Lanes: min(cmp.Or(c.Lanes, LanesFor(all)), max(len(all), 1))}
+	var (
+		lanes    sync.WaitGroup
+		mu       sync.Mutex
+		problems []error
+	)
+	for i := range tally.Lanes {
+		n := &lane{Catalogue: c, queue: q, number: i, name: fmt.Sprintf("%s-%d", c.Prefix, i+1), group: -1}
+		lanes.Go(func() {
+			for {
+				j, ok := q.take(n.number, n.group)
+				if !ok {
+					break
+				}
+				o := n.do(ctx, j)
+				mu.Lock()
+				if c.Ended != nil && !c.Ended(o) {
+					q.stop(ErrNotRun)
+				}
+				mu.Unlock()
+			}
+			err := n.end(ctx, c.Keep)
+			mu.Lock()
+			defer mu.Unlock()
+			problems = append(problems, err)
+			tally.Labs += n.made
+		})
+	}
+	lanes.Wait()
+	if c.Folder != "" {
+		_ = os.Remove(c.Folder) // only if every scenario passed and it is empty
+	}
+	tally.Took = time.Since(start)
+	return tally, errors.Join(problems...)
+}
+
+// upAnew is Up that does not mind a lab of that name which has another topology: an earlier run was killed.
+func upAnew(ctx context.Context, o Options) (laneLab, error) {
+	if r, err := readRecord(o.Home, o.Name); err == nil && !sameTopology(r.Topology, o.Topology) {
+		if err := Down(ctx, o.Home, o.Name); err != nil {
+			return nil, err
+		}
+	}
+	return Up(ctx, o)
+}
+
+// lane runs one scenario after another.
+type lane struct {
+	Catalogue
+	queue  *queue
+	number int
+	name   string
+	group  int // whose topology its lab has; -1 without one
+	lab    laneLab
+	made   int
+}
+
+func (n *lane) do(ctx context.Context, j job) (o Ending) {
+	o = Ending{Index: j.index, Scenario: j.scenario, Lab: n.name}
+	if o.Err = n.queue.given(j.group); o.Err == nil && ctx.Err() != nil {
+		o.Err = context.Cause(ctx)
+	}
+	if o.Err != nil {
+		return o
+	}
+	if o.Err = n.open(ctx, j); o.Err != nil {
+		if ctx.Err() == nil {
+			n.queue.failed(j.group, o.Err)
+		}
+		return o
+	}
+	folder, err := report.NewFolder(filepath.Join(n.Folder, j.folder))
+	if err != nil {
+		o.Err = err
+		return o
+	}
+	var (
+		story  bytes.Buffer
+		events report.Recording
+	)
+	sink := report.Multi(folder, &events, report.Terminal(&story, report.TerminalOptions{Folder: folder.Dir()}))
+	o.Verdict, err = n.lab.Run(ctx, j.scenario, RunOptions{Folder: folder, Sink: sink, Without: n.Without})
+	o.Err = errors.Join(err, folder.Close())
+	o.Story, o.Phases = story.String(), phaseTimes(events.Events())
+	o.PutBack = n.lab.Suits(j.scenario.Topology)
+	if o.Verdict.Result == report.Passed && o.Err == nil {
+		o.Err = os.RemoveAll(folder.Dir())
+	}
+	if o.Err != nil || o.Verdict.Result == report.Errored || !o.PutBack { // nobody knows what it is like now
+		o.Err = errors.Join(o.Err, n.end(ctx, false))
+	}
+	return o
+}
+
+func phaseTimes(events []report.Event) (all []PhaseTime) {
+	for _, e := range events {
+		if e.Type == report.PhaseEnded {
+			all = append(all, PhaseTime{scenario.Phase(e.Phase), e.Took, e.Result})
+		}
+	}
+	return all
+}
+
+// open makes sure that the lane has a lab which the scenario suits.
+func (n *lane) open(ctx context.Context, j job) error {
+	if n.lab != nil && n.lab.Suits(j.scenario.Topology) {
+		return nil
+	}
+	if err := n.end(ctx, false); err != nil {
+		return err
+	}
+	l, err := n.up(ctx, Options{Home: n.Home, Name: n.name, Provider: n.Provider, Topology: j.scenario.Topology})
+	if err != nil {
+		return fmt.Errorf("making lab %s for %s: %w", n.name, j.scenario.Name, err)
+	}
+	n.lab, n.group = l, j.group
+	n.made++
+	return nil
+}
+
+// end takes the lab down, in time of its own: it happens after an interrupt too.
+func (n *lane) end(ctx context.Context, keep bool) error {
+	if n.lab == nil {
+		return nil
+	}
+	n.lab.Close()
+	n.lab, n.group = nil, -1
+	if keep {
+		return nil
+	}
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	return n.down(clean, n.Home, n.name)
+}
+
+// queue is what is still to be run.
+type queue struct {
+	mu       sync.Mutex
+	jobs     []job         // the longest first
+	lanes    map[int]int   // the group that each lane works on
+	failures map[int]int   // labs that could not be made, by group
+	problem  map[int]error // the last of them
+	stopped  error
+}
+
+type job struct {
+	index    int
+	scenario *scenario.Scenario
+	group    int    // those with equal topologies
+	folder   string // a name that no other has
+	time     time.Duration
+}
+
+func newQueue(all []*scenario.Scenario, times map[string]time.Duration) *queue {
+	q := &queue{lanes: map[int]int{}, failures: map[int]int{}, problem: map[int]error{}}
+	var groups []scenario.Topology
+	seen := map[string]int{}
+	for i, s := range all {
+		group := slices.IndexFunc(groups, func(t scenario.Topology) bool { return sameTopology(t, s.Topology) })
+		if group < 0 {
+			group = len(groups)
+			groups = append(groups, s.Topology)
+		}
+		seen[s.Name]++
+		folder := s.Name
+		if seen[s.Name] > 1 {
+			folder = fmt.Sprintf("%s-%d", s.Name, seen[s.Name])
+		}
+		q.jobs = append(q.jobs, job{i, s, group, folder, cmp.Or(times[s.Name], assumedTime)})
+	}
+	slices.SortStableFunc(q.jobs, func(a, b job) int { return cmp.Compare(b.time, a.time) })
+	return q
+}
+
+// take returns the next job of a lane whose lab has the topology of a group, or -1 without a lab: the longest of the
+// group; or else of a group that nobody works on, that with the least to do, so that in the end all lanes share the
+// largest and end together; or else of the group with the most to do.
+func (q *queue) take(lane, group int) (job, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.lanes, lane)
+	if len(q.jobs) == 0 {
+		return job{}, false
+	}
+	if !slices.ContainsFunc(q.jobs, func(j job) bool { return j.group == group }) {
+		group = q.choose()
+	}
+	i := slices.IndexFunc(q.jobs, func(j job) bool { return j.group == group })
+	next := q.jobs[i]
+	q.jobs = slices.Delete(q.jobs, i, i+1)
+	q.lanes[lane] = group
+	return next, true
+}
+
+func (q *queue) choose() int {
+	left, held := map[int]time.Duration{}, map[int]bool{}
+	for _, j := range q.jobs {
+		left[j.group] += j.time
+	}
+	for _, group := range q.lanes {
+		held[group] = true
+	}
+	best := -1
+	for _, j := range q.jobs { // in this order, so that the choice is the same each time
+		switch g := j.group; {
+		case best < 0, held[best] && !held[g]:
+			best = g
+		case !held[g] && left[g] < left[best], held[best] && held[g] && left[g] > left[best]:
+			best = g
+		}
+	}
+	return best
+}
+
+// failed notes that a lab could not be made for the group.
+func (q *queue) failed(group int, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.failures[group]++
+	q.problem[group] = err
+}
+
+// stop lets nothing else be run.
+func (q *queue) stop(why error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopped = why
+}
+
+// given returns why the scenarios of a group are given up; nil if they are not.
+func (q *queue) given(group int) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stopped == nil && q.failures[group] >= labAttempts {
+		return fmt.Errorf("not tried again after %d labs of the same topology: %w", q.failures[group], q.problem[group])
+	}
+	return q.stopped
+}

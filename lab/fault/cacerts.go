@@ -1,0 +1,364 @@
+package fault
+
+import (
+	"context"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/pki"
+)
+
+// CACerts is what the Secret cacerts of clusters is to hold.
+type CACerts struct {
+	Root    Root
+	Trusted []Root // the roots in root-cert.pem, in their order; only Root if empty
+
+	// Fresh asks for an intermediate that has never been used; so do Lifetime and From, which say how
+	// long it lives and when that begins. Without them a cluster has the same one below a root each time.
+	Fresh    bool
+	Lifetime time.Duration
+	From     time.Duration // from now; its certificate is not valid before
+
+	// RootLifetime asks for a root that lives so long and has never been used. The clusters share it.
+	RootLifetime time.Duration
+	// Reissued asks for the certificate in cert-chain.pem, of the same CA, to be another one than that in
+	// ca-cert.pem: valid from From on. istiod looks at the other one.
+	Reissued bool
+
+	CRL CRL
+}
+
+// CRL says which revocation lists stand beside a CA.
+type CRL string
+
+// The revocation lists.
+const (
+	NoCRL       CRL = ""
+	CompleteCRL CRL = "complete" // a list of the root and of each intermediate of the lab, all empty
+	KeptCRL     CRL = "kept"     // what stands there now
+)
+
+func (o CACerts) sentence(in []string) string {
+	what := "a CA below " + o.Root.words()
+	switch {
+	case o.Root == SelfSignedRoot:
+		what = o.Root.words()
+	case o.RootLifetime > 0:
+		what = fmt.Sprintf("a CA below a new root that lives %s", o.RootLifetime)
+	case o.Reissued:
+		what = fmt.Sprintf("a CA below %s, with a certificate in cert-chain.pem that is not valid before %s from now", o.Root.words(), o.From)
+	case o.From > 0:
+		what = fmt.Sprintf("a new CA below %s that is not valid before %s from now", o.Root.words(), o.From)
+	case o.Lifetime > 0:
+		what = fmt.Sprintf("a new CA below %s that lives %s", o.Root.words(), o.Lifetime)
+	case o.Fresh:
+		what = "a new CA below " + o.Root.words()
+	}
+	text := fmt.Sprintf("put %s into the Secret cacerts of %s", what, and(in))
+	if len(o.Trusted) > 0 {
+		words := make([]string, len(o.Trusted))
+		for i, r := range o.Trusted {
+			words[i] = r.words()
+		}
+		text += ", and trust " + and(words)
+	}
+	switch o.CRL {
+	case CompleteCRL:
+		text += ", with revocation lists of all CAs"
+	case KeptCRL:
+		text += ", with the revocation lists that are there"
+	}
+	return text
+}
+
+// CreateCACerts creates or replaces the Secret cacerts of the clusters.
+func CreateCACerts(in []string, o CACerts) Fault {
+	return &change{
+		sentence: o.sentence(in),
+		commands: commandsIn(in, func(c string) string {
+			command := "kubectl create secret generic cacerts -n istio-system --context=" + c + " --from-file=ca-cert.pem --from-file=ca-key.pem --from-file=root-cert.pem --from-file=cert-chain.pem"
+			if o.CRL != NoCRL {
+				command += " --from-file=" + pki.CRLFile
+			}
+			return command + " --dry-run=client -o yaml | kubectl apply --context=" + c + " -f -"
+		}),
+		in: in,
+		inject: func(ctx context.Context, m *mesh.Mesh) (Undo, error) {
+			var expiring *pki.CA
+			if o.RootLifetime > 0 {
+				var err error
+				if expiring, err = pki.NewRoot(pki.Options{Name: m.Lab + " expiring root", Lifetime: o.RootLifetime}); err != nil {
+					return nil, err
+				}
+			}
+			// All is read before anything is written: what peers trust means what they trusted before.
+			data := map[string]map[string][]byte{}
+			for _, name := range in {
+				member, err := m.Member(name)
+				if err == nil {
+					data[name], err = o.data(ctx, m, member, expiring)
+				}
+				if err != nil {
+					return nil, fmt.Errorf("making cacerts for %s: %w", name, err)
+				}
+			}
+			return each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
+				undo, err := keepSecret(ctx, member, mesh.CACerts)
+				if err != nil {
+					return nil, err
+				}
+				return undo, putCACerts(ctx, m, member, data[member.Name()])
+			})(ctx, m)
+		},
+	}
+}
+
+// putCACerts replaces the Secret as a whole. Server-side apply would leave keys that somebody has written
+// by an update before.
+func putCACerts(ctx context.Context, m *mesh.Mesh, member *mesh.Member, data map[string][]byte) error {
+	return putSecret(ctx, member, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: ours(m)}, Type: corev1.SecretTypeOpaque, Data: data})
+}
+
+// ours are the labels of everything that a lab owns.
+func ours(m *mesh.Mesh) map[string]string {
+	return map[string]string{mesh.ManagedByLabel: mesh.ManagedBy, mesh.LabLabel: m.Lab}
+}
+
+// data is what the Secret cacerts of a cluster is to hold.
+func (o CACerts) data(ctx context.Context, m *mesh.Mesh, member *mesh.Member, expiring *pki.CA) (map[string][]byte, error) {
+	data, err := o.signer(ctx, m, member, expiring)
+	if err != nil {
+		return nil, err
+	}
+	if len(o.Trusted) > 0 {
+		if data[pki.RootCertFile], err = bundle(ctx, m, member, o.Trusted); err != nil {
+			return nil, err
+		}
+	}
+	switch o.CRL {
+	case CompleteCRL:
+		data[pki.CRLFile], err = emptyCRLs(m)
+	case KeptCRL:
+		data[pki.CRLFile], err = observe.CACertsFile(ctx, m, member.Name(), pki.CRLFile)
+	}
+	return data, err
+}
+
+// signer is the part of the Secret that signs.
+func (o CACerts) signer(ctx context.Context, m *mesh.Mesh, member *mesh.Member, expiring *pki.CA) (map[string][]byte, error) {
+	if o.Root == SelfSignedRoot {
+		s, err := selfSigned(ctx, member)
+		if err != nil {
+			return nil, err
+		}
+		cert := s.Data[pki.CACertFile]
+		return map[string][]byte{pki.CACertFile: cert, pki.CAKeyFile: s.Data[pki.CAKeyFile], pki.CertChainFile: cert, pki.RootCertFile: cert}, nil
+	}
+	root, ca := expiring, (*pki.CA)(nil)
+	var err error
+	if root == nil {
+		if root, ca, err = o.Root.cas(m, member.Name()); err != nil {
+			return nil, err
+		}
+	}
+	age := pki.Options{Lifetime: o.Lifetime}
+	if o.From > 0 {
+		age.NotBefore = time.Now().Add(o.From)
+	}
+	if o.Reissued {
+		data, err := ca.CACerts()
+		if err != nil {
+			return nil, err
+		}
+		again, err := ca.Reissue(root, age)
+		if err != nil {
+			return nil, err
+		}
+		data[pki.CertChainFile] = again.CertPEM()
+		return data, nil
+	}
+	if o.Fresh || o.Lifetime > 0 || o.From > 0 || expiring != nil {
+		age.Name = fmt.Sprintf("%s intermediate %s (made %s)", m.Lab, member.Name(), time.Now().UTC().Format("15:04:05"))
+		if ca, err = root.Intermediate(age); err != nil {
+			return nil, err
+		}
+	}
+	return ca.CACerts()
+}
+
+// bundle is the PEM of roots, each once.
+func bundle(ctx context.Context, m *mesh.Mesh, member *mesh.Member, roots []Root) ([]byte, error) {
+	var all []byte
+	seen := map[string]bool{}
+	for _, r := range roots {
+		text, err := r.trusted(ctx, m, member)
+		if err != nil {
+			return nil, err
+		}
+		certs, err := pki.Roots(text)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", r.words(), err)
+		}
+		for _, c := range certs {
+			if !seen[string(c.Raw)] {
+				all = append(all, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+			}
+			seen[string(c.Raw)] = true
+		}
+	}
+	return all, nil
+}
+
+// emptyCRLs are lists of the shared root and of every cluster's intermediate below it. Envoy wants one of
+// each CA of a chain as soon as it has any, so those of the other clusters have to be there too.
+func emptyCRLs(m *mesh.Mesh) ([]byte, error) {
+	var all []byte
+	for i, member := range m.InMesh() {
+		root, ca, err := SharedRoot.cas(m, member.Name())
+		if err != nil {
+			return nil, err
+		}
+		signers := []*pki.CA{ca}
+		if i == 0 {
+			signers = append(signers, root)
+		}
+		for _, s := range signers {
+			list, err := s.RevocationList()
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, list...)
+		}
+	}
+	return all, nil
+}
+
+// Spoiled says how the Secret cacerts is made wrong. What it does not name stays as it is.
+type Spoiled struct {
+	Rename   map[string]string // keys that get another name
+	Remove   []string          // keys that go away
+	Empty    []string          // keys whose file becomes empty
+	OtherKey bool              // ca-key.pem becomes a key that belongs to no certificate of it
+	MoveTo   string            // another namespace
+}
+
+func (o Spoiled) words() []string {
+	var words []string
+	for _, from := range sortedKeys(o.Rename) {
+		words = append(words, fmt.Sprintf("call its key %s %s", from, o.Rename[from]))
+	}
+	for _, key := range o.Remove {
+		words = append(words, "take its key "+key+" away")
+	}
+	for _, key := range o.Empty {
+		words = append(words, "empty its key "+key)
+	}
+	if o.OtherKey {
+		words = append(words, "give it another private key")
+	}
+	if o.MoveTo != "" {
+		words = append(words, "move it to namespace "+o.MoveTo)
+	}
+	return words
+}
+
+// command is a person's for the first of the cluster's changes; kubectl has none for renaming.
+func (o Spoiled) command(c string) string {
+	const patch = "kubectl patch secret cacerts -n istio-system --context=%s --type=json -p '[%s]'"
+	operation := func(op, key, more string) string {
+		return fmt.Sprintf(`{"op":"%s","path":"/data/%s"%s}`, op, key, more)
+	}
+	var operations []string
+	for _, from := range sortedKeys(o.Rename) {
+		operations = append(operations, operation("move", o.Rename[from], fmt.Sprintf(`,"from":"/data/%s"`, from)))
+	}
+	for _, key := range o.Remove {
+		operations = append(operations, operation("remove", key, ""))
+	}
+	for _, key := range o.Empty {
+		operations = append(operations, operation("replace", key, `,"value":""`))
+	}
+	if o.OtherKey {
+		operations = append(operations, operation("replace", pki.CAKeyFile, `,"value":"'$(openssl ecparam -name prime256v1 -genkey -noout | base64 -w0)'"`))
+	}
+	var lines []string
+	if len(operations) > 0 {
+		lines = append(lines, fmt.Sprintf(patch, c, strings.Join(operations, ",")))
+	}
+	if o.MoveTo != "" {
+		lines = append(lines, fmt.Sprintf("kubectl get secret cacerts -n istio-system --context=%[1]s -o yaml | sed 's/namespace: istio-system/namespace: %[2]s/' | kubectl create --context=%[1]s -f - && kubectl delete secret cacerts -n istio-system --context=%[1]s", c, o.MoveTo))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// SpoilCACerts makes the Secret cacerts of clusters wrong, in ways that people do.
+func SpoilCACerts(in []string, o Spoiled) Fault {
+	return &change{
+		sentence: fmt.Sprintf("spoil the Secret cacerts of %s: %s", and(in), and(o.words())),
+		commands: commandsIn(in, o.command),
+		in:       in,
+		inject: each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
+			undo, err := keepSecret(ctx, member, mesh.CACerts)
+			if err != nil {
+				return nil, err
+			}
+			now, err := member.Kube.CoreV1().Secrets(mesh.SystemNamespace).Get(ctx, mesh.CACerts, metav1.GetOptions{})
+			if err != nil {
+				return nil, fmt.Errorf("reading Secret %s: %w", mesh.CACerts, err)
+			}
+			data, err := o.spoil(now.Data)
+			if err != nil {
+				return nil, err
+			}
+			if o.MoveTo == "" {
+				return undo, putCACerts(ctx, m, member, data)
+			}
+			elsewhere := member.Kube.CoreV1().Secrets(o.MoveTo)
+			moved := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: ours(m)}, Data: data}
+			if _, err := elsewhere.Create(ctx, moved, metav1.CreateOptions{FieldManager: mesh.FieldManager}); err != nil {
+				return nil, fmt.Errorf("creating Secret %s in namespace %s: %w", mesh.CACerts, o.MoveTo, err)
+			}
+			back := func(ctx context.Context) error {
+				return errors.Join(undo(ctx), ignoreNotFound(elsewhere.Delete(ctx, mesh.CACerts, metav1.DeleteOptions{})))
+			}
+			return back, member.DeleteCACerts(ctx)
+		}),
+	}
+}
+
+func (o Spoiled) spoil(now map[string][]byte) (map[string][]byte, error) {
+	data := map[string][]byte{}
+	for key, value := range now {
+		switch {
+		case o.Rename[key] != "":
+			data[o.Rename[key]] = value
+		case slices.Contains(o.Remove, key):
+		case slices.Contains(o.Empty, key):
+			data[key] = []byte{}
+		default:
+			data[key] = value
+		}
+	}
+	if o.OtherKey {
+		private, _, err := pki.NewKeyPair()
+		if err != nil {
+			return nil, err
+		}
+		data[pki.CAKeyFile] = private
+	}
+	for _, key := range slices.Concat(sortedKeys(o.Rename), o.Remove, o.Empty) {
+		if now[key] == nil {
+			return nil, fmt.Errorf("Secret %s has no key %s: it has %v", mesh.CACerts, key, sortedKeys(now)) //nolint:revive // a kind
+		}
+	}
+	return data, nil
+}
