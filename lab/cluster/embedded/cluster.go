@@ -14,6 +14,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -143,7 +144,22 @@ func (c *Node) Stop(ctx context.Context, component string) (cluster.Heal, error)
 	if err := c.signal(ctx, component, syscall.SIGSTOP); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) error { return c.signal(ctx, component, syscall.SIGCONT) }, nil
+	heal := func(ctx context.Context) error { return c.signal(ctx, component, syscall.SIGCONT) }
+	// A signal is sent at once and felt when the process runs next, which is later on a busy machine.
+	err := wait.Until(ctx, component+" of "+c.Name()+" to stop", wait.Options{Within: 10 * time.Second}, func(ctx context.Context) error {
+		status, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(status.Components, func(p host.ProcessState) bool { return p.Name == component && p.Stopped }) {
+			return errors.New("it still runs")
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, heal(context.WithoutCancel(ctx)))
+	}
+	return heal, nil
 }
 
 // Kill implements cluster.Underlay.
@@ -200,8 +216,9 @@ func (c *Node) HealAll(ctx context.Context) error {
 	}
 	var problems []error
 	for _, p := range status.Components {
-		if p.Stopped {
-			problems = append(problems, c.signal(ctx, p.Name, syscall.SIGCONT))
+		// Whether it shows as stopped yet or not: it means nothing to one that runs.
+		if err := c.signal(ctx, p.Name, syscall.SIGCONT); p.Stopped {
+			problems = append(problems, err)
 		}
 	}
 	for id := range status.Blocks {
