@@ -21,7 +21,7 @@ import (
 type callsArgs struct {
 	Stream         string            `yaml:"stream" ref:"stream" required:"true" doc:"The stream of the section traffic that is judged."`
 	Success        *percentBounds    `yaml:"success" doc:"Share of calls that the expected cluster answered with 200."`
-	For            scenario.Duration `yaml:"for" doc:"In symptoms and healthy: the last stretch of traffic that is judged, 1s if left out. It never reaches back before the phase."`
+	For            scenario.Duration `yaml:"for" doc:"In symptoms and healthy: the last stretch of traffic that is judged; if left out 1s, or eight calls where that is longer. It never reaches back before the phase."`
 	During         string            `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,later,wrong-fixes,recover,healthy" doc:"In always: the phase whose traffic is judged; the whole recording if left out."`
 	Lost           *countBounds      `yaml:"lost" doc:"Number of calls that were lost."`
 	LongestGap     scenario.Duration `yaml:"longest-gap" doc:"Longest time without a good answer that is allowed."`
@@ -47,8 +47,10 @@ func (a *callsArgs) Validate() error {
 	return nil
 }
 
-// fewestCalls is how many finished calls a window needs before it says anything.
-const fewestCalls = 5
+const (
+	judgedCalls = 8 // that fit into a window of a slow stream if the file does not say how long it is
+	fewestCalls = 5 // finished ones that a window needs before it says anything
+)
 
 // callsCheck judges a stream of a running scenario.
 type callsCheck struct {
@@ -124,7 +126,7 @@ func (c *callsCheck) window(recording *traffic.Recording) (traffic.Window, error
 	}
 	length := time.Duration(c.For)
 	if length == 0 {
-		length = time.Second
+		length = max(time.Second, judgedCalls*recording.Every)
 	}
 	now := time.Now()
 	from := now.Add(-length)
