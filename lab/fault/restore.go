@@ -47,7 +47,7 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 		return err
 	}
 	// What an istiod has read can be told only before the objects are put back.
-	istiods, settings := r.istiods(differences)
+	istiods := r.istiods(differences)
 	if err := r.putBack(ctx, differences, func(d observe.Difference) bool { return !needsIstiod(d) }); err != nil {
 		return err
 	}
@@ -58,15 +58,13 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 		return err
 	}
 	r.awaitRollouts(ctx, differences)
-	again := r.served(settings)
 	for range 2 { // a proxy may have started before its istiod had the right root
 		if differences, err = r.look(ctx); err != nil {
 			return err
 		}
-		if err := r.restartWorkloads(ctx, differences, again); err != nil {
+		if err := r.restartWorkloads(ctx, differences); err != nil {
 			return err
 		}
-		again = nil
 	}
 	return wait.Until(ctx, "the mesh to be as it was", wait.Options{Within: settled, Every: time.Second}, func(ctx context.Context) error {
 		now, err := want.Again(ctx, m)
@@ -95,9 +93,8 @@ func (r *restoration) look(ctx context.Context) (differences []observe.Differenc
 	return differences, err
 }
 
-// istiods lists the clusters whose istiod may have read something else, and those of them whose settings differ,
-// which the workloads that they serve may have got.
-func (r *restoration) istiods(differences []observe.Difference) (all, settings []string) {
+// istiods lists the clusters whose istiod may have read something else.
+func (r *restoration) istiods(differences []observe.Difference) (all []string) {
 	about := func(d observe.Difference, kind string, names ...string) bool {
 		return slices.ContainsFunc(names, func(name string) bool { return d.About(kind, mesh.SystemNamespace, name) })
 	}
@@ -111,9 +108,7 @@ func (r *restoration) istiods(differences []observe.Difference) (all, settings [
 			here := member.Name() == d.Cluster
 			reads := here || member.ConfigCluster().Name() == d.Cluster
 			switch {
-			case reads && others:
-				settings = append(settings, member.Name())
-			case reads && about(d, "Secret", mesh.CACerts, observe.SelfSignedSecret, observe.ConfigSecret):
+			case reads && others, reads && about(d, "Secret", mesh.CACerts, observe.SelfSignedSecret, observe.ConfigSecret):
 			case here && (about(d, "Deployment", mesh.Istiod) || isRole(d)):
 			case d.Trust() && !proxies && serves(r.mesh, member, d.Cluster):
 			default:
@@ -122,7 +117,7 @@ func (r *restoration) istiods(differences []observe.Difference) (all, settings [
 			all = append(all, member.Name())
 		}
 	}
-	return unique(all), unique(settings)
+	return unique(all)
 }
 
 func unique(names []string) []string {
@@ -132,15 +127,6 @@ func unique(names []string) []string {
 
 func serves(m *mesh.Mesh, istiod *mesh.Member, cluster string) bool {
 	return istiod.Name() == cluster || slices.ContainsFunc(m.ServedBy(istiod.Name()), func(s *mesh.Member) bool { return s.Name() == cluster })
-}
-
-func (r *restoration) served(by []string) (clusters []string) {
-	for _, primary := range by {
-		for _, s := range r.mesh.ServedBy(primary) {
-			clusters = append(clusters, s.Name())
-		}
-	}
-	return unique(clusters)
 }
 
 // startIstiods restarts istiods, and puts back meanwhile what they check and what leads to them. One that crashes
@@ -260,8 +246,8 @@ func (r *restoration) awaitRollouts(ctx context.Context, differences []observe.D
 	})
 }
 
-// restartWorkloads restarts what uses other certificates than it did, has not all its pods, or is in one of the clusters.
-func (r *restoration) restartWorkloads(ctx context.Context, differences []observe.Difference, all []string) error {
+// restartWorkloads restarts what uses other certificates or settings than it did, or has not all its pods.
+func (r *restoration) restartWorkloads(ctx context.Context, differences []observe.Difference) error {
 	apps := map[string][]string{}
 	for _, d := range differences {
 		app, namespace, ok := d.Proxies()
@@ -275,9 +261,6 @@ func (r *restoration) restartWorkloads(ctx context.Context, differences []observ
 	group, ctx := errgroup.WithContext(ctx)
 	for _, member := range r.mesh.InMesh() {
 		group.Go(func() error {
-			if slices.Contains(all, member.Name()) {
-				return member.RestartWorkloads(ctx)
-			}
 			return member.Restart(ctx, unique(apps[member.Name()])...)
 		})
 	}

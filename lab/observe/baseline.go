@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -67,7 +69,10 @@ const baselineWithin = 30 * time.Second
 const istiodPort = 15012
 
 // proxyWithin bounds what is read of one proxy, or of istiod, in a mesh that may be broken.
-const proxyWithin = 3 * time.Second
+const proxyWithin = 5 * time.Second
+
+// notRead stands for the trust of what does not answer.
+const notRead = "not to be read"
 
 // TakeBaseline reads what the mesh is like now: roots and issuers in use by every proxy and by istiod, Secrets,
 // labels, gateways, Deployments, Istio's own objects and settings, roles, admission, faults of the underlay, and
@@ -295,16 +300,29 @@ func (r *reader) readProxies(ctx context.Context) error {
 }
 
 func (r *reader) trustOf(ctx context.Context, p podOf) (string, error) {
-	if r.broken {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, proxyWithin)
-		defer cancel()
-	}
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
 	proxy, err := readProxy(ctx, p)
 	if err != nil {
-		return "not to be read", err
+		return notRead, err
 	}
-	return "roots " + names(proxy.Roots) + ", signed by " + signer(proxy.Chain), nil
+	text := "roots " + names(proxy.Roots) + ", signed by " + signer(proxy.Chain)
+	if id := identity(proxy.Chain[0]); !strings.HasPrefix(id, "spiffe://cluster.local/") { // Istio's own is not worth words
+		text += ", as " + id
+	}
+	return text + injected(p.Pod), nil
+}
+
+// injected tells the settings that a pod was given when it was made, as far as the mesh's configuration sets them.
+func injected(p *corev1.Pod) string {
+	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+		for _, e := range c.Env {
+			if c.Name == proxyContainer && e.Name == "PROXY_CONFIG" {
+				return ", injected with " + digest(e.Value)
+			}
+		}
+	}
+	return ""
 }
 
 // readIstiod reads what an istiod signs with, whatever its Secrets say: it leaves its root in every namespace, and
@@ -320,25 +338,40 @@ func (r *reader) readIstiod(ctx context.Context) error {
 	if !r.member.Spec.HasIstiod() {
 		return nil
 	}
-	chain, err := r.istiodsChain(ctx)
-	switch {
-	case err == nil:
-		r.know(trustPrefix+"istiod's own certificate", "signed by "+signer(chain), nil)
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case !r.broken:
-		return fmt.Errorf("reading istiod's own certificate: %w", err)
+	pods, err := r.member.Kube.CoreV1().Pods(mesh.SystemNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + mesh.Istiod})
+	if err != nil {
+		return err
 	}
-	return nil // it is down: that it has none is a fact, too
+	var all []string
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		if !mesh.Ready(p) {
+			continue
+		}
+		chain, err := r.istiodsChain(ctx, p)
+		switch {
+		case err == nil:
+			all = append(all, "signed by "+signer(chain))
+		case !r.broken:
+			return fmt.Errorf("reading the certificate of %s: %w", p.Name, err)
+		default:
+			all = append(all, notRead)
+		}
+	}
+	if slices.Sort(all); len(all) > 0 {
+		r.know(trustPrefix+"istiod's own certificate", strings.Join(slices.Compact(all), "; "), nil)
+	}
+	return nil
 }
 
-func (r *reader) istiodsChain(ctx context.Context) ([]*x509.Certificate, error) {
-	if r.broken {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, proxyWithin)
-		defer cancel()
+func (r *reader) istiodsChain(ctx context.Context, p *corev1.Pod) ([]*x509.Certificate, error) {
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	addr, err := netip.ParseAddr(p.Status.PodIP)
+	if err != nil {
+		return nil, err
 	}
-	conn, err := r.member.DialPod(ctx, mesh.Istiod, istiodPort)
+	conn, err := r.member.Dial(ctx, netip.AddrPortFrom(addr, istiodPort))
 	if err != nil {
 		return nil, err
 	}
@@ -348,6 +381,14 @@ func (r *reader) istiodsChain(ctx context.Context) ([]*x509.Certificate, error) 
 		return nil, err
 	}
 	return secured.ConnectionState().PeerCertificates, nil
+}
+
+// bound keeps one proxy that hangs from taking the time of all others, where that is to be expected.
+func (r *reader) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r.broken {
+		return context.WithTimeout(ctx, proxyWithin)
+	}
+	return context.WithCancel(ctx)
 }
 
 func (r *reader) readGateway(ctx context.Context) error {
