@@ -25,7 +25,7 @@ type callsArgs struct {
 	During         string            `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,later,wrong-fixes,recover,healthy" doc:"In always: the phase whose traffic is judged; the whole recording if left out."`
 	Lost           *countBounds      `yaml:"lost" doc:"Number of calls that were lost."`
 	LongestGap     scenario.Duration `yaml:"longest-gap" doc:"Longest time without a good answer that is allowed."`
-	RecoversWithin scenario.Duration `yaml:"recovers-within" doc:"In always: time from the beginning of the recovery to the first of ten good answers in a row."`
+	RecoversWithin scenario.Duration `yaml:"recovers-within" doc:"In always: time from the beginning of the recovery to the first of five good answers in a row."`
 	Errors         scenario.Pattern  `yaml:"errors" doc:"A pattern that the text of at least one lost call matches."`
 }
 
@@ -172,7 +172,7 @@ func (c *callsCheck) judge(recording *traffic.Recording, s traffic.Stats) string
 }
 
 // inARow is how many good answers in a row count as recovered.
-const inARow = 10
+const inARow = 5
 
 func (c *callsCheck) timeToRecover(recording *traffic.Recording) (time.Duration, bool) {
 	for _, mark := range recording.Marks {
