@@ -111,9 +111,12 @@ const (
 	NotAsked Answered = "n/a"
 )
 
+// goodAgain is how many good answers in a row count as working again.
+const goodAgain = 10
+
 // RecoverySeconds is how long each thing took to work everywhere, from the moment the part was let back.
 type RecoverySeconds struct {
-	Calls  float64 `json:"calls"`  // until the first of ten good answers in a row in each direction
+	Calls  float64 `json:"calls"`  // until the first of goodAgain good answers in a row in each direction
 	Pod    float64 `json:"pod"`    // until a new pod was Ready in each cluster, its own start included
 	Config float64 `json:"config"` // until a config change had arrived in each cluster
 	All    float64 `json:"all"`
@@ -557,11 +560,11 @@ func clientOf(m *mesh.Member) traffic.Source {
 // goodCalls waits until every stream has good answers in a row, and returns how long after since that began.
 func goodCalls(ctx context.Context, streams []benchStream, since time.Time, within time.Duration) (time.Duration, error) {
 	var longest time.Duration
-	err := wait.Until(ctx, fmt.Sprintf("%d good calls in a row in each direction", inARow), wait.Options{Within: within, Every: lookEvery}, func(context.Context) error {
+	err := wait.Until(ctx, fmt.Sprintf("%d good calls in a row in each direction", goodAgain), wait.Options{Within: within, Every: lookEvery}, func(context.Context) error {
 		longest = 0
 		for _, s := range streams {
 			recording := s.Recording()
-			took, ok := recording.TimeToRecover(since, inARow)
+			took, ok := recording.TimeToRecover(since, goodAgain)
 			if !ok {
 				return fmt.Errorf("%s (%s): %s", recording.Stream, recording.URL, describeStats(recording.Since(time.Second).Stats()))
 			}
