@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -190,6 +191,83 @@ recover:
 		require.NoError(t, err)
 		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
 		require.Contains(t, verdict.Reason, "every healthy check holds")
+		asBefore(t)
+	})
+
+	const everywhere = `
+  b-to-a: {from: client@cluster-b, to: echo@cluster-a, every: 100ms}
+  inside-a: {from: client@cluster-a, to: echo@cluster-a, every: 100ms}
+  inside-b: {from: client@cluster-b, to: echo@cluster-b, every: 100ms}
+`
+	t.Run("a blast radius that is another one fails", func(t *testing.T) {
+		s := parse(t, "radius", everywhere+`
+break:
+- scale: {apps: echo@cluster-b, replicas: 0}
+blast-radius: one-way
+symptoms:
+  within: 5s
+  expect:
+  - call: {from: [client@cluster-a, client@cluster-b], to: echo@cluster-b, fails: 'no healthy upstream'}
+recover:
+- scale: {apps: echo@cluster-b, replicas: 1}
+`+healthy)
+		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{})
+		require.NoError(t, err)
+		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
+		require.Contains(t, verdict.Reason, "wanted the blast radius is one-way, within 5s; seen inside and one-way: a-to-b 0 %, b-to-a 100 %, inside-a 100 %, inside-b 0 %")
+		asBefore(t)
+	})
+
+	t.Run("what breaks later is brought about, and its blast radius proven", func(t *testing.T) {
+		later := func(radius string) *scenario.Scenario {
+			return parse(t, "later", everywhere+`
+break:
+- label: {in: cluster-b, kind: Namespace, name: production, labels: {broken: "yes"}}
+blast-radius: none
+symptoms:
+  within: 10s
+  expect:
+  - call: {from: client@cluster-a, to: echo@cluster-b}
+later:
+  when: the pods of cluster B go away
+  why: Until then they serve.
+  do:
+  - scale: {apps: echo@cluster-b, replicas: 0}
+  within: 5s
+  blast-radius: [`+radius+`]
+  expect:
+  - call: {from: client@cluster-a, to: echo@cluster-b, fails: 'no healthy upstream'}
+recover:
+- scale: {apps: echo@cluster-b, replicas: 1}
+`+healthy)
+		}
+		verdict, events, err := run(t.Context(), t, l, later("inside, one-way"), lab.RunOptions{})
+		require.NoError(t, err)
+		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
+		require.True(t, slices.ContainsFunc(events.Events(), func(e report.Event) bool { return e.Phase == "later" && e.Type == report.PhaseEnded }))
+		asBefore(t)
+		verdict, _, err = run(t.Context(), t, l, later("both-ways"), lab.RunOptions{})
+		require.NoError(t, err)
+		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
+		require.Contains(t, verdict.Reason, "later: the blast radius is both-ways")
+		asBefore(t)
+	})
+
+	t.Run("health that does not need the recovery is none", func(t *testing.T) {
+		s := parse(t, "no-need", `
+break:
+- label: {in: cluster-b, kind: Namespace, name: production, labels: {broken: "yes"}}
+symptoms:
+  within: 5s
+  expect:
+  - object: {in: cluster-b, kind: Namespace, name: production, path: '{.metadata.labels.broken}', is: "yes"}
+recover:
+- label: {in: cluster-b, kind: Namespace, name: production, remove: broken}
+`+healthy)
+		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{})
+		require.NoError(t, err)
+		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
+		require.Contains(t, verdict.Reason, "recover: without the recovery: wanted the mesh to stay broken; seen every healthy check holds")
 		asBefore(t)
 	})
 
