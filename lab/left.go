@@ -33,6 +33,7 @@ const resuming scenario.Phase = "resume"
 // record.Left.
 type left struct {
 	Scenario string           `json:"scenario"`
+	Began    time.Time        `json:"began"`
 	File     string           `json:"file"`
 	Digest   string           `json:"digest,omitempty"` // of the file's content
 	Done     scenario.Phase   `json:"done,omitempty"`   // the phase after which it was stopped; none while it runs, or if it failed

@@ -106,7 +106,7 @@ func (l *Lab) Run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Verd
 	if err := r.begin(); err != nil {
 		return Verdict{}, err
 	}
-	r.env = env{mesh: l.Mesh, tools: observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}, dir: filepath.Dir(s.File)}
+	r.env = env{mesh: l.Mesh, tools: observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}, dir: filepath.Dir(s.File), began: r.left.Began}
 	if o.Without != "" && !r.has(o.Without) {
 		return Verdict{}, fmt.Errorf("%s: there is no %s that could be left out", s.Place, o.Without)
 	}
@@ -143,7 +143,7 @@ func (r *run) begin() (err error) {
 		if !sameTopology(r.Topology, s.Topology) {
 			return &SetupError{Err: fmt.Errorf("%s: lab %s is %s, the scenario needs %s", s.Topology.Place, r.Name, describe(r.Topology), describe(s.Topology))}
 		}
-		r.left.Scenario = s.Name
+		r.left.Scenario, r.left.Began = s.Name, time.Now()
 		if r.left.File, err = filepath.Abs(s.File); err != nil {
 			return err
 		}

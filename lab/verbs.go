@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"time"
+
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
@@ -13,6 +15,7 @@ type env struct {
 	mesh  *mesh.Mesh
 	tools observe.Tools
 	dir   string // the scenario's folder
+	began time.Time
 }
 
 // The arguments of a verb are one of the two.

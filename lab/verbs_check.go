@@ -186,11 +186,11 @@ type logArgs struct {
 	Container string            `yaml:"container" doc:"Which container: istiod's own, and the proxy of everything else, if left out; app is the app itself."`
 	Matches   scenario.Pattern  `yaml:"matches" required:"true" doc:"What the line says."`
 	Absent    bool              `yaml:"absent" doc:"There is no such line."`
-	Since     scenario.Duration `yaml:"since" doc:"Only lines that are no older; all if left out."`
+	Since     scenario.Duration `yaml:"since" doc:"Only lines that are no older; all since the scenario began if left out."`
 }
 
-func (a *logArgs) check(env) (observe.Check, error) {
-	return observe.Log{Of: workload(a.Of), Container: a.Container, Matches: a.Matches.Regexp, Absent: a.Absent, Since: time.Duration(a.Since)}, nil
+func (a *logArgs) check(e env) (observe.Check, error) {
+	return observe.Log{From: e.began, Of: workload(a.Of), Container: a.Container, Matches: a.Matches.Regexp, Absent: a.Absent, Since: time.Duration(a.Since)}, nil
 }
 
 type objectArgs struct {
@@ -225,12 +225,12 @@ type proxyStatArgs struct {
 	Stat    scenario.Pattern `yaml:"stat" required:"true" doc:"Which statistics, by their names in Envoy's page /stats; those that match are summed up."`
 	AtLeast *int             `yaml:"at-least" min:"0" doc:"The sum is at least so much."`
 	AtMost  *int             `yaml:"at-most" min:"0" doc:"The sum is at most so much."`
-	Grows   bool             `yaml:"grows" doc:"The sum grows within a few seconds."`
+	Grows   *bool            `yaml:"grows" doc:"Whether the sum grows within a few seconds. Proxies count from their start, so that what earlier scenarios left is in it."`
 }
 
 // Validate wants something to compare with.
 func (a *proxyStatArgs) Validate() error {
-	if a.AtLeast == nil && a.AtMost == nil && !a.Grows {
+	if a.AtLeast == nil && a.AtMost == nil && a.Grows == nil {
 		return errors.New("want at-least, at-most, or grows")
 	}
 	if a.AtLeast != nil && a.AtMost != nil && *a.AtLeast > *a.AtMost {

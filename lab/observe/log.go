@@ -24,7 +24,8 @@ type Log struct {
 	Container string // istiod's own, otherwise the proxy, if empty
 	Matches   *regexp.Regexp
 	Absent    bool
-	Since     time.Duration // only lines that are no older; all if zero
+	Since     time.Duration // only lines that are no older; all since From if zero
+	From      time.Time     // nothing from before: a pod may be older than what is asked about
 }
 
 var _ Check = Log{}
@@ -66,6 +67,9 @@ func (c Log) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	pods, err := member.Pods(ctx, c.Of.App) // not only Ready ones: what keeps a pod from it stands in its log
 	if err != nil {
 		return "", err
+	}
+	if age := time.Since(c.From); !c.From.IsZero() && (c.Since == 0 || c.Since > age) {
+		c.Since = age
 	}
 	lines, last := 0, ""
 	for _, p := range pods {

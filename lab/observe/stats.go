@@ -2,6 +2,7 @@ package observe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -20,7 +21,7 @@ type Stat struct {
 	Stat    *regexp.Regexp // as in Envoy's /stats
 	AtLeast *int
 	AtMost  *int
-	Grows   bool // it is more after a few seconds than it was
+	Grows   *bool // true: it is more after a few seconds than it was; false: it is not
 }
 
 var _ Check = Stat{}
@@ -33,8 +34,11 @@ func (c Stat) wanted() string {
 	if c.AtMost != nil {
 		words = append(words, fmt.Sprintf("is at most %d", *c.AtMost))
 	}
-	if c.Grows {
+	if c.Grows != nil && *c.Grows {
 		words = append(words, "grows")
+	}
+	if c.Grows != nil && !*c.Grows {
+		words = append(words, "does not grow")
 	}
 	return fmt.Sprintf("the proxy statistic %q of %s %s", c.Stat, c.Of, join(words))
 }
@@ -47,8 +51,10 @@ func (c Stat) Command() string {
 		c.Of.Cluster, mesh.NamespaceOf(c.Of.App), c.Of.object(), proxyContainer, c.Stat)
 }
 
-// growth is how long a statistic may take to grow.
-const growth = 4 * time.Second
+const (
+	growth     = 4 * time.Second // how long a statistic may take to grow
+	standstill = 2 * time.Second // how long one that does not grow is looked at
+)
 
 // Look implements Check.
 func (c Stat) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
@@ -60,22 +66,34 @@ func (c Stat) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	if c.AtLeast != nil && sum < *c.AtLeast || c.AtMost != nil && sum > *c.AtMost {
 		return seen, mismatch
 	}
-	if !c.Grows {
+	if c.Grows == nil {
 		return seen, nil
 	}
+	within := growth
+	if !*c.Grows {
+		within = standstill
+	}
 	before := sum
-	err = wait.Until(ctx, "the statistic to grow", wait.Options{Within: growth, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+	err = wait.Until(ctx, "the statistic to grow", wait.Options{Within: within, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
 		var err error
 		if sum, seen, err = c.read(ctx, m); err == nil && sum <= before {
 			err = fmt.Errorf("it is %d, as before", sum)
 		}
 		return err
 	})
-	if err != nil {
-		mismatch.Seen = fmt.Sprintf("%d, and %d after %s", before, sum, growth)
-		return mismatch.Seen, mismatch
+	if err != nil && !errors.Is(err, wait.ErrTimeout) {
+		return "", err
 	}
-	return fmt.Sprintf("%d, then %d: %s", before, sum, seen), nil
+	if err != nil {
+		seen = fmt.Sprintf("%d, and %d after %s", before, sum, within)
+	} else {
+		seen = fmt.Sprintf("%d, then %d: %s", before, sum, seen)
+	}
+	if *c.Grows != (err == nil) {
+		mismatch.Seen = seen
+		return seen, mismatch
+	}
+	return seen, nil
 }
 
 func (c Stat) read(ctx context.Context, m *mesh.Mesh) (sum int, seen string, err error) {

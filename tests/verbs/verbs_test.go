@@ -126,7 +126,7 @@ func checks(t *testing.T, l *lab.Lab) {
 		{"object has another value", observe.Object{In: []string{a, b}, Kind: "Namespace", Name: mesh.SystemNamespace, Path: `.metadata.labels.topology\.istio\.io/network`, Is: to("network-a")}, false},
 		{"proxy-stat", observe.Stat{Of: clientA, Stat: like(`echo-cluster-b-fresh.*upstream_cx_total`), AtLeast: to(1)}, true},
 		{"proxy-stat is more", observe.Stat{Of: clientA, Stat: like(`echo-cluster-b-fresh.*upstream_cx_total`), AtMost: to(0)}, false},
-		{"proxy-stat stands", observe.Stat{Of: clientA, Stat: like(`ssl\.fail_verify_error`), Grows: true}, false},
+		{"proxy-stat stands", observe.Stat{Of: clientA, Stat: like(`ssl\.fail_verify_error`), Grows: to(true)}, false},
 		{"proxy-status", observe.ProxyStatus{In: a}, true},
 		{"remote-clusters", observe.RemoteClusters{In: a, Expect: map[string]string{a: "synced", b: "synced", "cluster-c": observe.Absent}}, true},
 		{"remote-clusters has it", observe.RemoteClusters{In: a, Expect: map[string]string{b: observe.Absent}}, false},
