@@ -16,7 +16,8 @@ import (
 func latency(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	const calls = 20
-	result, err := l.BenchLatency(t.Context(), lab.LatencyOptions{Rate: 40, Calls: calls})
+	// So few at a time that a busy machine, too, answers one before the next: then connections are shared.
+	result, err := l.BenchLatency(t.Context(), lab.LatencyOptions{Rate: 15, Calls: calls})
 	require.NoError(t, err)
 
 	require.Len(t, result.Paths, 6)
