@@ -85,7 +85,7 @@ The exit code is 1 if a scenario failed.`,
 			defer cancel()
 			c := lab.Catalogue{
 				Home: home, Provider: lab.Auto, Prefix: name, Lanes: lanes, Times: known.Times(),
-				Folder: filepath.Join(home, "runs", time.Now().Format("20060102-150405")),
+				Folder: filepath.Join(home, "runs", time.Now().Format("20060102-150405.000")),
 			}
 			return benchScenarios(ctx, cmd, c, all, runs, output, func(b lab.CatalogueBench) error { return writeMeasurements(write, known, b) })
 		},

@@ -98,7 +98,7 @@ recovery fails in its health checks, or these do not see what the recovery heals
 				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep, Resume: resume, Without: scenario.Phase(without)},
 			}
 			if folder == "" {
-				r.folder = filepath.Join(home, "runs", time.Now().Format("20060102-150405"))
+				r.folder = filepath.Join(home, "runs", time.Now().Format("20060102-150405.000"))
 			}
 			defer func() { r.lab.Close() }() // the one that it has at the end
 			bad, err := r.runAll(ctx, all)
