@@ -288,6 +288,11 @@ func (r *run) baseline(ctx context.Context, p plan) error {
 	if err != nil {
 		return err
 	}
+	if err := wait.Until(ctx, "all proxies to be in sync with their istiod", wait.Options{Within: gateWithin, Every: lookEvery}, func(ctx context.Context) error {
+		return observe.InSync(ctx, r.Mesh)
+	}); err != nil {
+		return err
+	}
 	for _, s := range r.scenario.Traffic {
 		if err := r.startStream(s, nil); err != nil {
 			return fmt.Errorf("%s: starting traffic %s: %w", s.Place, s.Name, err)

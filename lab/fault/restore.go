@@ -74,7 +74,7 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 		if differences := want.Diff(now); len(differences) > 0 {
 			return errors.New(strings.Join(differences, "; "))
 		}
-		return nil
+		return observe.InSync(ctx, m)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
@@ -334,6 +335,19 @@ func (c ProxyStatus) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		return seen, &Mismatch{Wanted: "all proxies of " + c.In + " in sync", Seen: seen, Try: c.Command()}
 	}
 	return seen, nil
+}
+
+// InSync returns nil if all proxies of the mesh have what their istiods have sent. One that has lost its istiod looks
+// for it again after pauses of up to half a minute, and until then knows nothing of pods that are made.
+func InSync(ctx context.Context, m *mesh.Mesh) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, member := range m.InMesh() {
+		group.Go(func() error {
+			_, err := ProxyStatus{In: member.Name()}.Look(ctx, m)
+			return err
+		})
+	}
+	return group.Wait()
 }
 
 // parseSync returns what is wrong with each proxy by its id, "" if nothing.
