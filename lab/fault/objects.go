@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -181,14 +180,9 @@ func Label(in []string, o Object, labels map[string]*string) (Fault, error) {
 
 // Scale changes the number of pods of workloads and waits until there are as many.
 func Scale(replicas int, of ...observe.Workload) Fault {
-	apps := map[string][]string{}
-	var names, commands []string
-	for _, w := range of {
-		apps[w.Cluster] = append(apps[w.Cluster], w.App)
-		names = append(names, w.String())
-		commands = append(commands, fmt.Sprintf("kubectl scale deployment/%s -n %s --replicas=%d --context=%s", w.App, mesh.NamespaceOf(w.App), replicas, w.Cluster))
-	}
-	in := slices.Sorted(maps.Keys(apps))
+	apps, in, names, commands := byCluster(of, func(w observe.Workload) string {
+		return fmt.Sprintf("kubectl scale deployment/%s -n %s --replicas=%d --context=%s", w.App, mesh.NamespaceOf(w.App), replicas, w.Cluster)
+	})
 	return &change{
 		sentence: fmt.Sprintf("scale %s to %d", and(names), replicas), commands: commands, in: in,
 		inject: each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
@@ -252,10 +246,7 @@ func keepObject(ctx context.Context, client dynamic.ResourceInterface, name stri
 	before, err := client.Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return func(ctx context.Context) error {
-			if err := client.Delete(ctx, name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
-				return err
-			}
-			return nil
+			return ignoreNotFound(client.Delete(ctx, name, metav1.DeleteOptions{}))
 		}, nil
 	}
 	if err != nil {

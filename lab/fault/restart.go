@@ -3,8 +3,6 @@ package fault
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
@@ -60,18 +58,23 @@ func Restart(of ...observe.Workload) Fault { return restart((*mesh.Member).Resta
 func Roll(of ...observe.Workload) Fault { return restart((*mesh.Member).Roll, of) }
 
 func restart(do func(*mesh.Member, context.Context, ...string) error, of []observe.Workload) Fault {
-	apps := map[string][]string{}
-	var names, commands []string
-	for _, w := range of {
-		apps[w.Cluster] = append(apps[w.Cluster], w.App)
-		names = append(names, w.String())
-		commands = append(commands, fmt.Sprintf("kubectl rollout restart deployment/%s -n %s --context=%s", w.App, mesh.NamespaceOf(w.App), w.Cluster))
-	}
-	in := slices.Sorted(maps.Keys(apps))
+	apps, in, names, commands := byCluster(of, func(w observe.Workload) string {
+		return fmt.Sprintf("kubectl rollout restart deployment/%s -n %s --context=%s", w.App, mesh.NamespaceOf(w.App), w.Cluster)
+	})
 	return &change{
 		sentence: "restart " + and(names), commands: commands, in: in,
 		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
 			return nil, do(member, ctx, apps[member.Name()]...)
 		}),
 	}
+}
+
+// byCluster sorts workloads by their clusters, and has a name and a command for each.
+func byCluster(of []observe.Workload, command func(observe.Workload) string) (apps map[string][]string, in, names, commands []string) {
+	apps = map[string][]string{}
+	for _, w := range of {
+		apps[w.Cluster] = append(apps[w.Cluster], w.App)
+		names, commands = append(names, w.String()), append(commands, command(w))
+	}
+	return apps, sortedKeys(apps), names, commands
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -224,10 +223,7 @@ func restoreObject(ctx context.Context, member *mesh.Member, d observe.Differenc
 		if d.Before != nil {
 			return put(ctx, client, d.Before)
 		}
-		if err := client.Delete(ctx, o.GetName(), metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
-			return err
-		}
-		return nil
+		return ignoreNotFound(client.Delete(ctx, o.GetName(), metav1.DeleteOptions{}))
 	})
 }
 

@@ -137,13 +137,7 @@ func CertificateLifetime(lifetime time.Duration, of ...observe.Workload) Fault {
 
 // template is a change of the pod template of Deployments, which makes new pods.
 func template(of []observe.Workload, sentence string, command func(observe.Workload) string, patch func(app string) any) Fault {
-	apps := map[string][]string{}
-	names, commands := make([]string, len(of)), make([]string, len(of))
-	for i, w := range of {
-		apps[w.Cluster] = append(apps[w.Cluster], w.App)
-		names[i], commands[i] = w.String(), command(w)
-	}
-	in := sortedKeys(apps)
+	apps, in, names, commands := byCluster(of, command)
 	return &change{
 		sentence: fmt.Sprintf(sentence, and(names)), commands: commands, in: in,
 		inject: each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
