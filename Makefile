@@ -15,7 +15,7 @@ LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps build bundle run test unit integration scenarios mutations verify lint generate bench clean
+.PHONY: help deps build bundle run test unit integration scenarios mutations topologies verify lint generate bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ scenarios: bundle ## run every scenario of the catalogue (one: make scenarios RU
 
 mutations: bundle ## run every scenario without its recovery: each has to fail, in its health checks
 	EASTWEST_MUTATIONS=1 go test -v -timeout 60m ./scenarios -run TestMutations
+
+topologies: bundle ## bring up every topology with each network and each kind of trust; `make test` takes every pair
+	EASTWEST_ALL_TOPOLOGIES=1 go test -v -timeout 60m ./tests/topologies -run 'TestTopologies$$'
 
 verify: ## check format, vet, modules and generated files
 	@unformatted=$$(gofmt -l lab manifests scenarios scripts tests); test -z "$$unformatted" || { echo "not formatted: $$unformatted (gofmt -w fixes it)"; exit 1; }

@@ -34,39 +34,63 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// combination is a topology without its clusters.
+type combination struct {
+	kind    scenario.Kind
+	network scenario.Network
+	trust   scenario.Trust
+}
+
+// everyDay has each kind with each network, and with each kind of trust that it can have. With allEnv set
+// TestTopologies takes the rest too.
+var everyDay = []combination{
+	{scenario.Single, scenario.SeparateNetworks, scenario.SharedRoot},
+	{scenario.Single, scenario.SeparateNetworks, scenario.SelfSigned},
+	{scenario.MultiPrimary, scenario.SeparateNetworks, scenario.SharedRoot},
+	{scenario.MultiPrimary, scenario.SharedNetwork, scenario.SeparateRoots},
+	{scenario.MultiPrimary, scenario.SeparateNetworks, scenario.SelfSigned},
+	// One istiod signs for all: roots cannot differ.
+	{scenario.PrimaryRemote, scenario.SeparateNetworks, scenario.SharedRoot},
+	{scenario.PrimaryRemote, scenario.SharedNetwork, scenario.SelfSigned},
+	{scenario.ExternalControlPlane, scenario.SeparateNetworks, scenario.SharedRoot},
+	{scenario.ExternalControlPlane, scenario.SharedNetwork, scenario.SelfSigned},
+}
+
+var theRest = []combination{
+	{scenario.MultiPrimary, scenario.SeparateNetworks, scenario.SeparateRoots},
+	{scenario.MultiPrimary, scenario.SharedNetwork, scenario.SharedRoot},
+	{scenario.MultiPrimary, scenario.SharedNetwork, scenario.SelfSigned},
+	{scenario.PrimaryRemote, scenario.SeparateNetworks, scenario.SelfSigned},
+	{scenario.PrimaryRemote, scenario.SharedNetwork, scenario.SharedRoot},
+	{scenario.ExternalControlPlane, scenario.SeparateNetworks, scenario.SelfSigned},
+	{scenario.ExternalControlPlane, scenario.SharedNetwork, scenario.SharedRoot},
+}
+
+const allEnv = "EASTWEST_ALL_TOPOLOGIES"
+
 func TestTopologies(t *testing.T) {
-	for _, test := range []struct {
-		kind     scenario.Kind
-		networks []scenario.Network
-		trusts   []scenario.Trust
-	}{
-		{scenario.Single, []scenario.Network{scenario.SeparateNetworks}, []scenario.Trust{scenario.SharedRoot, scenario.SelfSigned}},
-		{scenario.MultiPrimary, both, []scenario.Trust{scenario.SharedRoot, scenario.SeparateRoots, scenario.SelfSigned}},
-		// One istiod signs for all: roots cannot differ.
-		{scenario.PrimaryRemote, both, []scenario.Trust{scenario.SharedRoot, scenario.SelfSigned}},
-		{scenario.ExternalControlPlane, both, []scenario.Trust{scenario.SharedRoot, scenario.SelfSigned}},
-	} {
-		for _, network := range test.networks {
-			for _, trusts := range test.trusts {
-				t.Run(strings.Join([]string{string(test.kind), string(network), string(trusts)}, " "), func(t *testing.T) {
-					t.Parallel() // labs live side by side
-					l := labs.Up(t, lab.Options{Name: fresh(), Topology: scenario.Topology{Kind: test.kind, Network: network, Trust: trusts}})
-					answers(t, l)
-					calls(t, l)
-					paths(t, l)
-					trust(t, l)
-					tools(t, l)
-					if network == scenario.SeparateNetworks && trusts == scenario.SharedRoot { // the lesson's: it is looked at closely
-						if test.kind == scenario.MultiPrimary {
-							t.Run("latency", func(t *testing.T) { latency(t, l) })
-						}
-						if atLeast, ok := printed[test.kind]; ok {
-							t.Run("printed commands", func(t *testing.T) { printedCommands(t, l, atLeast) })
-						}
-					}
-				})
+	combinations := everyDay
+	if os.Getenv(allEnv) != "" {
+		combinations = slices.Concat(everyDay, theRest)
+	}
+	for _, c := range combinations {
+		t.Run(strings.Join([]string{string(c.kind), string(c.network), string(c.trust)}, " "), func(t *testing.T) {
+			t.Parallel() // labs live side by side
+			l := labs.Up(t, lab.Options{Name: fresh(), Topology: scenario.Topology{Kind: c.kind, Network: c.network, Trust: c.trust}})
+			answers(t, l)
+			calls(t, l)
+			paths(t, l)
+			trust(t, l)
+			tools(t, l)
+			if c.network == scenario.SeparateNetworks && c.trust == scenario.SharedRoot { // the lesson's: it is looked at closely
+				if c.kind == scenario.MultiPrimary {
+					t.Run("latency", func(t *testing.T) { latency(t, l) })
+				}
+				if atLeast, ok := printed[c.kind]; ok {
+					t.Run("printed commands", func(t *testing.T) { printedCommands(t, l, atLeast) })
+				}
 			}
-		}
+		})
 	}
 }
 
@@ -88,8 +112,6 @@ func TestTopologyFiles(t *testing.T) {
 		})
 	}
 }
-
-var both = []scenario.Network{scenario.SeparateNetworks, scenario.SharedNetwork}
 
 const (
 	clientID = "spiffe://cluster.local/ns/production/sa/client"
