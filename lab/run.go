@@ -26,9 +26,10 @@ const (
 	gateWithin     = 30 * time.Second // one check outside symptoms and healthy
 	cleanUpWithin  = 4 * time.Minute  // everything after the last phase
 	lookEvery      = 100 * time.Millisecond
-	reliableCalls  = 10              // good calls that a stream must show before the break
+	reliableCalls  = judgedCalls     // good calls that a stream must show before the break
 	notHealedAgain = 3               // looks in a row that must find a wrong fix to be wrong
-	healthShowsIn  = 2 * time.Second // how long a wrong fix has to heal before it is called wrong
+	healthShowsIn  = 2 * time.Second // how long a mesh has to heal before it is called broken
+	oneLook        = time.Second     // what a look at health may take once that time is over
 	unhealedWithin = 5 * time.Second // how long health has to show where the recovery is left out
 )
 
@@ -86,6 +87,7 @@ type run struct {
 
 	phase   scenario.Phase
 	since   time.Time // calls from before this moment say nothing about what is checked now
+	broken  time.Time // when it was proven last that the mesh is broken
 	streams map[string]*traffic.Stream
 	left    left            // what is written down for others
 	done    scenario.Phase  // by an earlier process
@@ -181,8 +183,8 @@ func (r *run) story(ctx context.Context) error {
 		{Baseline, func(ctx context.Context) error { return r.baseline(ctx, plan) }},
 		{scenario.Break, func(ctx context.Context) error { return r.steps(ctx, plan, s.Break) }},
 		{scenario.Operate, func(ctx context.Context) error { return r.steps(ctx, plan, s.Operate) }},
-		{scenario.Symptoms, func(ctx context.Context) error { return r.together(ctx, plan, s.Broken()) }},
-		{scenario.Diagnose, func(ctx context.Context) error { return r.steps(ctx, plan, s.Diagnose) }},
+		{scenario.Symptoms, func(ctx context.Context) error { return r.symptoms(ctx, plan, s.Broken()) }},
+		{scenario.Diagnose, func(ctx context.Context) error { return r.together(ctx, plan, scenario.Expect{Expect: s.Diagnose}) }},
 		{scenario.LaterOn, func(ctx context.Context) error { return r.later(ctx, plan) }},
 		{scenario.WrongFixes, func(ctx context.Context) error { return r.wrongFixes(ctx, plan) }},
 		{scenario.Recover, func(ctx context.Context) error { return r.recover(ctx, plan) }},
@@ -310,6 +312,13 @@ func (r *run) baseline(ctx context.Context, p plan) error {
 		}
 	}
 	return nil
+}
+
+// symptoms proves that the mesh is broken.
+func (r *run) symptoms(ctx context.Context, p plan, e scenario.Expect) error {
+	err := r.together(ctx, p, e)
+	r.broken = time.Now()
+	return err
 }
 
 func (r *run) startStream(s scenario.Stream, earlier *traffic.Recording) error {
@@ -461,21 +470,25 @@ func (r *run) later(ctx context.Context, p plan) error {
 		return err
 	}
 	r.since = time.Now()
-	return r.together(ctx, p, l.Then())
+	return r.symptoms(ctx, p, l.Then())
 }
 
 // recover heals. Before that it proves, unless a wrong fix has just done so, that nothing heals by itself: a
 // health check that holds without the recovery says nothing when it holds after it.
 func (r *run) recover(ctx context.Context, p plan) error {
 	if len(r.scenario.Break) > 0 && len(r.scenario.WrongFixes) == 0 {
+		if !r.broken.IsZero() { // by this process: there is traffic since then, to find health in
+			r.since = r.broken
+		}
 		if err := r.notHealthy(ctx, p, r.scenario.Recover[0].Place, "without the recovery", "make a healthy check see what is broken"); err != nil {
 			return err
 		}
+		r.since = time.Now()
 	}
 	return r.steps(ctx, p, r.scenario.Recover)
 }
 
-// notHealthy proves that the mesh is not healthy, and gives health the time that it would need to show.
+// notHealthy proves that the mesh is not healthy. Health has had the time that it needs to show when the last look begins.
 func (r *run) notHealthy(ctx context.Context, p plan, at scenario.Place, after, try string) error {
 	return r.step(report.Event{Name: "the mesh is not healthy", Place: at.String()}, func() (string, error) {
 		seen, err := r.unhealthy(ctx, p)
@@ -489,7 +502,7 @@ func (r *run) notHealthy(ctx context.Context, p plan, at scenario.Place, after, 
 // unhealthy returns what keeps the mesh from being healthy; nothing if it is.
 func (r *run) unhealthy(ctx context.Context, p plan) (string, error) {
 	steps := r.scenario.Healthy.Expect
-	_, errs, err := r.look(ctx, steps, p, wait.Options{Within: healthShowsIn, Every: lookEvery})
+	_, errs, err := r.look(ctx, steps, p, wait.Options{Within: max(oneLook, healthShowsIn-time.Since(r.since)), Every: lookEvery})
 	if err == nil {
 		return "", nil
 	}

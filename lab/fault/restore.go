@@ -65,7 +65,7 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 			return err
 		}
 	}
-	return wait.Until(ctx, "the mesh to be as it was", wait.Options{Within: settled, Every: time.Second}, func(ctx context.Context) error {
+	return wait.Until(ctx, "the mesh to be as it was", wait.Options{Within: settled, Every: 300 * time.Millisecond}, func(ctx context.Context) error {
 		now, err := want.Again(ctx, m)
 		if err != nil {
 			return err
