@@ -178,7 +178,8 @@ Run one with ` + "`eastwest run NAME`" + `, read its plan with ` + "`eastwest ex
 Blast radius is which calls are lost: none, inside a cluster, one way across the border, both ways. Each run proves it, and
 that all other calls go on. What breaks at the next restart or renewal only stands behind "later".
 
-Times are of a machine with 2 CPUs, on which another scenario ran beside each, on a lab of its own.
+Times are of a machine with 2 CPUs, one scenario at a time on a live lab (` + "`eastwest bench scenarios --lanes 1`" + `), from the proof of
+health before it to the mesh put back.
 
 | scenario | what happens | topology | of the lesson | blast radius | time | reproduced with |
 | --- | --- | --- | --- | --- | ---: | --- |
