@@ -21,7 +21,7 @@ import (
 type callsArgs struct {
 	Stream         string            `yaml:"stream" ref:"stream" required:"true" doc:"The stream of the section traffic that is judged."`
 	Success        *percentBounds    `yaml:"success" doc:"Share of calls that the expected cluster answered with 200."`
-	For            scenario.Duration `yaml:"for" doc:"In symptoms and healthy: the last stretch of traffic that is judged; if left out 1s, or eight calls where that is longer. It never reaches back before the phase."`
+	For            scenario.Duration `yaml:"for" doc:"In symptoms and healthy: the last stretch of traffic that is judged; if left out 1s, or eight calls where that is longer, and more where fewer than five calls have ended in it. It never reaches back before the phase."`
 	During         string            `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,later,wrong-fixes,recover,healthy" doc:"In always: the phase whose traffic is judged; the whole recording if left out."`
 	Lost           *countBounds      `yaml:"lost" doc:"Number of calls that were lost."`
 	LongestGap     scenario.Duration `yaml:"longest-gap" doc:"Longest time without a good answer that is allowed."`
@@ -129,13 +129,16 @@ func (c *callsCheck) window(recording *traffic.Recording) (traffic.Window, error
 		length = max(time.Second, judgedCalls*recording.Every)
 	}
 	now := time.Now()
-	from := now.Add(-length)
-	if from.Before(c.run.since) {
+	if length > now.Sub(c.run.since) {
 		return traffic.Window{}, fmt.Errorf("only %s of traffic so far", now.Sub(c.run.since).Round(time.Millisecond))
 	}
-	window := recording.Between(from, now)
+	window := recording.Between(now.Add(-length), now)
+	for c.For == 0 && window.Stats().Calls < fewestCalls && length < now.Sub(c.run.since) { // calls take long: look further back
+		length = min(2*length, now.Sub(c.run.since))
+		window = recording.Between(now.Add(-length), now)
+	}
 	if n := window.Stats().Calls; n < fewestCalls {
-		return window, fmt.Errorf("only %d finished calls in the last %s", n, length)
+		return window, fmt.Errorf("only %d finished calls in the last %s", n, length.Round(time.Millisecond))
 	}
 	return window, nil
 }
