@@ -306,9 +306,13 @@ func (c ProxyStatus) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	states, err := parseSync(page)
+	synced, err := ParseSync(page)
 	if err != nil {
 		return "", err
+	}
+	states := map[string]string{}
+	for _, s := range synced {
+		states[s.Proxy] = s.Problem
 	}
 	pods, err := proxyPods(ctx, member)
 	if err != nil {
@@ -350,11 +354,18 @@ func InSync(ctx context.Context, m *mesh.Mesh) error {
 	return group.Wait()
 }
 
-// parseSync returns what is wrong with each proxy by its id, "" if nothing.
-func parseSync(page []byte) (map[string]string, error) {
+// Synced is a proxy that is connected to an istiod.
+type Synced struct {
+	Proxy, Cluster, Version string // POD.NAMESPACE, the cluster's id, Istio's version
+	Problem                 string // why it does not have what was sent; empty if it has
+}
+
+// ParseSync reads istiod's page /debug/syncz.
+func ParseSync(page []byte) ([]Synced, error) {
 	var proxies []struct {
 		Proxy     string `json:"proxy"`
 		Cluster   string `json:"cluster_id"`
+		Version   string `json:"istio_version"`
 		Resources map[string]struct {
 			Sent, Acked, LastError string
 		} `json:"resources"`
@@ -362,20 +373,20 @@ func parseSync(page []byte) (map[string]string, error) {
 	if err := json.Unmarshal(page, &proxies); err != nil {
 		return nil, fmt.Errorf("reading istiod's proxies: %w", err)
 	}
-	states := map[string]string{}
-	for _, p := range proxies {
-		state := ""
+	synced := make([]Synced, len(proxies))
+	for i, p := range proxies {
+		synced[i] = Synced{Proxy: p.Proxy, Cluster: p.Cluster, Version: p.Version}
+		state := &synced[i].Problem
 		for _, kind := range slices.Sorted(maps.Keys(p.Resources)) {
 			r := p.Resources[kind]
 			what := kind[strings.LastIndexByte(kind, '.')+1:]
 			switch {
 			case r.LastError != "":
-				state = what + " refused: " + short(r.LastError, 200)
-			case r.Sent != r.Acked && state == "":
-				state = what + " not acknowledged"
+				*state = what + " refused: " + short(r.LastError, 200)
+			case r.Sent != r.Acked && *state == "":
+				*state = what + " not acknowledged"
 			}
 		}
-		states[p.Proxy] = state
 	}
-	return states, nil
+	return synced, nil
 }
