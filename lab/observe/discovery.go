@@ -152,8 +152,16 @@ func (e endpoint) String() string {
 	return fmt.Sprintf("%s %s, %d of %s failed", e.Address, e.Health, e.Refused, plural(e.Connections, "connection"))
 }
 
-// parseEndpoints finds a cluster on Envoy's page /clusters?format=json. A number that is 0 is left out there.
+// parseEndpoints finds a cluster on Envoy's page /clusters?format=json.
 func parseEndpoints(page []byte, cluster string) (found bool, endpoints []endpoint, err error) {
+	all, err := parseClusters(page)
+	endpoints, found = all[cluster]
+	return found, endpoints, err
+}
+
+// parseClusters reads Envoy's page /clusters?format=json. A number that is 0 is left out there, and an endpoint
+// that is not at an address, such as a pipe, is left out here.
+func parseClusters(page []byte) (map[string][]endpoint, error) {
 	var all struct {
 		Clusters []struct {
 			Name  string `json:"name"`
@@ -173,17 +181,15 @@ func parseEndpoints(page []byte, cluster string) (found bool, endpoints []endpoi
 		} `json:"cluster_statuses"`
 	}
 	if err := json.Unmarshal(page, &all); err != nil {
-		return false, nil, fmt.Errorf("reading Envoy's clusters: %w", err)
+		return nil, fmt.Errorf("reading Envoy's clusters: %w", err)
 	}
+	clusters := map[string][]endpoint{}
 	for _, c := range all.Clusters {
-		if c.Name != cluster {
-			continue
-		}
-		found = true
+		clusters[c.Name] = nil
 		for _, h := range c.Hosts {
 			addr, err := netip.ParseAddr(h.Address.Socket.Address)
 			if err != nil {
-				return true, nil, fmt.Errorf("reading an endpoint of %s: %w", cluster, err)
+				continue
 			}
 			e := endpoint{Address: netip.AddrPortFrom(addr, h.Address.Socket.Port), Health: health(h.Health)}
 			for _, s := range h.Stats {
@@ -195,11 +201,32 @@ func parseEndpoints(page []byte, cluster string) (found bool, endpoints []endpoi
 					e.Refused = n
 				}
 			}
-			endpoints = append(endpoints, e)
+			clusters[c.Name] = append(clusters[c.Name], e)
+		}
+		slices.SortFunc(clusters[c.Name], func(a, b endpoint) int { return a.Address.Compare(b.Address) })
+	}
+	return clusters, nil
+}
+
+// Refused reads Envoy's page /clusters?format=json and returns the addresses with that port to which a proxy has
+// tried to connect and never was, with how often.
+func Refused(page []byte, port uint16) (map[string]int, error) {
+	all, err := parseClusters(page)
+	if err != nil {
+		return nil, err
+	}
+	refused, made := map[string]int{}, map[string]bool{}
+	for _, endpoints := range all {
+		for _, e := range endpoints {
+			if e.Address.Port() != port {
+				continue
+			}
+			refused[e.Address.String()] += e.Refused
+			made[e.Address.String()] = made[e.Address.String()] || e.Connections > e.Refused
 		}
 	}
-	slices.SortFunc(endpoints, func(a, b endpoint) int { return a.Address.Compare(b.Address) })
-	return found, endpoints, nil
+	maps.DeleteFunc(refused, func(a string, n int) bool { return n == 0 || made[a] })
+	return refused, nil
 }
 
 // health puts EDS's word first and then whatever else Envoy holds against the endpoint.
