@@ -446,7 +446,7 @@ func (e *exam) starting() {
 // probes looks at the calls that doctor has made.
 func (e *exam) probes() {
 	for _, call := range e.Calls {
-		if call.Code == "200" {
+		if call.Err == "" {
 			continue
 		}
 		var both []int
@@ -455,6 +455,6 @@ func (e *exam) probes() {
 				both = append(both, i)
 			}
 		}
-		e.add("probe-failed", "", both, fmt.Sprintf("a call from %s to %s failed", call.From, call.To), Evidence{call.URL, cmp.Or(call.Err, "status "+call.Code), ""})
+		e.add("probe-failed", "", both, fmt.Sprintf("a call from %s to %s failed", call.From, call.To), Evidence{call.URL, call.Err, ""})
 	}
 }

@@ -409,7 +409,7 @@ var cases = []struct {
 	{"two versions", func(w *world) { w.b().Proxies[0].Version = "1.30" }, "istio-versions-differ", nil},
 	{"two mesh ids", func(w *world) { w.b().Proxies[0].MeshID = "mesh2" }, "mesh-id-differs", nil},
 	{"a call of the probe failed", func(w *world) {
-		w.Calls = []Call{{From: "cluster-a", To: "cluster-b", URL: "http://x", Code: "503"}}
+		w.Calls = []Call{{From: "cluster-a", To: "cluster-b", URL: "http://x", Code: "503", Err: "status 503"}}
 	}, "probe-failed", nil},
 }
 
