@@ -322,3 +322,20 @@ func (a *rootsArgs) check(env) (observe.Check, error) {
 		Is: observe.CASource(a.Is), Trusts: observe.CASource(a.Trusts), Matches: a.Matches.Regexp,
 	}, nil
 }
+
+// Finds returns what the diagnosis of a scenario wants doctor to find; ok is false if it does not ask.
+func Finds(s *scenario.Scenario) (id string, ok bool) {
+	for _, step := range s.Diagnose {
+		if a, is := step.Args.(*doctorArgs); is {
+			return a.Finds, true
+		}
+	}
+	return "", false
+}
+
+// Diagnosed is what doctor found in the broken state of a scenario, in so many runs. The JSON names are stable.
+type Diagnosed struct {
+	Runs    int            `json:"runs"`
+	Blamed  map[string]int `json:"blamed"`            // errors and warnings that are no effects, by how many runs had them
+	Effects map[string]int `json:"effects,omitempty"` // what was told as following from them
+}

@@ -147,7 +147,7 @@ func (e *exam) secret(p *plane, c Cluster) (good bool) {
 				append([]Evidence{e.certEvidence(c, file, one)}, logEvidence(c, "has expired", "is not yet valid")...)...)
 		}
 	}
-	e.lists(p, c, chain, bad)
+	e.lists(c, chain, bad)
 	return good
 }
 
@@ -166,7 +166,7 @@ func (e *exam) dated(c *x509.Certificate, root bool) (kind, says string) {
 
 // lists looks for a revocation list of every certificate of the chain, as istiod does
 // (security/pkg/pki/util/keycertbundle.go).
-func (e *exam) lists(_ *plane, c Cluster, chain []*x509.Certificate, bad func(string, string, ...Evidence)) {
+func (e *exam) lists(c Cluster, chain []*x509.Certificate, bad func(string, string, ...Evidence)) {
 	if len(c.CACerts.CRLs) == 0 {
 		return
 	}

@@ -182,10 +182,12 @@ func (e *exam) matrix(proxies []*proxy) []Pair {
 						continue
 					}
 					pair.Why = fmt.Sprintf("%s in %s refuses %s in %s: %s", refuses.Name(), e.Clusters[refuses.cluster].Context, whom.Name(), e.Clusters[whom.cluster].Context, o)
-					switch o {
-					case stranger:
+					switch {
+					case o == stranger && refuses.plane == whom.plane:
+						pair.Grow = "nobody's: restart what is from before the CA was changed"
+					case o == stranger:
 						pair.Grow = fmt.Sprintf("the roots of %s must get that of %s, %s", e.Clusters[refuses.cluster].Context, e.Clusters[whom.cluster].Context, e.top(whom.chain, c))
-					case unknowns:
+					case o == unknowns:
 						pair.Grow = fmt.Sprintf("trustDomainAliases of %s must get %s", e.Clusters[refuses.cluster].Context, trustDomain(whom.chain))
 					}
 				}

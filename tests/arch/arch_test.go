@@ -70,7 +70,7 @@ var rules = map[string]rule{
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
 	},
 	"lab/doctor": {
-		imports: []string{"lab/mesh", "lab/observe", "lab/pki"},
+		imports: []string{"lab/mesh", "lab/observe", "lab/pki", "lab/wait"},
 		why:     "doctor reads any clusters through their kubeconfigs: it needs no lab, and judges what it has read alone",
 	},
 	"lab/traffic": {

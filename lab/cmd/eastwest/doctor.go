@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -103,7 +104,7 @@ func (f *doctorFlags) run(cmd *cobra.Command) error {
 	case report.Counts():
 		return failed("") // it stands in what was printed
 	case !report.Complete():
-		return fmt.Errorf("nothing was found, and %d parts could not be read: what they are needed for is unknown", len(report.Unread))
+		return errors.New("nothing was found, and not everything could be read: see what is unknown")
 	}
 	return nil
 }
