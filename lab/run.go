@@ -108,7 +108,7 @@ func (l *Lab) Run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Verd
 	if err := r.begin(); err != nil {
 		return Verdict{}, err
 	}
-	r.env = env{mesh: l.Mesh, tools: observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}, dir: filepath.Dir(s.File), began: r.left.Began}
+	r.env = env{mesh: l.Mesh, tools: observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}, lab: l.Name, dir: filepath.Dir(s.File), began: r.left.Began}
 	if o.Without != "" && !r.has(o.Without) {
 		return Verdict{}, fmt.Errorf("%s: there is no %s that could be left out", s.Place, o.Without)
 	}

@@ -14,6 +14,7 @@ import (
 type env struct {
 	mesh  *mesh.Mesh
 	tools observe.Tools
+	lab   string
 	dir   string // the scenario's folder
 	began time.Time
 }
@@ -54,6 +55,7 @@ func Vocabulary() scenario.Vocabulary {
 		{Name: "delete", Phases: changes(), New: args[deleteArgs], Doc: "Deletes an object."},
 		{Name: "delete-cacerts", Phases: changes(), New: args[deleteCACertsArgs], Doc: "Deletes the Secret cacerts. An istiod that starts without it makes a CA of its own."},
 		{Name: "dns", Phases: looks(), New: args[dnsArgs], Doc: "Checks that a name resolves inside a pod, to the address of the Service in the pod's own cluster."},
+		{Name: "doctor", Phases: looks(), New: args[doctorArgs], Doc: "Examines all clusters, as eastwest doctor does, and checks what it finds first. It may blame nothing else as an error."},
 		{Name: "endpoints", Phases: looks(), New: args[endpointsArgs], Doc: "Checks which endpoints of a service a proxy knows: pods of its own network by their addresses, others by the address of their gateway."},
 		{Name: "fingerprints", Phases: looks(), New: args[fingerprintsArgs], Doc: "Compares the root certificates that stand in the Secret cacerts of clusters. What proxies use is another question: see roots."},
 		{Name: "gateway-sees", Phases: looks(), New: args[gatewaySeesArgs], Doc: "Makes a call across the border and finds it, by its TLS server name, in the log of the east-west gateway at the other side."},

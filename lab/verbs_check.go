@@ -1,10 +1,14 @@
 package lab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/eastwest-lab/eastwest/lab/doctor"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
@@ -117,6 +121,26 @@ type dnsArgs struct {
 
 func (a *dnsArgs) check(env) (observe.Check, error) {
 	return observe.DNS{From: workload(a.From), Name: a.Name, Fails: a.Fails}, nil
+}
+
+type doctorArgs struct {
+	Finds string `yaml:"finds" required:"true" doc:"The id of the first finding, as eastwest doctor explain lists them, or nothing."`
+}
+
+// Validate refuses findings that there are not.
+func (a *doctorArgs) Validate() error {
+	ids := []string{doctor.Nothing}
+	for _, k := range doctor.Findings() {
+		ids = append(ids, k.ID)
+	}
+	if !slices.Contains(ids, a.Finds) {
+		return scenario.At("finds", fmt.Errorf("there is no finding %q: they are %s", a.Finds, strings.Join(ids, ", ")))
+	}
+	return nil
+}
+
+func (a *doctorArgs) check(e env) (observe.Check, error) {
+	return doctor.Diagnosis{Finds: a.Finds, Lab: cmp.Or(e.lab, DefaultName)}, nil
 }
 
 type endpointsArgs struct {
@@ -297,4 +321,21 @@ func (a *rootsArgs) check(env) (observe.Check, error) {
 		Of: a.Of.workloads(), In: a.In, Pods: observe.Which(a.Pods), Same: a.Same, Count: a.Count,
 		Is: observe.CASource(a.Is), Trusts: observe.CASource(a.Trusts), Matches: a.Matches.Regexp,
 	}, nil
+}
+
+// Finds returns what the diagnosis of a scenario wants doctor to find; ok is false if it does not ask.
+func Finds(s *scenario.Scenario) (id string, ok bool) {
+	for _, step := range s.Diagnose {
+		if a, is := step.Args.(*doctorArgs); is {
+			return a.Finds, true
+		}
+	}
+	return "", false
+}
+
+// Diagnosed is what doctor found in the broken state of a scenario, in so many runs. The JSON names are stable.
+type Diagnosed struct {
+	Runs    int            `json:"runs"`
+	Blamed  map[string]int `json:"blamed"`            // errors and warnings that are no effects, by how many runs had them
+	Effects map[string]int `json:"effects,omitempty"` // what was told as following from them
 }

@@ -13,19 +13,21 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/httpstream" //nolint:staticcheck // what the dialer of client-go returns
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 )
 
 // Ports on a pod's loopback, where nobody but the pod itself is let in without a certificate.
 const (
-	envoyAdminPort  = 15000
-	istiodDebugPort = 15014
+	EnvoyAdminPort  = 15000
+	IstiodDebugPort = 15014
 )
 
 // Admin returns what Envoy's admin page says in a pod with a proxy, such as "/clusters?format=json".
 func (m *Member) Admin(ctx context.Context, pod *corev1.Pod, path string) ([]byte, error) {
-	body, err := m.forward.get(ctx, pod, envoyAdminPort, path)
+	body, err := m.forward.Get(ctx, pod, EnvoyAdminPort, path)
 	if err != nil {
 		return nil, fmt.Errorf("reading Envoy's %s of %s in %s: %w", path, pod.Name, m.Name(), err)
 	}
@@ -44,24 +46,38 @@ func (m *Member) IstiodDebug(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	pod := pods[len(pods)-1] // after a restart the newer one is the one that stays
-	body, err := m.forward.get(ctx, pod, istiodDebugPort, path)
+	body, err := m.forward.Get(ctx, pod, IstiodDebugPort, path)
 	if err != nil {
 		return nil, fmt.Errorf("reading istiod's %s of %s in %s: %w", path, pod.Name, m.Name(), err)
 	}
 	return body, nil
 }
 
-// forwarder reaches the loopback of pods through the API server, as `kubectl port-forward` does. It keeps
-// one connection per pod and lets all requests share it.
-type forwarder struct {
-	member *Member
+// Forwarder reaches the loopback of pods through the API server, as `kubectl port-forward` does. It keeps
+// one connection per pod and lets all requests share it. Close ends them.
+type Forwarder struct {
+	Config *rest.Config
+	Kube   kubernetes.Interface
+
 	mu     sync.Mutex
 	conns  map[string]httpstream.Connection // by pod UID
 	id     int
 	client *http.Client
 }
 
-func (f *forwarder) get(ctx context.Context, pod *corev1.Pod, port int, path string) ([]byte, error) {
+// Get returns a page that is served on a port of the pod.
+func (f *Forwarder) Get(ctx context.Context, pod *corev1.Pod, port int, path string) ([]byte, error) {
+	res, err := f.Open(ctx, pod, port, path)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(res)
+	_ = res.Close() // the body is read to its end
+	return body, err
+}
+
+// Open is Get for pages that are better not held in memory as a whole.
+func (f *Forwarder) Open(ctx context.Context, pod *corev1.Pod, port int, path string) (io.ReadCloser, error) {
 	// The host names the pod, so that the client's idle connections are kept apart.
 	url := fmt.Sprintf("http://%s.%s.%s:%d/%s", pod.UID, pod.Name, pod.Namespace, port, strings.TrimPrefix(path, "/"))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -73,15 +89,20 @@ func (f *forwarder) get(ctx context.Context, pod *corev1.Pod, port int, path str
 	if err != nil {
 		return nil, err
 	}
-	body, err := io.ReadAll(res.Body)
-	_ = res.Body.Close() // the body is read to its end
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %.200s", res.Status, body)
+	if res.StatusCode != http.StatusOK {
+		defer res.Body.Close()                               //nolint:errcheck // it was only read
+		body, _ := io.ReadAll(io.LimitReader(res.Body, 200)) // the status says enough without it
+		return nil, fmt.Errorf("%s: %s", res.Status, body)
 	}
-	return body, err
+	return res.Body, nil
 }
 
-func (f *forwarder) http() *http.Client {
+// Dial connects to a port of the pod's loopback. The connection has no addresses and ignores deadlines.
+func (f *Forwarder) Dial(pod *corev1.Pod, port int) (net.Conn, error) {
+	return f.dial(string(pod.UID), pod.Name, pod.Namespace, strconv.Itoa(port))
+}
+
+func (f *Forwarder) http() *http.Client {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.client == nil {
@@ -102,7 +123,7 @@ func (f *forwarder) http() *http.Client {
 }
 
 // dial opens a port of a pod's loopback. The library behind it takes no context.
-func (f *forwarder) dial(uid, pod, namespace, port string) (net.Conn, error) {
+func (f *Forwarder) dial(uid, pod, namespace, port string) (net.Conn, error) {
 	conn, err := f.conn(uid, pod, namespace)
 	if err != nil {
 		return nil, err
@@ -132,18 +153,18 @@ func (f *forwarder) dial(uid, pod, namespace, port string) (net.Conn, error) {
 	return s, nil
 }
 
-func (f *forwarder) conn(uid, pod, namespace string) (httpstream.Connection, error) {
+func (f *Forwarder) conn(uid, pod, namespace string) (httpstream.Connection, error) {
 	f.mu.Lock()
 	conn := f.conns[uid]
 	f.mu.Unlock()
 	if conn != nil {
 		return conn, nil
 	}
-	transport, upgrader, err := spdy.RoundTripperFor(f.member.config)
+	transport, upgrader, err := spdy.RoundTripperFor(f.Config)
 	if err != nil {
 		return nil, err
 	}
-	url := f.member.Kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
+	url := f.Kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
 	conn, _, err = spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, url).Dial(portforward.PortForwardProtocolV1Name)
 	if err != nil {
 		return nil, fmt.Errorf("forwarding to pod %s: %w", pod, err)
@@ -165,7 +186,7 @@ func (f *forwarder) conn(uid, pod, namespace string) (httpstream.Connection, err
 	return conn, nil
 }
 
-func (f *forwarder) drop(uid string, conn httpstream.Connection) {
+func (f *Forwarder) drop(uid string, conn httpstream.Connection) {
 	f.mu.Lock()
 	if f.conns[uid] == conn {
 		delete(f.conns, uid)
@@ -174,7 +195,8 @@ func (f *forwarder) drop(uid string, conn httpstream.Connection) {
 	_ = conn.Close() // it is of no use any more
 }
 
-func (f *forwarder) close() {
+// Close ends all connections; the next request makes new ones.
+func (f *Forwarder) Close() {
 	f.mu.Lock()
 	conns, client := f.conns, f.client
 	f.conns, f.client = nil, nil

@@ -94,7 +94,7 @@ type Member struct {
 	config  *rest.Config
 	raw     rest.Interface
 	pods    podCache
-	forward forwarder
+	forward Forwarder
 }
 
 // Install puts the mesh on the clusters and proves it with calls from each cluster to each. It may be
@@ -202,7 +202,7 @@ func newMember(m *Mesh, c cluster.Cluster, spec ClusterSpec) (*Member, error) {
 	if member.raw, err = rawClient(config); err != nil {
 		return nil, err
 	}
-	member.forward.member = member
+	member.forward.Config, member.forward.Kube = config, member.Kube
 	return member, nil
 }
 
@@ -249,7 +249,7 @@ func (m *Mesh) Close() {
 	for _, member := range m.Members {
 		all.Go(func() {
 			member.pods.close()
-			member.forward.close()
+			member.forward.Close()
 		})
 	}
 	all.Wait()

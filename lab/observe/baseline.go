@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -65,8 +66,8 @@ type Faulty interface {
 // baselineWithin bounds what takes less than a second where all clusters answer.
 const baselineWithin = 30 * time.Second
 
-// istiodPort is where istiod serves proxies, with a certificate of its own CA.
-const istiodPort = 15012
+// IstiodPort is where istiod serves proxies, with a certificate of its own CA.
+const IstiodPort = 15012
 
 // proxyWithin bounds what is read of one proxy, or of istiod, in a mesh that may be broken.
 const proxyWithin = 5 * time.Second
@@ -317,7 +318,7 @@ func (r *reader) trustOf(ctx context.Context, p podOf) (string, error) {
 func injected(p *corev1.Pod) string {
 	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
 		for _, e := range c.Env {
-			if c.Name == proxyContainer && e.Name == "PROXY_CONFIG" {
+			if c.Name == ProxyContainer && e.Name == "PROXY_CONFIG" {
 				return ", injected with " + digest(e.Value)
 			}
 		}
@@ -371,11 +372,16 @@ func (r *reader) istiodsChain(ctx context.Context, p *corev1.Pod) ([]*x509.Certi
 	if err != nil {
 		return nil, err
 	}
-	conn, err := r.member.Dial(ctx, netip.AddrPortFrom(addr, istiodPort))
+	conn, err := r.member.Dial(ctx, netip.AddrPortFrom(addr, IstiodPort))
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()                                                 //nolint:errcheck // it was only read
+	defer conn.Close() //nolint:errcheck // it was only read
+	return PeerChain(ctx, conn)
+}
+
+// PeerChain makes a TLS handshake and returns what the other side shows, whoever has signed it.
+func PeerChain(ctx context.Context, conn net.Conn) ([]*x509.Certificate, error) {
 	secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // whom to trust is the question
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return nil, err

@@ -221,7 +221,7 @@ func (c Call) make(ctx context.Context, m *mesh.Mesh) ([]traffic.Call, error) {
 func (c Call) reasons(ctx context.Context, member *mesh.Member, pod *corev1.Pod, id string, wanted int) []string {
 	var reasons []string
 	_ = wait.Until(ctx, "the access log", wait.Options{Within: flushed, Every: 100 * time.Millisecond}, func(ctx context.Context) error {
-		text, err := podLog(ctx, member, pod, proxyContainer, 2*flushed+c.Timeout, false)
+		text, err := podLog(ctx, member, pod, ProxyContainer, 2*flushed+c.Timeout, false)
 		if err != nil {
 			return wait.Permanent(err)
 		}

@@ -193,7 +193,7 @@ func (c *collector) pods(ctx context.Context) {
 		dir := filepath.Join("pods", p.Namespace+"."+p.Name)
 		proxy := false
 		for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-			proxy = proxy || s.Name == proxyContainer && s.State.Running != nil
+			proxy = proxy || s.Name == ProxyContainer && s.State.Running != nil
 			if s.State.Running != nil || s.State.Terminated != nil {
 				c.log(ctx, dir, p, s.Name, false)
 			}

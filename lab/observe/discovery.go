@@ -152,8 +152,16 @@ func (e endpoint) String() string {
 	return fmt.Sprintf("%s %s, %d of %s failed", e.Address, e.Health, e.Refused, plural(e.Connections, "connection"))
 }
 
-// parseEndpoints finds a cluster on Envoy's page /clusters?format=json. A number that is 0 is left out there.
+// parseEndpoints finds a cluster on Envoy's page /clusters?format=json.
 func parseEndpoints(page []byte, cluster string) (found bool, endpoints []endpoint, err error) {
+	all, err := parseClusters(page)
+	endpoints, found = all[cluster]
+	return found, endpoints, err
+}
+
+// parseClusters reads Envoy's page /clusters?format=json. A number that is 0 is left out there, and an endpoint
+// that is not at an address, such as a pipe, is left out here.
+func parseClusters(page []byte) (map[string][]endpoint, error) {
 	var all struct {
 		Clusters []struct {
 			Name  string `json:"name"`
@@ -173,17 +181,15 @@ func parseEndpoints(page []byte, cluster string) (found bool, endpoints []endpoi
 		} `json:"cluster_statuses"`
 	}
 	if err := json.Unmarshal(page, &all); err != nil {
-		return false, nil, fmt.Errorf("reading Envoy's clusters: %w", err)
+		return nil, fmt.Errorf("reading Envoy's clusters: %w", err)
 	}
+	clusters := map[string][]endpoint{}
 	for _, c := range all.Clusters {
-		if c.Name != cluster {
-			continue
-		}
-		found = true
+		clusters[c.Name] = nil
 		for _, h := range c.Hosts {
 			addr, err := netip.ParseAddr(h.Address.Socket.Address)
 			if err != nil {
-				return true, nil, fmt.Errorf("reading an endpoint of %s: %w", cluster, err)
+				continue
 			}
 			e := endpoint{Address: netip.AddrPortFrom(addr, h.Address.Socket.Port), Health: health(h.Health)}
 			for _, s := range h.Stats {
@@ -195,11 +201,32 @@ func parseEndpoints(page []byte, cluster string) (found bool, endpoints []endpoi
 					e.Refused = n
 				}
 			}
-			endpoints = append(endpoints, e)
+			clusters[c.Name] = append(clusters[c.Name], e)
+		}
+		slices.SortFunc(clusters[c.Name], func(a, b endpoint) int { return a.Address.Compare(b.Address) })
+	}
+	return clusters, nil
+}
+
+// Refused reads Envoy's page /clusters?format=json and returns the addresses with that port to which a proxy has
+// tried to connect and never was, with how often.
+func Refused(page []byte, port uint16) (map[string]int, error) {
+	all, err := parseClusters(page)
+	if err != nil {
+		return nil, err
+	}
+	refused, made := map[string]int{}, map[string]bool{}
+	for _, endpoints := range all {
+		for _, e := range endpoints {
+			if e.Address.Port() != port {
+				continue
+			}
+			refused[e.Address.String()] += e.Refused
+			made[e.Address.String()] = made[e.Address.String()] || e.Connections > e.Refused
 		}
 	}
-	slices.SortFunc(endpoints, func(a, b endpoint) int { return a.Address.Compare(b.Address) })
-	return found, endpoints, nil
+	maps.DeleteFunc(refused, func(a string, n int) bool { return n == 0 || made[a] })
+	return refused, nil
 }
 
 // health puts EDS's word first and then whatever else Envoy holds against the endpoint.
@@ -306,9 +333,13 @@ func (c ProxyStatus) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	states, err := parseSync(page)
+	synced, err := ParseSync(page)
 	if err != nil {
 		return "", err
+	}
+	states := map[string]string{}
+	for _, s := range synced {
+		states[s.Proxy] = s.Problem
 	}
 	pods, err := proxyPods(ctx, member)
 	if err != nil {
@@ -350,11 +381,18 @@ func InSync(ctx context.Context, m *mesh.Mesh) error {
 	return group.Wait()
 }
 
-// parseSync returns what is wrong with each proxy by its id, "" if nothing.
-func parseSync(page []byte) (map[string]string, error) {
+// Synced is a proxy that is connected to an istiod.
+type Synced struct {
+	Proxy, Cluster, Version string // POD.NAMESPACE, the cluster's id, Istio's version
+	Problem                 string // why it does not have what was sent; empty if it has
+}
+
+// ParseSync reads istiod's page /debug/syncz.
+func ParseSync(page []byte) ([]Synced, error) {
 	var proxies []struct {
 		Proxy     string `json:"proxy"`
 		Cluster   string `json:"cluster_id"`
+		Version   string `json:"istio_version"`
 		Resources map[string]struct {
 			Sent, Acked, LastError string
 		} `json:"resources"`
@@ -362,20 +400,20 @@ func parseSync(page []byte) (map[string]string, error) {
 	if err := json.Unmarshal(page, &proxies); err != nil {
 		return nil, fmt.Errorf("reading istiod's proxies: %w", err)
 	}
-	states := map[string]string{}
-	for _, p := range proxies {
-		state := ""
+	synced := make([]Synced, len(proxies))
+	for i, p := range proxies {
+		synced[i] = Synced{Proxy: p.Proxy, Cluster: p.Cluster, Version: p.Version}
+		state := &synced[i].Problem
 		for _, kind := range slices.Sorted(maps.Keys(p.Resources)) {
 			r := p.Resources[kind]
 			what := kind[strings.LastIndexByte(kind, '.')+1:]
 			switch {
 			case r.LastError != "":
-				state = what + " refused: " + short(r.LastError, 200)
-			case r.Sent != r.Acked && state == "":
-				state = what + " not acknowledged"
+				*state = what + " refused: " + short(r.LastError, 200)
+			case r.Sent != r.Acked && *state == "":
+				*state = what + " not acknowledged"
 			}
 		}
-		states[p.Proxy] = state
 	}
-	return states, nil
+	return synced, nil
 }

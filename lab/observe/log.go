@@ -34,7 +34,7 @@ func (c Log) container() string {
 	if c.Of.App == mesh.Istiod {
 		return cmp.Or(c.Container, "discovery")
 	}
-	return cmp.Or(c.Container, proxyContainer)
+	return cmp.Or(c.Container, ProxyContainer)
 }
 
 func (c Log) String() string {
@@ -171,7 +171,7 @@ func (c GatewaySees) String() string {
 
 // Command implements Check.
 func (c GatewaySees) Command() string {
-	return fmt.Sprintf("kubectl logs -n %s -l istio=eastwestgateway -c %s --context=%s | grep '%s'", mesh.SystemNamespace, proxyContainer, c.To.Cluster, c.sni())
+	return fmt.Sprintf("kubectl logs -n %s -l istio=eastwestgateway -c %s --context=%s | grep '%s'", mesh.SystemNamespace, ProxyContainer, c.To.Cluster, c.sni())
 }
 
 // flushed is how long a line may take to get into the log: Istio lets Envoy write once a second.
@@ -199,7 +199,7 @@ func (c GatewaySees) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	}
 	line := ""
 	err = wait.Until(ctx, "the gateway's access log", wait.Options{Within: flushed, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
-		text, err := podLog(ctx, member, pods[0], proxyContainer, time.Since(start)+time.Second, false)
+		text, err := podLog(ctx, member, pods[0], ProxyContainer, time.Since(start)+time.Second, false)
 		if err != nil {
 			return wait.Permanent(err)
 		}

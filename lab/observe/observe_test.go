@@ -24,7 +24,7 @@ func recorded(t *testing.T, name string) []byte {
 }
 
 func TestParseSecrets(t *testing.T) {
-	roots, chain, err := parseSecrets(recorded(t, "secrets.json"))
+	roots, chain, err := ParseSecrets(recorded(t, "secrets.json"))
 	require.NoError(t, err)
 	require.Len(t, roots, 1)
 	require.Equal(t, `"obs root" (SHA-256 D7:4F:E8:AF…)`, names(roots))
@@ -40,7 +40,7 @@ func TestParseSecrets(t *testing.T) {
 		"no JSON":                           `upstream connect error`,
 		"no certificate inside":             `{"configs":[{"secret":{"name":"ROOTCA","validation_context":{"trusted_ca":{"inline_bytes":"AAAA"}}}}]}`,
 	} {
-		_, _, err := parseSecrets([]byte(page))
+		_, _, err := ParseSecrets([]byte(page))
 		require.Error(t, err, what)
 	}
 }
@@ -84,11 +84,13 @@ func TestParseEndpoints(t *testing.T) {
 }
 
 func TestParseSync(t *testing.T) {
-	states, err := parseSync(recorded(t, "syncz.json"))
+	states, err := ParseSync(recorded(t, "syncz.json"))
 	require.NoError(t, err)
 	require.Len(t, states, 3)
-	for id, state := range states {
-		require.Empty(t, state, id)
+	for _, s := range states {
+		require.Empty(t, s.Problem, s.Proxy)
+		require.NotEmpty(t, s.Cluster, s.Proxy)
+		require.NotEmpty(t, s.Version, s.Proxy)
 	}
 	var page []map[string]any
 	require.NoError(t, json.Unmarshal(recorded(t, "syncz.json"), &page))
@@ -97,15 +99,15 @@ func TestParseSync(t *testing.T) {
 	listeners["acked"] = "earlier"
 	changed, err := json.Marshal(page)
 	require.NoError(t, err)
-	states, err = parseSync(changed)
+	states, err = ParseSync(changed)
 	require.NoError(t, err)
-	require.Equal(t, "Listener not acknowledged", states[page[0]["proxy"].(string)])
+	require.Equal(t, "Listener not acknowledged", states[0].Problem)
 	listeners["lastError"] = "unknown filter"
 	changed, err = json.Marshal(page)
 	require.NoError(t, err)
-	states, err = parseSync(changed)
+	states, err = ParseSync(changed)
 	require.NoError(t, err)
-	require.Equal(t, "Listener refused: unknown filter", states[page[0]["proxy"].(string)])
+	require.Equal(t, "Listener refused: unknown filter", states[0].Problem)
 }
 
 func TestProtocolsFor(t *testing.T) {

@@ -21,8 +21,8 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/pki"
 )
 
-// proxyContainer is the name of the container in which Envoy runs.
-const proxyContainer = "istio-proxy"
+// ProxyContainer is the name of the container in which Envoy runs.
+const ProxyContainer = "istio-proxy"
 
 // Proxy is a pod's Envoy with the certificates that it uses for the handshakes to come. Connections that
 // it has made before may still stand on others.
@@ -70,7 +70,7 @@ func proxiesOf(ctx context.Context, m *mesh.Mesh, which Which, of ...Workload) (
 			return nil, err
 		}
 		for _, p := range pods {
-			if !hasProxy(p) {
+			if !HasProxy(p) {
 				return nil, fmt.Errorf("%s in %s has no proxy", p.Name, member.Name())
 			}
 			all = append(all, podOf{member, p})
@@ -87,16 +87,17 @@ func proxyPods(ctx context.Context, m *mesh.Member) ([]podOf, error) {
 	}
 	var pods []podOf
 	for i := range list.Items {
-		if p := &list.Items[i]; hasProxy(p) {
+		if p := &list.Items[i]; HasProxy(p) {
 			pods = append(pods, podOf{m, p})
 		}
 	}
 	return pods, nil
 }
 
-func hasProxy(p *corev1.Pod) bool {
+// HasProxy reports whether an Envoy of Istio's runs in the pod.
+func HasProxy(p *corev1.Pod) bool {
 	// A native sidecar is an init container that goes on.
-	return slices.ContainsFunc(slices.Concat(p.Spec.InitContainers, p.Spec.Containers), func(c corev1.Container) bool { return c.Name == proxyContainer })
+	return slices.ContainsFunc(slices.Concat(p.Spec.InitContainers, p.Spec.Containers), func(c corev1.Container) bool { return c.Name == ProxyContainer })
 }
 
 func readProxies(ctx context.Context, pods []podOf) ([]Proxy, error) {
@@ -121,21 +122,24 @@ func readProxy(ctx context.Context, p podOf) (Proxy, error) {
 		Workload:  Workload{App: p.Labels["app"], Cluster: p.member.Name()},
 		Namespace: p.Namespace, Pod: p.Name, Created: p.CreationTimestamp.Time,
 	}
-	// Not /certs: that page tells serial numbers only, and those of roots need not differ.
-	dump, err := p.member.Admin(ctx, p.Pod, "/config_dump?resource=dynamic_active_secrets")
+	dump, err := p.member.Admin(ctx, p.Pod, SecretsPage)
 	if err != nil {
 		return proxy, err
 	}
-	proxy.Roots, proxy.Chain, err = parseSecrets(dump)
+	proxy.Roots, proxy.Chain, err = ParseSecrets(dump)
 	if err != nil {
 		return proxy, fmt.Errorf("reading the certificates of %s in %s: %w", p.Name, p.member.Name(), err)
 	}
 	return proxy, nil
 }
 
-// parseSecrets reads what Envoy uses now: "ROOTCA" is what the agent gave it to check peers with,
+// SecretsPage is the page of Envoy that ParseSecrets reads. It is not /certs: that page tells serial numbers
+// only, and those of roots need not differ. Envoy leaves private keys out of it.
+const SecretsPage = "/config_dump?resource=dynamic_active_secrets"
+
+// ParseSecrets reads what Envoy uses now: "ROOTCA" is what the agent gave it to check peers with,
 // "default" is its own certificate. Both are missing until the agent has got a certificate from istiod.
-func parseSecrets(dump []byte) (roots, chain []*x509.Certificate, err error) {
+func ParseSecrets(dump []byte) (roots, chain []*x509.Certificate, err error) {
 	var page struct {
 		Configs []struct {
 			Secret struct {

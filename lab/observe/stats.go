@@ -48,7 +48,7 @@ func (c Stat) String() string { return c.wanted() }
 // Command implements Check.
 func (c Stat) Command() string {
 	return fmt.Sprintf("kubectl --context=%s exec -n %s %s -c %s -- pilot-agent request GET stats | grep -E '%s'",
-		c.Of.Cluster, mesh.NamespaceOf(c.Of.App), c.Of.object(), proxyContainer, c.Stat)
+		c.Of.Cluster, mesh.NamespaceOf(c.Of.App), c.Of.object(), ProxyContainer, c.Stat)
 }
 
 const (

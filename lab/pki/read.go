@@ -2,6 +2,7 @@ package pki
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha1" //nolint:gosec // only to print what openssl prints by default
 	"crypto/sha256"
 	"crypto/x509"
@@ -129,6 +130,33 @@ func hexBytes(b []byte) string {
 		parts[i] = fmt.Sprintf("%02X", v)
 	}
 	return strings.Join(parts, ":")
+}
+
+// PublicKey returns the public half of a private key in PEM: EC PRIVATE KEY, RSA PRIVATE KEY or PRIVATE KEY.
+// Its errors never quote what it read.
+func PublicKey(keyPEM []byte) (interface{ Equal(crypto.PublicKey) bool }, error) {
+	block, _ := pem.Decode(keyPEM)
+	if block == nil {
+		return nil, errors.New("reading a private key: there is no PEM block, or it is damaged")
+	}
+	var key any
+	var err error
+	switch block.Type {
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	case "RSA PRIVATE KEY":
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	default:
+		return nil, fmt.Errorf("reading a private key: it is a %s", block.Type)
+	}
+	if signer, ok := key.(crypto.Signer); ok && err == nil {
+		if public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool }); ok {
+			return public, nil
+		}
+	}
+	return nil, errors.New("reading a private key: it is damaged, or of a kind that is not known")
 }
 
 // Verify returns nil if, at the given time, the first certificate of the chain leads to one of the roots

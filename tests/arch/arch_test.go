@@ -35,13 +35,13 @@ type rule struct {
 // rules is the map of packages. A new package gets its place here before it gets its code.
 var rules = map[string]rule{
 	"lab/cmd/eastwest": {
-		imports: []string{"lab", "lab/bundle", "lab/report", "lab/scenario", "scenarios"},
+		imports: []string{"lab", "lab/bundle", "lab/doctor", "lab/report", "lab/scenario", "scenarios"},
 		why:     "the command is flags, texts and exit codes; what it does is in package lab",
 	},
 	"scenarios": {why: "the catalogue is files; its test runs them through package lab"},
 	"lab": {
 		imports: []string{
-			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/fault", "lab/host", "lab/mesh", "lab/observe",
+			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/doctor", "lab/fault", "lab/host", "lab/mesh", "lab/observe",
 			"lab/pki", "lab/report", "lab/scenario", "lab/traffic", "lab/wait", "manifests",
 		},
 		why: "package lab is where the others come together",
@@ -68,6 +68,10 @@ var rules = map[string]rule{
 	"lab/observe": {
 		imports: []string{"lab/cluster", "lab/mesh", "lab/pki", "lab/traffic", "lab/wait"},
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
+	},
+	"lab/doctor": {
+		imports: []string{"lab/mesh", "lab/observe", "lab/pki", "lab/wait"},
+		why:     "doctor reads any clusters through their kubeconfigs: it needs no lab, and judges what it has read alone",
 	},
 	"lab/traffic": {
 		imports: []string{"lab/cluster", "lab/mesh", "lab/wait"},

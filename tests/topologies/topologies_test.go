@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/doctor"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
@@ -82,6 +83,7 @@ func TestTopologies(t *testing.T) {
 			paths(t, l)
 			trust(t, l)
 			tools(t, l)
+			diagnosis(t, l)
 			if c.network == scenario.SeparateNetworks && c.trust == scenario.SharedRoot { // the lesson's: it is looked at closely
 				if c.kind == scenario.MultiPrimary {
 					t.Run("latency", func(t *testing.T) { latency(t, l) })
@@ -109,8 +111,23 @@ func TestTopologyFiles(t *testing.T) {
 			paths(t, l)
 			trust(t, l)
 			tools(t, l)
+			diagnosis(t, l)
 		})
 	}
+}
+
+// diagnosis is what doctor says of a mesh as it is installed: nothing where all trust each other.
+func diagnosis(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	wanted := doctor.Nothing
+	for _, a := range l.Mesh.InMesh() {
+		for _, b := range l.Mesh.InMesh() {
+			if !l.Mesh.Trusts(a.Spec, b.Spec) {
+				wanted = "disjoint-roots"
+			}
+		}
+	}
+	holds(t, l, doctor.Diagnosis{Finds: wanted})
 }
 
 const (

@@ -34,7 +34,7 @@ set up or carried out, 130 interrupted.`,
 		}
 		cmd.AddCommand(commands...)
 	}
-	add("labs", newUpCommand(), newDownCommand(), newListCommand(), newStatusCommand(), newEnvCommand())
+	add("labs", newUpCommand(), newDownCommand(), newListCommand(), newStatusCommand(), newEnvCommand(), newDoctorCommand())
 	add("scenarios", newRunCommand(), newScenariosCommand(), newExplainCommand(), newReportCommand(), newLintCommand(), newSchemaCommand())
 	add("rest", newBundleCommand(), newBenchCommand(), newVersionCommand())
 	cmd.SetHelpCommand(newHelpCommand())

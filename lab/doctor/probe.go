@@ -1,0 +1,192 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+// What Probe creates has this name and label, so that what a kill has left is found:
+// kubectl get pods,services -A -l eastwest.dev/probe
+const (
+	probeName  = "eastwest-probe"
+	probeLabel = "eastwest.dev/probe"
+	probePort  = 18080
+	probeApp   = "probe"          // its container
+	untilKnown = 15 * time.Second // until proxies of all clusters know a new Service
+)
+
+// Probe makes calls from a pod of each cluster to a pod of each, and is the only part of doctor that creates
+// something: in each cluster a pod, and a Service for each cluster. All of it is removed again, also when ctx ends. The pod
+// has the image of the proxies that are there, which every node can get: its Envoy answers with the name of the
+// cluster, and its curl calls.
+func Probe(ctx context.Context, targets []Target, o Options) ([]Call, error) {
+	space := cmp.Or(o.Namespace, mesh.AppNamespace)
+	var readers []*reader
+	for _, t := range targets {
+		r, err := newReader(t, o, &Cluster{}, &store{facts: &Facts{}})
+		if err != nil {
+			return nil, err
+		}
+		defer r.forward.Close()
+		readers = append(readers, r)
+	}
+	defer func() {
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), oneWithin)
+		defer cancel()
+		var all sync.WaitGroup
+		for _, r := range readers {
+			all.Go(func() { r.removeProbe(clean, space, targets) })
+		}
+		all.Wait()
+	}()
+	var mu sync.Mutex
+	var errs []error
+	pods := make([]*corev1.Pod, len(readers))
+	var all sync.WaitGroup
+	for i, r := range readers {
+		all.Go(func() {
+			pod, err := r.createProbe(ctx, space, targets, i)
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, fmt.Errorf("probing %s: %w", targets[i].Name, err))
+			}
+			pods[i] = pod
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	var calls []Call
+	for i, r := range readers {
+		for j := range readers {
+			all.Go(func() {
+				call := r.probe(ctx, pods[i], Call{From: targets[i].Name, To: targets[j].Name, URL: fmt.Sprintf("http://%s-%d.%s/", probeName, j+1, space)})
+				mu.Lock()
+				defer mu.Unlock()
+				calls = append(calls, call)
+			})
+		}
+	}
+	all.Wait()
+	return calls, nil
+}
+
+// createProbe makes the pod of a cluster and waits until it is Ready.
+func (r *reader) createProbe(ctx context.Context, space string, targets []Target, i int) (*corev1.Pod, error) {
+	image, err := r.proxyImage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	labels := map[string]string{mesh.ManagedByLabel: mesh.ManagedBy, probeLabel: fmt.Sprint(i + 1)}
+	for j := range targets { // every cluster knows the names of all
+		_, err := r.kube.CoreV1().Services(space).Create(ctx, &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", probeName, j+1), Namespace: space, Labels: map[string]string{mesh.ManagedByLabel: mesh.ManagedBy, probeLabel: fmt.Sprint(j + 1)}},
+			Spec:       corev1.ServiceSpec{Selector: map[string]string{probeLabel: fmt.Sprint(j + 1)}, Ports: []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromInt32(probePort)}}},
+		}, metav1.CreateOptions{})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return nil, err
+		}
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: probeName, Namespace: space, Labels: labels},
+		Spec:       probeSpec(image, targets[i].Name),
+	}
+	if _, err := r.kube.CoreV1().Pods(space).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+		return nil, err
+	}
+	err = wait.Until(ctx, "the pod "+probeName, wait.Options{Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+		if pod, err = r.kube.CoreV1().Pods(space).Get(ctx, probeName, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		if !mesh.Ready(pod) {
+			return errors.New(state(pod))
+		}
+		if !observe.HasProxy(pod) {
+			return wait.Permanent(fmt.Errorf("namespace %s gives pods no proxy: name another with -n", space))
+		}
+		return nil
+	})
+	return pod, err
+}
+
+func (r *reader) removeProbe(ctx context.Context, space string, targets []Target) {
+	now := int64(0)
+	mine := metav1.ListOptions{LabelSelector: probeLabel + "," + mesh.ManagedByLabel + "=" + mesh.ManagedBy}
+	_ = r.kube.CoreV1().Pods(space).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, mine) // what is left has our label
+	for j := range targets {
+		_ = r.kube.CoreV1().Services(space).Delete(ctx, fmt.Sprintf("%s-%d", probeName, j+1), metav1.DeleteOptions{}) // as above
+	}
+}
+
+// proxyImage is the image of a proxy of the cluster.
+func (r *reader) proxyImage(ctx context.Context) (string, error) {
+	list, err := r.kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{Limit: podsPerPage, LabelSelector: "security.istio.io/tlsMode"})
+	if err != nil {
+		return "", err
+	}
+	for _, p := range list.Items {
+		for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+			if c.Name == observe.ProxyContainer {
+				return c.Image, nil
+			}
+		}
+	}
+	return "", errors.New("no pod has a proxy, so that there is no image to probe with")
+}
+
+// probeSpec is a pod that answers every request with the name of its cluster.
+func probeSpec(image, cluster string) corev1.PodSpec {
+	config := fmt.Sprintf(`{"static_resources":{"listeners":[{"address":{"socket_address":{"address":"0.0.0.0","port_value":%d}},"filter_chains":[{"filters":[{"name":"http","typed_config":{
+"@type":"type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager","stat_prefix":"probe",
+"http_filters":[{"name":"router","typed_config":{"@type":"type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
+"route_config":{"virtual_hosts":[{"name":"all","domains":["*"],"routes":[{"match":{"prefix":"/"},"direct_response":{"status":200,"body":{"inline_string":%q}}}]}]}}}]}]}]}}`, probePort, cluster)
+	user, no := int64(1000), false // not the proxy's own, whose calls are not intercepted
+	return corev1.PodSpec{
+		AutomountServiceAccountToken: &no,
+		Containers: []corev1.Container{{
+			Name: probeApp, Image: image, ImagePullPolicy: corev1.PullIfNotPresent,
+			Command:         []string{"envoy", "--config-yaml", config, "--base-id", "7", "--concurrency", "1", "--log-level", "error"},
+			Ports:           []corev1.ContainerPort{{ContainerPort: probePort}},
+			SecurityContext: &corev1.SecurityContext{RunAsUser: &user, AllowPrivilegeEscalation: &no},
+		}},
+	}
+}
+
+// probe makes a call, again until the new Service is known everywhere.
+func (r *reader) probe(ctx context.Context, pod *corev1.Pod, call Call) Call {
+	err := wait.Until(ctx, "an answer of "+call.URL, wait.Options{Within: untilKnown, Every: 500 * time.Millisecond}, func(ctx context.Context) error {
+		call.Err = ""
+		out, err := r.run(ctx, pod, probeApp, "curl", "-s", "-m", "3", "-w", "\n%{http_code}", call.URL)
+		if err != nil {
+			call.Code = ""
+			return err
+		}
+		text := strings.TrimSpace(string(out))
+		call.Code = text[max(len(text)-3, 0):]
+		if body := strings.TrimSpace(strings.TrimSuffix(text, call.Code)); call.Code != "200" || body != call.To {
+			return fmt.Errorf("status %s: %s", call.Code, short(body, 300))
+		}
+		return nil
+	})
+	if err != nil {
+		call.Err = short(err.Error(), 400)
+	}
+	return call
+}

@@ -1,0 +1,255 @@
+// Package doctor asks doctor in the broken state of every scenario of the catalogue, and before and after it: it has
+// to find what the scenario says, first and alone, and nothing where nothing is wrong. It needs root and a bundle:
+//
+//	go test ./tests/doctor                                    # EASTWEST_DOCTOR_RUNS=5 asks five times
+//	go test ./tests/doctor -run TestCatalogue/late-cacerts
+//	go test ./tests/doctor -args -update                      # writes scenarios/doctor.json
+package doctor
+
+import (
+	"encoding/json"
+	"flag"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/doctor"
+	"github.com/eastwest-lab/eastwest/lab/report"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/tests/labs"
+)
+
+const (
+	runsEnv = "EASTWEST_DOCTOR_RUNS" // how often each scenario is broken and examined; once without it
+	record  = "../../scenarios/doctor.json"
+	labName = "doctor-test"
+)
+
+// quick is how long doctor may take on two clusters with ten proxies, with much else going on.
+const quick = 3 * time.Second
+
+var update = flag.Bool("update", false, "write down what doctor found")
+
+func TestMain(m *testing.M) {
+	lab.Supervise()
+	os.Exit(m.Run())
+}
+
+func runs(t *testing.T) int {
+	t.Helper()
+	text, ok := os.LookupEnv(runsEnv)
+	if !ok {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	require.NoError(t, err, runsEnv)
+	return n
+}
+
+func examine(t *testing.T, l *lab.Lab) doctor.Report {
+	t.Helper()
+	start := time.Now()
+	r := doctor.Examine(doctor.Gather(t.Context(), doctor.Targets(l.Mesh), doctor.Options{}))
+	assert.Less(t, time.Since(start), quick)
+	return r
+}
+
+func TestCatalogue(t *testing.T) {
+	labs.Need(t)
+	files, err := filepath.Glob("../../scenarios/*/scenario.yaml")
+	require.NoError(t, err)
+	byTopology := map[string][]*scenario.Scenario{}
+	for _, file := range files {
+		s, err := scenario.Load(file, lab.Vocabulary())
+		require.NoError(t, err)
+		key, err := json.Marshal(s.Topology)
+		require.NoError(t, err)
+		byTopology[string(key)] = append(byTopology[string(key)], s)
+	}
+	results := map[string]lab.Diagnosed{}
+	if data, err := os.ReadFile(record); err == nil {
+		require.NoError(t, json.Unmarshal(data, &results))
+	}
+	for _, its := range byTopology {
+		var l *lab.Lab
+		for _, s := range its {
+			t.Run(s.Name, func(t *testing.T) {
+				if l == nil || !l.Suits(s.Topology) {
+					l = makeLab(t, l, s.Topology)
+				}
+				results[s.Name] = diagnose(t, l, s)
+			})
+		}
+		if l != nil {
+			l.Close()
+			home, err := lab.Home()
+			require.NoError(t, err)
+			assert.NoError(t, lab.Down(t.Context(), home, labName))
+		}
+	}
+	if *update {
+		data, err := json.MarshalIndent(results, "", "  ")
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(record, append(data, '\n'), 0o644))
+	}
+}
+
+// makeLab makes a lab that outlives the scenario, in place of one that is of no use any more.
+func makeLab(t *testing.T, old *lab.Lab, topology scenario.Topology) *lab.Lab {
+	t.Helper()
+	home, err := lab.Home()
+	require.NoError(t, err)
+	if old != nil {
+		old.Close()
+		require.NoError(t, lab.Down(t.Context(), home, labName))
+	}
+	l, err := lab.Up(t.Context(), lab.Options{Home: home, Name: labName, Topology: topology})
+	require.NoError(t, err)
+	return l
+}
+
+// diagnose breaks the mesh as the scenario does, examines it, and puts it back.
+func diagnose(t *testing.T, l *lab.Lab, s *scenario.Scenario) lab.Diagnosed {
+	t.Helper()
+	finds, ok := lab.Finds(s)
+	require.True(t, ok, "its diagnosis does not ask doctor")
+	d := lab.Diagnosed{Blamed: map[string]int{}, Effects: map[string]int{}}
+	for range runs(t) {
+		require.Empty(t, examine(t, l).Findings, "before")
+		until := scenario.Symptoms
+		if len(s.Break) == 0 {
+			until = scenario.Operate
+		}
+		folder, err := report.NewFolder(filepath.Join(t.TempDir(), "run"))
+		require.NoError(t, err)
+		v, err := l.Run(t.Context(), s, lab.RunOptions{Until: until, Folder: folder, Sink: report.Multi(folder, report.Terminal(io.Discard, report.TerminalOptions{}))})
+		require.NoError(t, err)
+		require.Equal(t, report.Passed, v.Result, v.Reason)
+		r := examine(t, l)
+		d.Runs++
+		for i, f := range r.Findings {
+			if f.Severity == doctor.Info {
+				continue
+			}
+			d.Blamed[f.ID]++
+			if i == 0 {
+				assert.Equal(t, finds, f.ID, f.Says)
+			} else {
+				assert.NotEqual(t, doctor.Error, f.Severity, "%s is blamed as well: %s", f.ID, f.Says)
+			}
+			for _, e := range f.Effects {
+				d.Effects[e.ID]++
+			}
+		}
+		if finds == doctor.Nothing {
+			assert.False(t, r.Counts())
+			assert.True(t, r.Complete(), r.Unread)
+		} else {
+			assert.Equal(t, d.Runs, d.Blamed[finds])
+		}
+		_, err = l.Undo(t.Context(), "")
+		require.NoError(t, err)
+	}
+	return d
+}
+
+// TestCommand is doctor as a user runs it: on contexts of a kubeconfig, with a probe that leaves nothing, and a page
+// that needs nothing else.
+func TestCommand(t *testing.T) {
+	l := labs.Up(t, lab.Options{Name: labName + "-command", Topology: lab.DefaultTopology()})
+	binary, err := labs.BuildCommand()
+	require.NoError(t, err)
+	kubeconfig := l.Env().Kubeconfig
+	run := func(args ...string) (string, error) {
+		out, err := exec.Command(binary, append([]string{"doctor", "--kubeconfig", kubeconfig, "--context", "cluster-a", "--context", "cluster-b"}, args...)...).CombinedOutput()
+		return string(out), err
+	}
+	out, err := run("--probe", "-o", "json")
+	require.NoError(t, err, out)
+	var r doctor.Report
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	assert.Empty(t, r.Findings)
+	assert.True(t, r.Complete())
+	for _, context := range []string{"cluster-a", "cluster-b"} {
+		left, err := exec.Command(filepath.Join(l.Env().BinDir, "kubectl"), "--kubeconfig", kubeconfig, "--context", context, "get", "pods,services", "-A", "-l", "eastwest.dev/probe", "-o", "name").Output()
+		require.NoError(t, err)
+		assert.Empty(t, strings.TrimSpace(string(left)))
+	}
+	page, err := run("-o", "html")
+	require.NoError(t, err, page)
+	assert.Equal(t, "text/html; charset=utf-8", http.DetectContentType([]byte(page)))
+	assert.NotContains(t, page, "src=")
+	assert.NotContains(t, page, "href=")
+	secrets, err := os.ReadFile(kubeconfig)
+	require.NoError(t, err)
+	for _, field := range strings.Fields(string(secrets)) {
+		if len(field) > 200 { // keys and certificates of the user
+			assert.NotContains(t, out+page, field)
+		}
+	}
+}
+
+// TestRights reads as somebody who may not read everything: what is lost is named, and the rest is still examined. A
+// command in the pods stands in for port-forward.
+func TestRights(t *testing.T) {
+	l := labs.Up(t, lab.Options{Name: labName + "-rights", Topology: lab.DefaultTopology()})
+	view := []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"namespaces", "pods", "pods/log", "configmaps", "services"}, Verbs: []string{"get", "list"}},
+		{APIGroups: []string{"apps", "security.istio.io", "networking.istio.io", "admissionregistration.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}},
+	}
+	may := func(resource string) rbacv1.PolicyRule {
+		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, Verbs: []string{"create"}}
+	}
+	secrets := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "list"}}
+	for name, test := range map[string]struct {
+		rules []rbacv1.PolicyRule
+		lost  []doctor.Part // of each cluster
+	}{
+		"all":          {append(view, secrets, may("pods/portforward")), nil},
+		"no-secrets":   {append(view, may("pods/portforward")), []doctor.Part{doctor.Secrets}},
+		"exec-only":    {append(view, secrets, may("pods/exec")), []doctor.Part{doctor.Signer}},
+		"view-only":    {view, []doctor.Part{doctor.Reach, doctor.Signer, doctor.IstiodPage, doctor.Proxies, doctor.Secrets}},
+		"nothing-more": {nil, []doctor.Part{doctor.Gateways, doctor.Namespaces, doctor.Pods, doctor.Policies, doctor.RootMaps, doctor.Secrets, doctor.Services, doctor.Webhooks}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var targets []doctor.Target
+			for _, target := range doctor.Targets(l.Mesh) {
+				kube, err := kubernetes.NewForConfig(target.Config)
+				require.NoError(t, err)
+				_, err = kube.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "doctor-" + name}, Rules: test.rules}, metav1.CreateOptions{})
+				require.NoError(t, err)
+				_, err = kube.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+					ObjectMeta: metav1.ObjectMeta{Name: "doctor-" + name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "doctor-" + name},
+					Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: name}},
+				}, metav1.CreateOptions{})
+				require.NoError(t, err)
+				target.Config.Impersonate = rest.ImpersonationConfig{UserName: name}
+				targets = append(targets, target)
+			}
+			r := doctor.Examine(doctor.Gather(t.Context(), targets, doctor.Options{}))
+			assert.False(t, r.Counts(), "%+v", r.Findings)
+			assert.Equal(t, len(test.lost) == 0, r.Complete())
+			lost := map[string][]doctor.Part{}
+			for _, u := range r.Unread {
+				lost[u.Cluster] = append(lost[u.Cluster], u.Part)
+			}
+			for _, target := range targets {
+				assert.ElementsMatch(t, test.lost, lost[target.Name], "%+v", r.Unread)
+			}
+		})
+	}
+}
