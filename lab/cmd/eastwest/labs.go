@@ -99,7 +99,8 @@ func newDownCommand() *cobra.Command {
 		Use:   "down [NAME]",
 		Short: "Remove a lab and everything that was made for it",
 		Long: `Down removes a lab: its processes, mounts, links, cgroups and files. Without a name it removes the lab that ` + labEnv + `
-names, or "` + lab.DefaultName + `". A lab that was interrupted or is broken is removed the same way.`,
+names, or "` + lab.DefaultName + `". A lab that was interrupted or is broken is removed the same way. Of clusters that exist it removes what carries
+the lab's labels, and nothing else.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeLabs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -133,7 +134,7 @@ names, or "` + lab.DefaultName + `". A lab that was interrupted or is broken is 
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "remove every lab of this user")
-	timeout.addTo(cmd, time.Minute, "how long it may take")
+	timeout.addTo(cmd, 3*time.Minute, "how long it may take")
 	return cmd
 }
 
@@ -244,6 +245,9 @@ func printStatus(out io.Writer, s lab.Status) error {
 	}
 	for _, c := range s.Clusters {
 		fmt.Fprintf(w, "\n%s\t%s\n", c.Name, dash(c.Server))
+		if c.Context != "" {
+			fmt.Fprintf(w, "  context\t%s\n", c.Context)
+		}
 		if c.Problem != "" {
 			fmt.Fprintf(w, "  %s\n", c.Problem)
 		}
