@@ -185,6 +185,11 @@ func (c *Cluster) innocent(ctx context.Context, client metadata.Interface, all [
 	return fmt.Errorf("nothing was deleted: these objects are not the lab's, and would go with the definitions of their kinds, which are: %s: keep them elsewhere and delete them first", strings.Join(others, ", "))
 }
 
+// some reports whether there is anything to delete.
+func (r *removal) some() bool {
+	return slices.ContainsFunc(r.waves, func(wave []object) bool { return len(wave) > 0 })
+}
+
 // run deletes wave after wave, and waits for the end of each.
 func (r *removal) run(ctx context.Context) error {
 	for _, wave := range r.waves {

@@ -5,7 +5,7 @@
 // pods, which it reaches through the API server. The kubeconfig is read and never written, and its current context does
 // not matter. What the lab makes carries its labels, and a guard between all of our clients and the API servers refuses
 // every write to what does not. Delete finds the lab's objects by its label. `go test ./lab/cluster/existing` needs no
-// cluster; `go test -tags integration ./tests/existing` makes some and hands over their kubeconfig.
+// cluster; `go test ./tests/existing` makes some and hands over their kubeconfig.
 package existing
 
 import (
@@ -300,6 +300,9 @@ func (p *Provider) Open(lab, name string) (*Cluster, error) {
 	return c, nil
 }
 
+// rounds bounds how often Delete looks again: what was asked for before an interrupt may come to be after the first look.
+const rounds = 3
+
 // Delete implements cluster.Provider: the clusters stay, and everything that carries the lab's id goes. Where one
 // cluster has something in the way, nothing is deleted in any.
 func (p *Provider) Delete(ctx context.Context, lab string) error {
@@ -307,30 +310,36 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 	if err != nil {
 		return err
 	}
-	removals := make([]*removal, len(clusters))
-	for _, step := range []func(ctx context.Context, i int, c *Cluster) error{
-		func(ctx context.Context, i int, c *Cluster) (err error) {
+	for range rounds {
+		removals := make([]*removal, len(clusters))
+		err := each(clusters, func(i int, c *Cluster) (err error) {
 			removals[i], err = c.find(ctx)
 			return err
-		},
-		func(ctx context.Context, i int, _ *Cluster) error { return removals[i].run(ctx) },
-	} {
-		problems := make([]error, len(clusters))
-		var all errgroup.Group
-		for i, c := range clusters {
-			all.Go(func() error {
-				if err := step(ctx, i, c); err != nil {
-					problems[i] = fmt.Errorf("%s (context %q): %w", c.Name(), c.info.Context, err)
-				}
-				return nil
-			})
+		})
+		if err != nil || !slices.ContainsFunc(removals, func(r *removal) bool { return r.some() }) {
+			return err
 		}
-		_ = all.Wait() // each has its own place for its problem
-		if err := errors.Join(problems...); err != nil {
+		if err := each(clusters, func(i int, _ *Cluster) error { return removals[i].run(ctx) }); err != nil {
 			return err
 		}
 	}
-	return nil
+	return fmt.Errorf("objects of lab %s come again after they were deleted: somebody makes them", lab)
+}
+
+// each does the same in all clusters at once, in each to its end.
+func each(clusters []*Cluster, do func(i int, c *Cluster) error) error {
+	problems := make([]error, len(clusters))
+	var all errgroup.Group
+	for i, c := range clusters {
+		all.Go(func() error {
+			if err := do(i, c); err != nil {
+				problems[i] = fmt.Errorf("%s (context %q): %w", c.Name(), c.info.Context, err)
+			}
+			return nil
+		})
+	}
+	_ = all.Wait() // each has its own place for its problem
+	return errors.Join(problems...)
 }
 
 // all opens the clusters of a lab that were written down.
