@@ -241,6 +241,8 @@ func printStatus(out io.Writer, s lab.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if s.Provider != "" {
 		fmt.Fprintf(w, "  provider\t%s\n  topology\t%s\n  made\t%s\n", s.Provider, s.Topology, s.Made.Local().Format(time.DateTime))
+	}
+	if s.Provider != "" && s.Provider != lab.Existing { // what others use is not the lab's
 		fmt.Fprintf(w, "  memory\t%.0f MiB\n  CPU\t%.1f s\n", s.MemoryMiB, s.CPUSeconds)
 	}
 	for _, c := range s.Clusters {
