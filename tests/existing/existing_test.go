@@ -450,24 +450,93 @@ healthy:
 	return file
 }
 
-// An up that is interrupted leaves nothing behind, wherever it was.
-func TestInterruptedUpLeavesNothing(t *testing.T) {
+// However an up ends that does not come to its end, nothing of it is left.
+func TestUpThatFailsLeavesNothing(t *testing.T) {
 	labs.Need(t)
 	f := handOver(t, "existing-foreign", scenario.Topology{Kind: scenario.NoMesh})
-	before := f.states(t)
-	cmd := exec.Command(eastwest, "up", "--name", "existing-test", "--provider", "existing", "--kubeconfig", f.kubeconfig, "--context", east, "--context", west)
-	cmd.Env = append(os.Environ(), "KUBECONFIG=")
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	require.NoError(t, cmd.Start())
-	require.NoError(t, wait.Until(t.Context(), "istiod to be asked for", wait.Options{Within: 2 * time.Minute}, func(ctx context.Context) error {
-		_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
-		return err
+	const name = "existing-test"
+	t.Cleanup(func() { _ = exec.Command(eastwest, "down", name).Run() })
+
+	t.Run("interrupted", func(t *testing.T) {
+		before := f.states(t)
+		cmd := exec.Command(eastwest, "up", "--name", name, "--provider", "existing", "--kubeconfig", f.kubeconfig, "--context", east, "--context", west)
+		cmd.Env = append(os.Environ(), "KUBECONFIG=")
+		var out strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &out
+		require.NoError(t, cmd.Start())
+		require.NoError(t, wait.Until(t.Context(), "istiod to be asked for", wait.Options{Within: 2 * time.Minute}, func(ctx context.Context) error {
+			_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
+			return err
+		}))
+		require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		_ = cmd.Wait() // its exit code tells
+		require.Equal(t, 130, cmd.ProcessState.ExitCode(), out.String())
+		f.same(t, before)
+	})
+
+	t.Run("killed", func(t *testing.T) {
+		before := f.states(t)
+		cmd := exec.Command(eastwest, "up", "--name", name, "--provider", "existing", "--kubeconfig", f.kubeconfig, "--context", east, "--context", west)
+		cmd.Env = append(os.Environ(), "KUBECONFIG=")
+		require.NoError(t, cmd.Start())
+		require.NoError(t, wait.Until(t.Context(), "istiod to be asked for", wait.Options{Within: 2 * time.Minute}, func(ctx context.Context) error {
+			_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
+			return err
+		}))
+		require.NoError(t, cmd.Process.Kill())
+		_ = cmd.Wait() // it was killed
+		_, code := f.execute(t, "down", name)
+		require.Equal(t, 0, code)
+		f.same(t, before)
+	})
+
+	t.Run("without images", func(t *testing.T) {
+		before := f.states(t)
+		out, code := f.up(t, name, "--context", east, "--context", west, "--hub", "registry.invalid/eastwest", "--tag", "1")
+		require.Equal(t, 3, code)
+		require.Contains(t, out, "the nodes get registry.invalid/eastwest/pilot:1, proxyv2 and app of the same from no registry")
+		f.same(t, before)
+	})
+
+	t.Run("without load balancers", func(t *testing.T) {
+		f.takeAddresses(t, east)
+		before := f.states(t)
+		out, code := f.up(t, name, "--context", east, "--context", west)
+		require.Equal(t, 3, code)
+		require.Contains(t, out, "nothing in this cluster serves type LoadBalancer")
+		require.Contains(t, out, "MetalLB")
+		f.same(t, before)
+	})
+}
+
+// takeAddresses takes all addresses that the cluster has for load balancers.
+func (f foreign) takeAddresses(t *testing.T, in string) {
+	t.Helper()
+	services := f.clusters[in].kube.CoreV1().Services("default")
+	none := false
+	for i := range 253 {
+		taken := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("taken-%d", i)}, Spec: corev1.ServiceSpec{
+			Type: corev1.ServiceTypeLoadBalancer, AllocateLoadBalancerNodePorts: &none, Ports: []corev1.ServicePort{{Port: 80}},
+		}}
+		_, err := services.Create(t.Context(), taken, metav1.CreateOptions{})
+		require.NoError(t, err)
+	}
+	last := 0
+	require.NoError(t, wait.Until(t.Context(), "all addresses to be taken", wait.Options{Within: 2 * time.Minute, Every: time.Second, InARow: 3}, func(ctx context.Context) error {
+		list, err := services.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		with := 0
+		for _, s := range list.Items {
+			with += len(s.Status.LoadBalancer.Ingress)
+		}
+		grown := with > last
+		if last = with; grown || with < 250 {
+			return fmt.Errorf("%d are", with)
+		}
+		return nil
 	}))
-	require.NoError(t, cmd.Process.Signal(os.Interrupt))
-	_ = cmd.Wait() // its exit code tells
-	require.Equal(t, 130, cmd.ProcessState.ExitCode(), out.String())
-	f.same(t, before)
 }
 
 // The Istio of an embedded lab stands in for one that somebody else has installed.
