@@ -28,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/wait"
@@ -617,7 +618,7 @@ func makePlainPods(ctx context.Context, m *mesh.Member) error {
 	if err := removePlainPods(ctx, m); err != nil { // what a crash has left
 		return err
 	}
-	labels := map[string]string{mesh.ManagedByLabel: mesh.ManagedBy, "istio-injection": "disabled"}
+	labels := map[string]string{cluster.ManagedByLabel: cluster.ManagedBy, "istio-injection": "disabled"}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: latencyNamespace, Labels: labels}}
 	if _, err := m.Kube.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{FieldManager: mesh.FieldManager}); err != nil {
 		return fmt.Errorf("making namespace %s in %s: %w", latencyNamespace, m.Name(), err)
@@ -644,18 +645,18 @@ func makePlainPods(ctx context.Context, m *mesh.Member) error {
 }
 
 // plainPod is the same container as in manifests/apps/workloads.yaml. Only its start is probed: a probe is a connection.
-func plainPod(app, cluster string, port int32) *corev1.Pod {
+func plainPod(app, in string, port int32) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: app, Namespace: latencyNamespace,
-			Labels:      map[string]string{"app": app, mesh.ManagedByLabel: mesh.ManagedBy, mesh.ClusterLabel: cluster, "sidecar.istio.io/inject": "false"},
+			Labels:      map[string]string{"app": app, cluster.ManagedByLabel: cluster.ManagedBy, mesh.ClusterLabel: in, "sidecar.istio.io/inject": "false"},
 			Annotations: map[string]string{"sidecar.istio.io/inject": "false"},
 		},
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: new(int64),
 			Containers: []corev1.Container{{
 				Name: "app", Image: bundle.Hub + "/app:" + bundle.Tag, ImagePullPolicy: corev1.PullIfNotPresent,
-				Args: []string{"--cluster=" + cluster, "--version=v1", "--port=8080", "--grpc=17070", "--tcp=9090"},
+				Args: []string{"--cluster=" + in, "--version=v1", "--port=8080", "--grpc=17070", "--tcp=9090"},
 				StartupProbe: &corev1.Probe{
 					ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(port)}},
 					PeriodSeconds: 1, FailureThreshold: 60,

@@ -11,6 +11,7 @@ func Check(ctx context.Context, o Options) error {
 	if _, err := meshTopology(o.Topology); err != nil {
 		return err
 	}
+	o = o.settled()
 	name, err := chooseProvider(o.Provider)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,13 +76,59 @@ func checkName(name string) error {
 // record is what is written down of a lab. It is there before anything else is made and goes last.
 type record struct {
 	Name     string            `json:"name"`
+	ID       string            `json:"id,omitempty"` // tells it from others of that name, wherever they were made
 	Provider string            `json:"provider"`
+	Existing *Foreign          `json:"existing,omitempty"` // of that provider
 	Topology scenario.Topology `json:"topology"`
 	Egress   bool              `json:"egress"`
 	Made     time.Time         `json:"made"`
 	Complete bool              `json:"complete"`         // false while it is being made
 	Left     string            `json:"left,omitempty"`   // the scenario that left it other than it found it
 	Bundle   string            `json:"bundle,omitempty"` // digest of the bundle it runs
+}
+
+// newID returns an id that no other lab has.
+func newID() string { return strings.ToLower(rand.Text()[:12]) }
+
+// settled fills in what the lab was made with that is there, where nothing else is asked for.
+func (o Options) settled() Options {
+	r, err := readRecord(o.Home, o.Name)
+	if err != nil || r.Existing == nil {
+		return o
+	}
+	if o.Provider == "" || o.Provider == Auto {
+		o.Provider = r.Provider
+	}
+	if o.Provider == r.Provider && len(o.Existing.Contexts) == 0 {
+		o.Existing = *r.Existing
+	}
+	return o
+}
+
+// other says how a lab is other than is asked for; nothing if it is not.
+func (r record) other(provider string, o Options) string {
+	switch {
+	case r.Provider != provider:
+		return "by another provider (" + r.Provider + ")"
+	case !sameTopology(r.Topology, o.Topology):
+		return fmt.Sprintf("with another topology (%s)", describe(r.Topology))
+	case r.Existing == nil:
+		return ""
+	case !slices.Equal(r.Existing.Contexts, o.Existing.Contexts):
+		return fmt.Sprintf("on other contexts (%s)", strings.Join(r.Existing.Contexts, ", "))
+	case r.Existing.Adopt != o.Existing.Adopt:
+		return fmt.Sprintf("with --adopt=%t", r.Existing.Adopt)
+	}
+	return ""
+}
+
+// removable returns why a lab must not go as it is: a mesh that somebody else has made stays, and so would what a
+// scenario has done to it.
+func (r record) removable() error {
+	if r.Existing == nil || !r.Existing.Adopt || r.Left == "" {
+		return nil
+	}
+	return &SetupError{Err: fmt.Errorf("lab %s was left in the middle of scenario %s, on a mesh that is not eastwest's: put it back first, with `eastwest run %[2]s --undo --name %[1]s`", r.Name, r.Left)}
 }
 
 func labDir(home, name string) string     { return filepath.Join(home, "labs", name) }
@@ -132,6 +179,29 @@ func names(home string) ([]string, error) {
 	}
 	slices.Sort(all)
 	return all, nil
+}
+
+// NameOf returns the name of the lab of a provider: the given one, or the only one that there is.
+func NameOf(home, name, provider string) (string, error) {
+	known, err := names(home)
+	if err != nil {
+		return "", err
+	}
+	var of []string
+	for _, n := range known {
+		if r, err := readRecord(home, n); err == nil && r.Provider == provider {
+			of = append(of, n)
+		}
+	}
+	switch {
+	case slices.Contains(of, name):
+		return name, nil
+	case len(of) == 1:
+		return of[0], nil
+	case len(of) == 0:
+		return "", fmt.Errorf("there is no lab of the provider %s: make one with `eastwest up --provider %[1]s`", provider)
+	}
+	return "", fmt.Errorf("there are several labs of the provider %s: name one with --name: %s", provider, strings.Join(of, ", "))
 }
 
 // lockLab keeps other processes from changing the lab. The lock file lies beside the lab's folder, so

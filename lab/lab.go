@@ -30,7 +30,20 @@ type Options struct {
 	Topology scenario.Topology
 	Range    string // the embedded lab's private /16; a free one is found when empty
 	Egress   bool   // let the lab reach what this machine reaches
+	Existing Foreign
 	Progress func(Progress)
+
+	id string // of the lab that is made
+}
+
+// Foreign says which clusters the provider existing takes, and what it puts there.
+type Foreign struct {
+	Kubeconfig string            `json:"kubeconfig,omitempty"` // files as in $KUBECONFIG; what kubectl takes when empty
+	Contexts   []string          `json:"contexts"`             // in the order of the topology's clusters
+	APIServers map[string]string `json:"api_servers,omitempty"`
+	Hub        string            `json:"hub,omitempty"` // where the images are; the bundle's names when empty
+	Tag        string            `json:"tag,omitempty"`
+	Adopt      bool              `json:"adopt,omitempty"` // use the Istio that is there
 }
 
 // Progress is one step of making a lab, told when it begins and when it ends.
@@ -67,6 +80,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := checkName(o.Name); err != nil {
 		return nil, err
 	}
+	o = o.settled()
 	name, err := chooseProvider(o.Provider)
 	if err != nil {
 		return nil, err
@@ -75,6 +89,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.id = newID()
 	b, err := openBundle()
 	if err != nil {
 		return nil, err
@@ -93,15 +108,18 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	defer unlock()
 	if l, err := open(o.Home, o.Name, b); err == nil {
 		// What was never made to its end is nobody's, whatever it was to be.
-		if l.record.Complete && !sameTopology(l.Topology, o.Topology) {
+		if other := l.record.other(name, o); l.record.Complete && other != "" {
 			l.Close()
-			return nil, fmt.Errorf("lab %s is there with another topology (%s): remove it with `eastwest down %[1]s`, or choose another --name", o.Name, describe(l.Topology))
+			return nil, fmt.Errorf("lab %s is there %s: remove it with `eastwest down %[1]s`, or choose another --name", o.Name, other)
 		}
 		problem := l.works(ctx)
 		if problem == nil {
 			return l, nil
 		}
 		l.Close()
+		if err := l.record.removable(); err != nil {
+			return nil, err
+		}
 		if ctx.Err() != nil { // it was not given the time to answer
 			return nil, &SetupError{Err: fmt.Errorf("looking at lab %s: %w", o.Name, context.Cause(ctx))}
 		}
@@ -110,10 +128,13 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		}
 	}
 	l := &Lab{Name: o.Name, Topology: o.Topology, home: o.Home, bundle: b, record: record{
-		Name: o.Name, Provider: name, Topology: o.Topology, Egress: o.Egress, Made: time.Now(), Bundle: b.Digest(),
+		Name: o.Name, ID: o.id, Provider: name, Topology: o.Topology, Egress: o.Egress, Made: time.Now(), Bundle: b.Digest(),
 	}}
+	if name == Existing {
+		l.record.Existing = &o.Existing
+	}
 	if err := l.make(ctx, p, topology, o); err != nil {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin)
 		defer cancel()
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -131,6 +152,11 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 func (l *Lab) make(ctx context.Context, p provider, topology mesh.Topology, o Options) error {
 	if err := p.Check(ctx); err != nil {
 		return err
+	}
+	if old, err := readRecord(l.home, l.Name); err == nil && old.Provider != l.record.Provider { // it was never made to its end
+		if err := removeRecorded(ctx, l.home, l.Name); err != nil {
+			return err
+		}
 	}
 	if err := remove(ctx, p, l.home, l.Name); err != nil { // what a crash has left
 		return err
@@ -156,25 +182,49 @@ func (l *Lab) make(ctx context.Context, p provider, topology mesh.Topology, o Op
 	if err := l.writeKubeconfig(); err != nil {
 		return err
 	}
+	install := l.meshOptions()
+	install.Topology, install.Cache = topology, filepath.Join(l.home, "rendered")
+	install.Steps = func(s mesh.Step) { tell(o.Progress, s) }
+	install.Proven = func(answers []mesh.Answer) { l.Answers = answers }
+	if install.Shared {
+		if err := mesh.Preflight(ctx, install); err != nil {
+			return err
+		}
+	}
 	for _, c := range l.Clusters {
 		if starting, ok := c.(cluster.Starting); ok {
 			making.Go(func() error { return starting.Usable(ctx) })
 		}
 	}
 	making.Go(func() (err error) {
-		l.Mesh, err = mesh.Install(ctx, mesh.Options{
-			Lab: l.Name, Dir: labDir(l.home, l.Name), Cache: filepath.Join(l.home, "rendered"),
-			Topology: topology, Clusters: l.Clusters, Istio: mesh.FromBundle(l.bundle),
-			Steps:  func(s mesh.Step) { tell(o.Progress, s) },
-			Proven: func(answers []mesh.Answer) { l.Answers = answers },
-		})
+		l.Mesh, err = mesh.Install(ctx, install)
 		return err
 	})
 	if err := making.Wait(); err != nil {
-		return err
+		return l.withoutImages(err)
 	}
 	l.record.Complete = true
 	return l.record.write(l.home)
+}
+
+// meshOptions are what the record says of the lab's mesh.
+func (l *Lab) meshOptions() mesh.Options {
+	o := mesh.Options{Lab: l.Name, ID: l.record.ID, Dir: labDir(l.home, l.Name), Clusters: l.Clusters, Istio: mesh.FromBundle(l.bundle)}
+	if e := l.record.Existing; e != nil {
+		o.Shared, o.Adopted = true, e.Adopt
+		o.Istio.Hub, o.Istio.Tag = cmp.Or(e.Hub, o.Istio.Hub), cmp.Or(e.Tag, o.Istio.Tag)
+	}
+	return o
+}
+
+// withoutImages adds what to do where nodes cannot get the images.
+func (l *Lab) withoutImages(err error) error {
+	istio := l.meshOptions().Istio
+	if l.record.Existing == nil || !strings.Contains(err.Error(), "ImagePull") && !strings.Contains(err.Error(), "ErrImage") {
+		return err
+	}
+	return fmt.Errorf("%w: the nodes get %s/pilot:%s, proxyv2 and app of the same from no registry: name one that has them with --hub and --tag, or load the bundle's images (%s) into the nodes",
+		err, istio.Hub, istio.Tag, filepath.Join(l.bundle.Dir(), "images"))
 }
 
 func tell(progress func(Progress), s mesh.Step) {
@@ -196,10 +246,8 @@ func (l *Lab) works(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for _, c := range l.Clusters {
-		if pinger, ok := c.(interface{ Alive(context.Context) error }); ok {
-			if err := pinger.Alive(ctx); err != nil {
-				return fmt.Errorf("%s does not answer: %w", c.Name(), err)
-			}
+		if err := alive(ctx, c); err != nil {
+			return fmt.Errorf("%s does not answer: %w", c.Name(), err)
 		}
 	}
 	if l.Mesh == nil || !l.Mesh.HasMesh() {
@@ -242,7 +290,7 @@ func open(home, name string, b *bundle.Bundle) (*Lab, error) {
 		}
 		l.Clusters = append(l.Clusters, c)
 	}
-	l.Mesh, err = mesh.Attach(mesh.Options{Lab: l.Name, Dir: labDir(home, l.Name), Clusters: l.Clusters, Istio: mesh.FromBundle(b)})
+	l.Mesh, err = mesh.Attach(l.meshOptions())
 	if err != nil {
 		return nil, &SetupError{Err: fmt.Errorf("opening lab %s: %w: make it anew with `eastwest up`", l.Name, err)}
 	}
@@ -270,6 +318,19 @@ func Down(ctx context.Context, home, name string) error {
 		return err
 	}
 	defer unlock()
+	if r, err := readRecord(home, name); err == nil {
+		if err := r.removable(); err != nil {
+			return err
+		}
+	}
+	return removeRecorded(ctx, home, name)
+}
+
+// removeWithin bounds the removal of a lab that could not be made. Namespaces of clusters that exist take their time.
+const removeWithin = 3 * time.Minute
+
+// removeRecorded removes a lab with the provider that it was made by.
+func removeRecorded(ctx context.Context, home, name string) error {
 	r, err := readRecord(home, name)
 	if err != nil { // it was killed before it could write that down: only one provider leaves such folders
 		r.Provider = Embedded
@@ -345,6 +406,9 @@ type Env struct {
 	Kubeconfig string // of all clusters, one context each
 	BinDir     string // the bundle's kubectl and istioctl
 }
+
+// Provider is the name of who has made its clusters.
+func (l *Lab) Provider() string { return l.record.Provider }
 
 // Dir is the lab's folder, which holds the files that printed commands name.
 func (l *Lab) Dir() string { return labDir(l.home, l.Name) }

@@ -221,6 +221,9 @@ func (l *Lab) Undo(ctx context.Context, arg string) (undone string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if l.Adopted() { // what a run was allowed to do may be taken back
+		l.adopt()
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, undoWithin, fmt.Errorf("not done within %s", undoWithin))
 	defer cancel()
 	if err := fault.Restore(ctx, l.Mesh, s.Before); err != nil {

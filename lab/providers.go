@@ -5,21 +5,26 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
+	"github.com/eastwest-lab/eastwest/lab/cluster/existing"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
 // The providers by name.
 const (
 	Auto     = "auto"
 	Embedded = "embedded"
+	Existing = "existing"
 )
 
 // Providers lists what --provider takes.
-func Providers() []string { return []string{Auto, Embedded} }
+func Providers() []string { return []string{Auto, Embedded, Existing} }
 
 // provider is what package lab needs of a provider beyond making clusters: finding those that are there.
 type provider interface {
@@ -39,6 +44,11 @@ func newProvider(name, home string, b *bundle.Bundle, o Options) (provider, erro
 			}
 		}
 		return embeddedProvider{p}, nil
+	case Existing:
+		return existingProvider{&existing.Provider{
+			Home: home, Kubeconfig: o.Existing.Kubeconfig, Contexts: o.Existing.Contexts, APIServers: o.Existing.APIServers,
+			Clusters: o.Topology.Clusters(), Read: readByOthers(o.Topology), ID: o.id,
+		}}, nil
 	default:
 		return nil, fmt.Errorf("unknown provider %q: there are %v", name, Providers())
 	}
@@ -52,7 +62,7 @@ func chooseProvider(name string) (string, error) {
 	if runtime.GOOS == "linux" && os.Geteuid() == 0 {
 		return Embedded, nil
 	}
-	return "", &SetupError{Err: errors.New("no provider works here: embedded needs Linux and root (run with sudo)")}
+	return "", &SetupError{Err: errors.New("no provider works here: embedded needs Linux and root (run with sudo), existing needs clusters and the names of their contexts (--provider existing --context …)")}
 }
 
 type embeddedProvider struct{ *embedded.Provider }
@@ -60,3 +70,27 @@ type embeddedProvider struct{ *embedded.Provider }
 func (p embeddedProvider) Open(lab, name string) (cluster.Cluster, error) {
 	return p.Provider.Open(lab, name)
 }
+
+type existingProvider struct{ *existing.Provider }
+
+func (p existingProvider) Open(lab, name string) (cluster.Cluster, error) {
+	return p.Provider.Open(lab, name)
+}
+
+// readByOthers lists the clusters whose API servers istiods of other clusters read.
+func readByOthers(t scenario.Topology) []string {
+	m, err := meshTopology(t)
+	if err != nil {
+		return nil // which is told elsewhere
+	}
+	var all []string
+	for _, of := range m.Clusters {
+		if of.InMesh() && slices.ContainsFunc(m.Clusters, func(in mesh.ClusterSpec) bool { return in.HasIstiod() && in.Name != of.Name }) {
+			all = append(all, of.Name)
+		}
+	}
+	return all
+}
+
+// Contexts lists those of a kubeconfig; of what kubectl takes if it is empty.
+func Contexts(kubeconfig string) ([]string, error) { return existing.Contexts(kubeconfig) }

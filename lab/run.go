@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/report"
@@ -41,6 +42,7 @@ type RunOptions struct {
 	Until  scenario.Phase // stop after this phase and leave the mesh as it is then
 	Keep   bool           // undo nothing, whatever happens
 	Resume bool           // go on after the phase that Until has stopped after before
+	Adopt  bool           // change a mesh that somebody else has made
 	Folder *report.Folder // where recordings and evidence go
 	Sink   report.Sink
 	// Without leaves a phase out. A scenario without its recovery has to fail in phase healthy: it shows that the
@@ -137,6 +139,9 @@ func (r *run) begin() (err error) {
 		if phases := scenario.Phases(); r.options.Until != "" && slices.Index(phases, r.options.Until) <= slices.Index(phases, r.left.Done) {
 			return &ResumeError{fmt.Sprintf("phase %s of scenario %s is behind it: it was stopped after %s", r.options.Until, s.Name, r.left.Done)}
 		}
+		if err := r.mayChange(s); err != nil {
+			return err
+		}
 		r.done, r.earlier = r.left.Done, r.left.Folder
 	} else {
 		if r.record.Left != "" {
@@ -144,6 +149,9 @@ func (r *run) begin() (err error) {
 		}
 		if !sameTopology(r.Topology, s.Topology) {
 			return &SetupError{Err: fmt.Errorf("%s: lab %s is %s, the scenario needs %s", s.Topology.Place, r.Name, describe(r.Topology), describe(s.Topology))}
+		}
+		if err := r.mayChange(s); err != nil {
+			return err
 		}
 		r.left.Scenario, r.left.Began = s.Name, time.Now()
 		if r.left.File, err = filepath.Abs(s.File); err != nil {
@@ -156,6 +164,37 @@ func (r *run) begin() (err error) {
 	r.left.Done = ""
 	r.left.Folder, err = filepath.Abs(r.options.Folder.Dir())
 	return err
+}
+
+// Adopted reports whether the lab's mesh was made by somebody else.
+func (l *Lab) Adopted() bool { return l.record.Existing != nil && l.record.Existing.Adopt }
+
+// AdoptError says why a scenario is not run on a mesh that somebody else has made.
+type AdoptError struct{ Reason string }
+
+func (e *AdoptError) Error() string { return e.Reason }
+
+// mayChange returns nil if the scenario may be run on the mesh, whoever has made it.
+func (r *run) mayChange(s *scenario.Scenario) error {
+	switch {
+	case !r.Adopted():
+		return nil
+	case len(s.Radius) == 0:
+		return &AdoptError{fmt.Sprintf("%s: scenario %s does not say how far it reaches (blast-radius), and the mesh of lab %s is somebody else's: it is not run there", s.Place, s.Name, r.Name)}
+	case !r.options.Adopt:
+		return &AdoptError{fmt.Sprintf("the mesh of lab %s is somebody else's: read the plan, `eastwest explain %s`, and say --adopt to have it carried out there", r.Name, s.Name)}
+	}
+	r.adopt()
+	return nil
+}
+
+// adopt lets the clusters' mesh be changed.
+func (l *Lab) adopt() {
+	for _, c := range l.Clusters {
+		if f, ok := c.(cluster.Foreign); ok {
+			f.Adopt()
+		}
+	}
 }
 
 // story is a scenario from the first call to the last judgement.

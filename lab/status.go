@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
@@ -41,6 +42,7 @@ type ClusterStatus struct {
 	Name       string              `json:"name"`
 	Alive      bool                `json:"alive"`
 	Server     string              `json:"server,omitempty"`
+	Context    string              `json:"context,omitempty"` // what the user calls a cluster that is not the lab's own
 	Problem    string              `json:"problem,omitempty"`
 	Components []host.ProcessState `json:"components,omitempty"`
 }
@@ -70,6 +72,14 @@ func StatusOf(ctx context.Context, home, name string) (Status, error) {
 	return status(ctx, home, name), nil
 }
 
+// alive returns nil if the cluster answers.
+func alive(ctx context.Context, c cluster.Cluster) error {
+	if pinger, ok := c.(interface{ Alive(context.Context) error }); ok {
+		return pinger.Alive(ctx)
+	}
+	return nil
+}
+
 func status(ctx context.Context, home, name string) Status {
 	s := Status{Name: name, State: Incomplete}
 	busy := locked(home, name)
@@ -83,23 +93,32 @@ func status(ctx context.Context, home, name string) Status {
 		return s
 	}
 	s.Provider, s.Topology, s.Made = r.Provider, describe(r.Topology), r.Made
-	p := &embedded.Provider{Home: home}
-	alive := 0
-	for _, cluster := range r.Topology.Clusters() {
-		c := ClusterStatus{Name: cluster}
-		node, err := p.Open(name, cluster)
+	p, err := newProvider(r.Provider, home, nil, Options{})
+	if err != nil {
+		s.Problem = err.Error()
+		return s
+	}
+	up := 0
+	for _, member := range r.Topology.Clusters() {
+		c := ClusterStatus{Name: member}
+		node, err := p.Open(name, member)
 		if err == nil {
 			c.Server = node.RESTConfig().Host
-			if err = node.Alive(ctx); err == nil {
+			if err = alive(ctx, node); err == nil {
 				c.Alive = true
-				alive++
+				up++
 			}
-			if now, err := node.Status(ctx); err == nil {
-				c.Components = now.Components
+			if own, ok := node.(*embedded.Node); ok { // of others we know no more
+				if now, err := own.Status(ctx); err == nil {
+					c.Components = now.Components
+				}
+				if usage, err := own.Usage(); err == nil {
+					s.CPUSeconds += usage.CPUSeconds
+					s.MemoryMiB += usage.MemoryMiB
+				}
 			}
-			if usage, err := node.Usage(); err == nil {
-				s.CPUSeconds += usage.CPUSeconds
-				s.MemoryMiB += usage.MemoryMiB
+			if f, ok := node.(cluster.Foreign); ok {
+				c.Context = f.Context()
 			}
 		}
 		if err != nil {
@@ -110,13 +129,13 @@ func status(ctx context.Context, home, name string) Status {
 	switch {
 	case busy:
 		s.State = Busy
-	case alive == len(s.Clusters) && !r.Complete:
+	case up == len(s.Clusters) && !r.Complete:
 		s.Problem = fmt.Sprintf("making it was interrupted: `eastwest up --name %s` makes it anew", name)
-	case alive == len(s.Clusters) && r.Left != "":
+	case up == len(s.Clusters) && r.Left != "":
 		s.State, s.Problem = Changed, fmt.Sprintf("scenario %s was stopped in the middle: %s", r.Left, howToGoOn(home, r))
-	case alive == len(s.Clusters):
+	case up == len(s.Clusters):
 		s.State = Running
-	case alive > 0:
+	case up > 0:
 		s.State, s.Problem = Broken, fmt.Sprintf("not every cluster answers: `eastwest up --name %s` makes it anew", name)
 	case r.Complete:
 		s.State, s.Problem = Stopped, fmt.Sprintf("no cluster answers: `eastwest up --name %s` makes it anew", name)

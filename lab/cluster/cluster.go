@@ -1,7 +1,7 @@
 // Package cluster says what a cluster and a provider of clusters are.
 //
-// A provider is one way to get real Kubernetes clusters: embedded (namespaces of this machine), kind,
-// or contexts that exist already. Everything above this package (mesh, fault, observe, traffic) knows
+// A provider is one way to get real Kubernetes clusters: embedded (namespaces of this machine), or existing (contexts
+// of a kubeconfig). Everything above this package (mesh, fault, observe, traffic) knows
 // only these interfaces, so the same mesh and the same scenarios run on all of them. What only some
 // clusters can do is a second interface, found by type assertion, such as Underlay.
 package cluster
@@ -13,6 +13,24 @@ import (
 
 	"k8s.io/client-go/rest"
 )
+
+// Labels of everything that a lab makes in a cluster.
+const (
+	ManagedByLabel = "app.kubernetes.io/managed-by"
+	ManagedBy      = "eastwest"
+	LabLabel       = "eastwest.dev/lab"
+	// IDLabel tells labs of one name apart: whoever makes a lab gives it another id.
+	IDLabel = "eastwest.dev/lab-id"
+)
+
+// Labels are those that a lab's objects carry. A lab without an id is from before there were any.
+func Labels(lab, id string) map[string]string {
+	labels := map[string]string{ManagedByLabel: ManagedBy, LabLabel: lab}
+	if id != "" {
+		labels[IDLabel] = id
+	}
+	return labels
+}
 
 // Spec is a requested cluster.
 type Spec struct {
@@ -77,6 +95,21 @@ type Healer interface {
 type Starting interface {
 	// Usable waits until pods can run and names resolve.
 	Usable(ctx context.Context) error
+}
+
+// Advertiser is offered by clusters whose API other clusters reach at another address than this machine does.
+type Advertiser interface {
+	// APIServer is that address, as a URL.
+	APIServer() string
+}
+
+// Foreign is offered by clusters that are not the lab's own: others use them, too, and what is not the lab's stays as
+// it is.
+type Foreign interface {
+	// Context is what the user calls the cluster.
+	Context() string
+	// Adopt lets the cluster's mesh be changed, though the lab has not made it.
+	Adopt()
 }
 
 // Pauser is offered by clusters that can be taken away whole.

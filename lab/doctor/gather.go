@@ -73,7 +73,7 @@ func Gather(ctx context.Context, targets []Target, o Options) Facts {
 				store.unread(Unread{Cluster: t.Name, Part: APIServer, Why: err.Error()})
 				return
 			}
-			defer r.forward.Close()
+			defer r.pages.Close()
 			r.read(ctx)
 		})
 	}
@@ -142,7 +142,7 @@ type reader struct {
 	kube    kubernetes.Interface
 	dynamic dynamic.Interface
 	meta    metadata.Interface
-	forward *mesh.Forwarder
+	pages   *mesh.Pages
 
 	mu      sync.Mutex
 	pods    map[string]*corev1.Pod // by NAMESPACE/POD: istiods, gateways, and those in the sample
@@ -169,7 +169,7 @@ func newReader(t Target, o Options, c *Cluster, s *store) (*reader, error) {
 	if r.kube, err = kubernetes.NewForConfig(binary); err != nil {
 		return nil, err
 	}
-	r.forward = &mesh.Forwarder{Config: config, Kube: r.kube}
+	r.pages = mesh.NewPages(config, r.kube)
 	return r, nil
 }
 
@@ -235,7 +235,7 @@ func (r *reader) page(ctx context.Context, pod *corev1.Pod, port int, path strin
 	exec := r.exec
 	r.mu.Unlock()
 	if !exec {
-		body, err := r.forward.Open(ctx, pod, port, path)
+		body, err := r.pages.Open(ctx, pod, port, path)
 		if err == nil || !strings.Contains(err.Error(), "forbidden") {
 			return body, err
 		}

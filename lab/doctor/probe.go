@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/wait"
@@ -42,7 +43,7 @@ func Probe(ctx context.Context, targets []Target, o Options) ([]Call, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer r.forward.Close()
+		defer r.pages.Close()
 		readers = append(readers, r)
 	}
 	defer func() {
@@ -94,10 +95,10 @@ func (r *reader) createProbe(ctx context.Context, space string, targets []Target
 	if err != nil {
 		return nil, err
 	}
-	labels := map[string]string{mesh.ManagedByLabel: mesh.ManagedBy, probeLabel: fmt.Sprint(i + 1)}
+	labels := map[string]string{cluster.ManagedByLabel: cluster.ManagedBy, probeLabel: fmt.Sprint(i + 1)}
 	for j := range targets { // every cluster knows the names of all
 		_, err := r.kube.CoreV1().Services(space).Create(ctx, &corev1.Service{
-			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", probeName, j+1), Namespace: space, Labels: map[string]string{mesh.ManagedByLabel: mesh.ManagedBy, probeLabel: fmt.Sprint(j + 1)}},
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", probeName, j+1), Namespace: space, Labels: map[string]string{cluster.ManagedByLabel: cluster.ManagedBy, probeLabel: fmt.Sprint(j + 1)}},
 			Spec:       corev1.ServiceSpec{Selector: map[string]string{probeLabel: fmt.Sprint(j + 1)}, Ports: []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromInt32(probePort)}}},
 		}, metav1.CreateOptions{})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
@@ -128,7 +129,7 @@ func (r *reader) createProbe(ctx context.Context, space string, targets []Target
 
 func (r *reader) removeProbe(ctx context.Context, space string, targets []Target) {
 	now := int64(0)
-	mine := metav1.ListOptions{LabelSelector: probeLabel + "," + mesh.ManagedByLabel + "=" + mesh.ManagedBy}
+	mine := metav1.ListOptions{LabelSelector: probeLabel + "," + cluster.ManagedByLabel + "=" + cluster.ManagedBy}
 	_ = r.kube.CoreV1().Pods(space).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, mine) // what is left has our label
 	for j := range targets {
 		_ = r.kube.CoreV1().Services(space).Delete(ctx, fmt.Sprintf("%s-%d", probeName, j+1), metav1.DeleteOptions{}) // as above

@@ -644,7 +644,7 @@ func (r *reader) readSigners(ctx context.Context) error {
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, oneWithin)
 			defer cancel()
-			conn, err := r.dial(ctx, p, observe.IstiodPort)
+			conn, err := r.pages.Dial(ctx, p, observe.IstiodPort)
 			if err != nil {
 				errs[i] = err
 				return
@@ -660,25 +660,6 @@ func (r *reader) readSigners(ctx context.Context) error {
 	}
 	all.Wait()
 	return errors.Join(errs...)
-}
-
-// dial is Dial of the forwarder, which knows no bounds.
-func (r *reader) dial(ctx context.Context, p *corev1.Pod, port int) (net.Conn, error) {
-	type dialed struct {
-		net.Conn
-		error
-	}
-	done := make(chan dialed, 1)
-	go func() {
-		conn, err := r.forward.Dial(p, port)
-		done <- dialed{conn, err}
-	}()
-	select {
-	case d := <-done:
-		return d.Conn, d.error
-	case <-ctx.Done(): // closing the forwarder ends what is under way
-		return nil, context.Cause(ctx)
-	}
 }
 
 // readProxies reads the certificates of the proxies in the sample, and asks some which connections fail.

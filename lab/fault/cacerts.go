@@ -92,6 +92,12 @@ func CreateCACerts(in []string, o CACerts) Fault {
 			return command + " --dry-run=client -o yaml | kubectl apply --context=" + c + " -f -"
 		}),
 		in: in,
+		available: func(m *mesh.Mesh) error {
+			if m.Adopted && slices.Contains(append(o.Trusted, o.Root), SharedRoot) {
+				return mesh.ErrAdopted
+			}
+			return nil
+		},
 		inject: func(ctx context.Context, m *mesh.Mesh) (Undo, error) {
 			var expiring *pki.CA
 			if o.RootLifetime > 0 {
@@ -125,12 +131,7 @@ func CreateCACerts(in []string, o CACerts) Fault {
 // putCACerts replaces the Secret as a whole. Server-side apply would leave keys that somebody has written
 // by an update before.
 func putCACerts(ctx context.Context, m *mesh.Mesh, member *mesh.Member, data map[string][]byte) error {
-	return putSecret(ctx, member, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: ours(m)}, Type: corev1.SecretTypeOpaque, Data: data})
-}
-
-// ours are the labels of everything that a lab owns.
-func ours(m *mesh.Mesh) map[string]string {
-	return map[string]string{mesh.ManagedByLabel: mesh.ManagedBy, mesh.LabLabel: m.Lab}
+	return putSecret(ctx, member, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: m.Labels()}, Type: corev1.SecretTypeOpaque, Data: data})
 }
 
 // data is what the Secret cacerts of a cluster is to hold.
@@ -323,7 +324,7 @@ func SpoilCACerts(in []string, o Spoiled) Fault {
 				return undo, putCACerts(ctx, m, member, data)
 			}
 			elsewhere := member.Kube.CoreV1().Secrets(o.MoveTo)
-			moved := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: ours(m)}, Data: data}
+			moved := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: m.Labels()}, Data: data}
 			if _, err := elsewhere.Create(ctx, moved, metav1.CreateOptions{FieldManager: mesh.FieldManager}); err != nil {
 				return nil, fmt.Errorf("creating Secret %s in namespace %s: %w", mesh.CACerts, o.MoveTo, err)
 			}

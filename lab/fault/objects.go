@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -109,8 +110,20 @@ func apply(ctx context.Context, member *mesh.Member, u *unstructured.Unstructure
 	if err != nil {
 		return nil, err
 	}
-	_, err = client.Apply(ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: mesh.FieldManager, Force: true})
+	_, err = client.Apply(ctx, u.GetName(), labeled(u, member.Labels()), metav1.ApplyOptions{FieldManager: mesh.FieldManager, Force: true})
 	return undo, err
+}
+
+// labeled returns the object with the labels of what a lab makes.
+func labeled(u *unstructured.Unstructured, more map[string]string) *unstructured.Unstructured {
+	u = u.DeepCopy()
+	labels := u.GetLabels()
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, more)
+	u.SetLabels(labels)
+	return u
 }
 
 // unwind takes back in the other order.

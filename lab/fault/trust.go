@@ -152,7 +152,7 @@ func SelfSign(in []string) Fault {
 					return nil, err
 				}
 				undo := together([]Undo{keepCA, keepOwn})
-				own := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: observe.SelfSignedSecret, Labels: ours(m)}, Type: "istio.io/ca-root", Data: map[string][]byte{
+				own := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: observe.SelfSignedSecret, Labels: m.Labels()}, Type: "istio.io/ca-root", Data: map[string][]byte{
 					pki.CACertFile: data[pki.CACertFile], pki.CAKeyFile: data[pki.CAKeyFile], pki.RootCertFile: data[pki.RootCertFile],
 				}}
 				return undo, errors.Join(putSecret(ctx, member, own), member.DeleteCACerts(ctx))

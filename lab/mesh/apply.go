@@ -21,6 +21,9 @@ import (
 // FieldManager owns the fields that we apply.
 const FieldManager = "eastwest"
 
+// metadataOnly asks the API server for no more than an object's metadata.
+const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
 // rawClient sends bytes as they are and reads no more of an answer than it must.
 func rawClient(config *rest.Config) (rest.Interface, error) {
 	c := rest.CopyConfig(config)
@@ -57,8 +60,8 @@ func (o object) path() string {
 	return root + "/" + resource + "/" + o.Name
 }
 
-// labeled returns the object with the labels of everything that a lab owns.
-func (o object) labeled(lab string) (object, error) {
+// labeled returns the object with more labels.
+func (o object) labeled(more map[string]string) (object, error) {
 	var content map[string]any
 	if err := json.Unmarshal(o.JSON, &content); err != nil {
 		return o, fmt.Errorf("reading %s: %w", o, err)
@@ -71,7 +74,9 @@ func (o object) labeled(lab string) (object, error) {
 	if labels == nil {
 		labels = map[string]any{}
 	}
-	labels[ManagedByLabel], labels[LabLabel] = ManagedBy, lab
+	for name, value := range more {
+		labels[name] = value
+	}
 	meta["labels"] = labels
 	data, err := json.Marshal(content)
 	o.JSON = data
@@ -84,7 +89,7 @@ func (m *Member) apply(ctx context.Context, objects ...object) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, o := range objects {
 		group.Go(func() error {
-			o, err := o.labeled(m.mesh.Lab)
+			o, err := o.labeled(m.mesh.Labels())
 			if err != nil {
 				return err
 			}
@@ -92,7 +97,7 @@ func (m *Member) apply(ctx context.Context, objects ...object) error {
 				err := m.raw.Patch(types.ApplyPatchType).AbsPath(o.path()).
 					Param("fieldManager", FieldManager).Param("force", "true").
 					// The answer would be the whole object with all its managed fields.
-					SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").
+					SetHeader("Accept", metadataOnly).
 					Body([]byte(o.JSON)).Do(ctx).Error()
 				if err != nil && !tryAgain(err) {
 					return wait.Permanent(err)

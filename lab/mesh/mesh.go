@@ -19,6 +19,7 @@ import (
 	"slices"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -35,13 +36,8 @@ const (
 	Gateway         = "istio-eastwestgateway"
 )
 
-// Labels of everything that this package creates.
-const (
-	ManagedByLabel = "app.kubernetes.io/managed-by"
-	ManagedBy      = "eastwest"
-	LabLabel       = "eastwest.dev/lab"
-	ClusterLabel   = "eastwest.dev/cluster"
-)
+// ClusterLabel tells pods of one app in different clusters apart.
+const ClusterLabel = "eastwest.dev/cluster"
 
 // Istio says which Istio is installed, and with which istioctl.
 type Istio struct {
@@ -63,11 +59,17 @@ func FromBundle(b *bundle.Bundle) Istio {
 // Options of Install and Attach.
 type Options struct {
 	Lab      string            // name of the lab
+	ID       string            // tells it from others of that name
 	Dir      string            // the lab's folder: rendered files, CAs and the topology go to Dir/mesh
 	Cache    string            // folder for rendered manifests, shared by labs; none when empty
 	Topology Topology          // Attach reads it from Dir
 	Clusters []cluster.Cluster // in the order of the topology
 	Istio    Istio             // not needed by Attach
+	// Shared says that the clusters have other users, too: istiod sees, and its webhook changes, what is in the lab's
+	// namespaces alone.
+	Shared bool
+	// Adopted says that the mesh is there, and is somebody else's: nothing is installed but the apps.
+	Adopted bool
 	// Steps hears of every step when it begins and when it ends, from several goroutines; may be nil.
 	Steps func(Step)
 	// Proven hears of the moment when each cluster has been answered by all; may be nil.
@@ -79,6 +81,8 @@ type Mesh struct {
 	Topology
 	Lab     string
 	Members []*Member
+	Adopted bool // it is somebody else's
+	id      string
 	dir     string
 	making  sync.Mutex // of CAs
 }
@@ -90,11 +94,12 @@ type Member struct {
 	Kube    kubernetes.Interface
 	Dynamic dynamic.Interface
 
-	mesh    *Mesh
-	config  *rest.Config
-	raw     rest.Interface
-	pods    podCache
-	forward Forwarder
+	mesh   *Mesh
+	config *rest.Config
+	server string // where istiods of other clusters reach the API
+	raw    rest.Interface
+	pods   podCache
+	pages  *Pages
 }
 
 // Install puts the mesh on the clusters and proves it with calls from each cluster to each. It may be
@@ -110,7 +115,7 @@ func Install(ctx context.Context, o Options) (*Mesh, error) {
 	if !o.Topology.HasMesh() {
 		return m, nil
 	}
-	if err := m.plan(o).run(ctx, o.Steps); err != nil {
+	if err := m.steps(o).run(ctx, o.Steps); err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -119,14 +124,14 @@ func Install(ctx context.Context, o Options) (*Mesh, error) {
 
 // Plan returns the steps that Install would run, without touching anything.
 func Plan(o Options) ([]Step, error) {
-	m := &Mesh{Topology: o.Topology, Lab: o.Lab, dir: filepath.Join(o.Dir, "mesh")}
+	m := &Mesh{Topology: o.Topology, Lab: o.Lab, Adopted: o.Adopted, id: o.ID, dir: filepath.Join(o.Dir, "mesh")}
 	for _, spec := range o.Topology.Clusters {
 		m.Members = append(m.Members, &Member{Cluster: named{name: spec.Name}, Spec: spec, mesh: m})
 	}
 	if !o.Topology.HasMesh() {
 		return nil, nil
 	}
-	p := m.plan(o)
+	p := m.steps(o)
 	steps := make([]Step, len(p))
 	for i, t := range p {
 		steps[i] = t.Step
@@ -172,7 +177,7 @@ func open(o Options) (*Mesh, error) {
 	if len(o.Clusters) != len(o.Topology.Clusters) {
 		return nil, fmt.Errorf("opening the mesh of lab %q: the topology has %d clusters, %d were given", o.Lab, len(o.Topology.Clusters), len(o.Clusters))
 	}
-	m := &Mesh{Topology: o.Topology, Lab: o.Lab, dir: filepath.Join(o.Dir, "mesh")}
+	m := &Mesh{Topology: o.Topology, Lab: o.Lab, Adopted: o.Adopted, id: o.ID, dir: filepath.Join(o.Dir, "mesh")}
 	for i, spec := range o.Topology.Clusters {
 		if name := o.Clusters[i].Name(); name != spec.Name {
 			return nil, fmt.Errorf("opening the mesh of lab %q: cluster %d is %q, the topology says %q", o.Lab, i+1, name, spec.Name)
@@ -189,9 +194,14 @@ func open(o Options) (*Mesh, error) {
 func newMember(m *Mesh, c cluster.Cluster, spec ClusterSpec) (*Member, error) {
 	config := c.RESTConfig()
 	// We are the API server's main guest on a machine of our own: client-side throttling (5 per second by
-	// default) would only make everything slow.
-	config.QPS, config.Burst = -1, -1
-	member := &Member{Cluster: c, Spec: spec, mesh: m, config: config}
+	// default) would only make everything slow. Clusters of others come with their own bound.
+	if config.QPS == 0 {
+		config.QPS, config.Burst = -1, -1
+	}
+	member := &Member{Cluster: c, Spec: spec, mesh: m, config: config, server: config.Host}
+	if a, ok := c.(cluster.Advertiser); ok {
+		member.server = a.APIServer()
+	}
 	var err error
 	if member.Kube, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, err
@@ -202,8 +212,32 @@ func newMember(m *Mesh, c cluster.Cluster, spec ClusterSpec) (*Member, error) {
 	if member.raw, err = rawClient(config); err != nil {
 		return nil, err
 	}
-	member.forward.Config, member.forward.Kube = config, member.Kube
+	member.pages = NewPages(config, member.Kube)
 	return member, nil
+}
+
+// Labels are those of everything that is made for the mesh.
+func (m *Mesh) Labels() map[string]string { return cluster.Labels(m.Lab, m.id) }
+
+// Labels are those of the mesh.
+func (m *Member) Labels() map[string]string { return m.mesh.Labels() }
+
+// Covers reports whether an object is the mesh's concern: all are where the cluster is the lab's own. Where it has
+// other users, those in Istio's and the apps' namespaces are, and what else carries the lab's labels.
+func (m *Member) Covers(o metav1.Object) bool {
+	if _, others := m.Cluster.(cluster.Foreign); !others {
+		return true
+	}
+	own := []string{SystemNamespace, IngressNamespace, AppNamespace}
+	if slices.Contains(own, o.GetNamespace()) || o.GetNamespace() == "" && slices.Contains(own, o.GetName()) { // nothing but a namespace is called so
+		return true
+	}
+	for name, value := range m.Labels() {
+		if o.GetLabels()[name] != value {
+			return m.mesh.Adopted && o.GetNamespace() == "" && o.GetLabels()["app.kubernetes.io/part-of"] == "istio"
+		}
+	}
+	return true
 }
 
 // InMesh returns the clusters that workloads of the mesh run in.
@@ -249,7 +283,7 @@ func (m *Mesh) Close() {
 	for _, member := range m.Members {
 		all.Go(func() {
 			member.pods.close()
-			member.forward.Close()
+			member.pages.Close()
 		})
 	}
 	all.Wait()

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -50,8 +49,13 @@ func (m *Member) podInformer(ctx context.Context) (cache.SharedIndexInformer, er
 		c.informer = cache.NewSharedIndexInformer(cache.ToListWatcherWithWatchListSemantics(lw, m.Kube), &corev1.Pod{}, 0, nil)
 		c.stop, c.changed = make(chan struct{}), make(chan struct{})
 		if err := c.informer.SetTransform(func(o any) (any, error) {
-			if accessor, err := meta.Accessor(o); err == nil {
-				accessor.SetManagedFields(nil)
+			p, ok := o.(*corev1.Pod)
+			switch {
+			case !ok: // what a watch has missed
+			case m.Covers(p):
+				p.SetManagedFields(nil)
+			default: // others may have many, and nobody asks for them
+				return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion}}, nil
 			}
 			return o, nil
 		}); err != nil {
@@ -128,7 +132,7 @@ func (m *Member) podsWhere(ctx context.Context, match func(*corev1.Pod) bool) ([
 	}
 	var pods []*corev1.Pod
 	for _, o := range informer.GetStore().List() {
-		if p := o.(*corev1.Pod); match(p) {
+		if p := o.(*corev1.Pod); m.Covers(p) && match(p) {
 			pods = append(pods, p)
 		}
 	}

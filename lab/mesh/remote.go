@@ -61,7 +61,7 @@ func (m *Member) createConfigSecret(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	kubeconfig, err := kubeconfigFor(of.Name(), of.config.Host, string(token), ca)
+	kubeconfig, err := kubeconfigFor(of.Name(), of.server, string(token), ca)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (m *Member) remoteSecret(ctx context.Context, o RemoteSecret) (object, erro
 	if err != nil {
 		return object{}, err
 	}
-	return newRemoteSecret(cmp.Or(o.Name, m.Name()), cmp.Or(o.Server, m.config.Host), cmp.Or(o.Token, string(token)), ca)
+	return newRemoteSecret(cmp.Or(o.Name, m.Name()), cmp.Or(o.Server, m.server), cmp.Or(o.Token, string(token)), ca)
 }
 
 // newRemoteSecret is the Secret that istioctl would print.
@@ -101,10 +101,12 @@ func kubeconfigFor(name, server, token string, ca []byte) ([]byte, error) {
 	})
 }
 
+// tokenSecret is the name that istioctl gives a Secret with the token of an account: it finds ours and makes no second.
+func tokenSecret(account string) string { return account + "-istio-remote-secret-token" }
+
 // accountToken returns the API server's CA and a lasting token of an account that Istio made.
 func (m *Member) accountToken(ctx context.Context, account string) (ca, token []byte, err error) {
-	// istioctl names the Secret so; with the same name it finds ours and makes no second one.
-	name := account + "-istio-remote-secret-token"
+	name := tokenSecret(account)
 	secret, err := newSecret(name, string(corev1.SecretTypeServiceAccountToken), nil,
 		map[string]string{corev1.ServiceAccountNameKey: account}, nil)
 	if err != nil {

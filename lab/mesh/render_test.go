@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"encoding/json"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 )
 
 // twoMembers is a mesh whose clusters are not there: enough to write and render files.
@@ -61,7 +63,7 @@ func TestRenderedMesh(t *testing.T) {
 	m := twoMembers(t, SharedRoot)
 	o := Options{Istio: istio(t), Cache: t.TempDir()}
 	require.True(t, o.Istio.UpstreamEnvoy, "the bundle holds Envoy's own release today; this test knows only that")
-	r, err := m.Members[1].render(t.Context(), o)
+	r, err := m.Members[1].render(t.Context(), o, netip.Addr{})
 	require.NoError(t, err)
 
 	require.NotEmpty(t, r.definitions)
@@ -131,11 +133,11 @@ func TestRenderedMesh(t *testing.T) {
 
 	// The second time nothing is rendered: istioctl need not even be there.
 	o.Istio.Istioctl = filepath.Join(t.TempDir(), "gone")
-	again, err := m.Members[1].render(t.Context(), o)
+	again, err := m.Members[1].render(t.Context(), o, netip.Addr{})
 	require.NoError(t, err)
 	require.Equal(t, r, again)
 	o.Istio.Digest = "another bundle"
-	_, err = m.Members[1].render(t.Context(), o)
+	_, err = m.Members[1].render(t.Context(), o, netip.Addr{})
 	require.ErrorContains(t, err, "rendering Istio's manifests")
 	require.ErrorContains(t, err, "gone")
 }
@@ -202,11 +204,11 @@ func TestObjectsKnowTheirPath(t *testing.T) {
 func TestEverythingIsLabeled(t *testing.T) {
 	secret, err := newSecret("x", "Opaque", nil, nil, nil)
 	require.NoError(t, err)
-	secret, err = secret.labeled("demo")
+	secret, err = secret.labeled(cluster.Labels("demo", "7c1f"))
 	require.NoError(t, err)
 	var s corev1.Secret
 	require.NoError(t, json.Unmarshal(secret.JSON, &s))
-	require.Equal(t, map[string]string{ManagedByLabel: "eastwest", LabLabel: "demo"}, s.Labels)
+	require.Equal(t, map[string]string{"app.kubernetes.io/managed-by": "eastwest", "eastwest.dev/lab": "demo", "eastwest.dev/lab-id": "7c1f"}, s.Labels)
 }
 
 func TestRemoteSecretIsAKubeconfig(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -36,6 +38,14 @@ type rendered struct {
 // tasks are the steps of one kind, by cluster; nil where a cluster has none.
 type tasks map[*Member]*task
 
+// steps are those of an installation, or of putting apps on a mesh that is there.
+func (m *Mesh) steps(o Options) plan {
+	if m.Adopted {
+		return m.adoption(o)
+	}
+	return m.plan(o)
+}
+
 // plan is the whole installation. Reading it from top to bottom is a correct order; the arguments at the
 // end of each add say what a step really needs, and everything else overlaps.
 func (m *Mesh) plan(o Options) plan {
@@ -66,7 +76,13 @@ func (m *Mesh) plan(o Options) plan {
 	for _, c := range slices.Concat(m.withIstiod(), m.remotes()) {
 		r := files[c]
 		written[c] = p.add("render Istio's manifests", c.Name(), "", func(ctx context.Context) (err error) {
-			*r, err = c.render(ctx, o)
+			var discovery netip.Addr
+			if m.IsRemote(c.Spec) {
+				if discovery, err = c.Primary().entranceAddress(ctx); err != nil {
+					return err
+				}
+			}
+			*r, err = c.render(ctx, o, discovery)
 			return err
 		}, entrance[c.Primary()])
 		if c.Spec.InMesh() {
@@ -74,7 +90,7 @@ func (m *Mesh) plan(o Options) plan {
 		}
 		switch {
 		case c.Spec.External():
-			front := apply("install the ingress gateway's control plane", c, c.istioctlInstall(c.file("ingress.yaml")), &r.ingress, namespaces[c], written[c])
+			front := apply("install the ingress gateway's control plane", c, c.istioctlInstall(c.ingressFiles(o)...), &r.ingress, namespaces[c], written[c])
 			entrance[c] = p.add("wait for the ingress gateway's address", c.Name(), c.kubectlGet(IngressNamespace, Ingress), c.awaitEntrance, front)
 			injecting := p.add("wait for the ingress gateway's control plane", c.Name(), c.rolloutStatus(IngressNamespace, Istiod), c.awaitIngressControlPlane, front)
 			pods := apply("install the ingress gateway", c, "", &r.ingressPods, injecting)
@@ -133,12 +149,22 @@ func (m *Mesh) plan(o Options) plan {
 			}, pods, entrance[c], opened)
 			ready = append(ready, reachable[c])
 		}
-		apps := apply("start the apps", c, c.kubectlApply("workloads.yaml"), &r.workloads, serving[c])
-		ready = append(ready, p.add("wait for the apps", c.Name(), c.rolloutStatus(AppNamespace, "client", "echo"), func(ctx context.Context) error {
-			return errors.Join(c.AwaitReady(ctx, "client"), c.AwaitReady(ctx, "echo"))
-		}, apps))
+		ready = append(ready, p.addApps(c, r, serving[c]))
 	}
+	m.addProof(&p, o, files, ready)
+	return p
+}
 
+// addApps starts the apps of a cluster; they are ready when the step is done that it returns.
+func (p *plan) addApps(c *Member, r *rendered, after ...*task) *task {
+	apps := p.add("start the apps", c.Name(), c.kubectlApply("workloads.yaml"), func(ctx context.Context) error { return c.apply(ctx, r.workloads...) }, after...)
+	return p.add("wait for the apps", c.Name(), c.rolloutStatus(AppNamespace, "client", "echo"), func(ctx context.Context) error {
+		return errors.Join(c.AwaitReady(ctx, "client"), c.AwaitReady(ctx, "echo"))
+	}, apps)
+}
+
+// addProof makes the calls that prove the mesh, once all is ready, and starts what a person calls from.
+func (m *Mesh) addProof(p *plan, o Options, files map[*Member]*rendered, ready []*task) {
 	proof := p.add(m.promise(), "", "", func(ctx context.Context) error {
 		answers, err := m.Verify(ctx)
 		if err == nil && o.Proven != nil {
@@ -154,7 +180,6 @@ func (m *Mesh) plan(o Options) plan {
 			return c.AwaitReady(ctx, MyPod)
 		}, proof)
 	}
-	return p
 }
 
 // promise is what the last step proves: calls between clusters that do not trust each other fail, and are
@@ -219,12 +244,27 @@ func (m *Member) operatorNames(o Options) []string {
 		{"config-cluster.yaml", m.mesh.IsRemote(m.Spec) && m.mesh.IsConfig(m.Spec)},
 		{"multi-root.yaml", m.mesh.MultiRoot},
 		{"upstream-envoy.yaml", o.Istio.UpstreamEnvoy},
+		{sharedFile, o.Shared},
 	} {
 		if f.when {
 			names = append(names, f.name)
 		}
 	}
 	return names
+}
+
+// Files of what goes on top where the cluster has other users.
+const (
+	sharedFile        = "shared.yaml"
+	sharedIngressFile = "shared-ingress.yaml"
+)
+
+func (m *Member) ingressFiles(o Options) []string {
+	files := []string{m.file("ingress.yaml")}
+	if o.Shared {
+		files = append(files, m.file(sharedIngressFile))
+	}
+	return files
 }
 
 func (m *Member) operatorFiles(o Options) []string {
@@ -237,6 +277,8 @@ func (m *Member) operatorFiles(o Options) []string {
 
 func (m *Member) namespaceFiles() []string {
 	switch {
+	case m.mesh.Adopted:
+		return []string{"apps/namespace.yaml"}
 	case m.Spec.External():
 		return []string{"istio/namespace.yaml", "istio/ingress-namespace.yaml"}
 	case m.mesh.IsRemote(m.Spec) && !m.mesh.IsConfig(m.Spec):
@@ -292,23 +334,30 @@ func (m *Member) values(o Options) map[string]string {
 	}
 	return map[string]string{
 		"CLUSTER": m.Spec.Name, "ID": known.Spec.Name, "NETWORK": known.Spec.Network, "CONTROLPLANE": m.ConfigCluster().Spec.Name,
+		"LAB": m.mesh.Lab, "SYSTEM": SystemNamespace, "INJECTOR": "istio-sidecar-injector",
 		"MESH": m.mesh.MeshID, "HUB": o.Istio.Hub, "TAG": o.Istio.Tag, "TTL": cmp.Or(m.mesh.CertificateLifetime, istiosLifetime).String(),
 	}
 }
 
-// render writes all files that the cluster is installed from and returns what is in them.
-func (m *Member) render(ctx context.Context, o Options) (rendered, error) {
+// render writes all files that the cluster is installed from and returns what is in them. discovery is the address of
+// the gateway that leads to the istiod of a cluster without one.
+func (m *Member) render(ctx context.Context, o Options, discovery netip.Addr) (rendered, error) {
 	var r rendered
 	values := m.values(o)
-	if m.mesh.IsRemote(m.Spec) {
-		address, err := m.Primary().entranceAddress(ctx)
-		if err != nil {
+	values["DISCOVERY"] = discovery.String()
+	operators := m.operatorNames(o)
+	if m.mesh.Adopted {
+		operators = nil
+	}
+	for _, name := range operators {
+		if _, err := m.write(values, name, []string{"istio/" + name}); err != nil {
 			return r, err
 		}
-		values["DISCOVERY"] = address.String()
 	}
-	for _, name := range m.operatorNames(o) {
-		if _, err := m.write(values, name, []string{"istio/" + name}); err != nil {
+	if o.Shared && m.Spec.External() {
+		ingress := maps.Clone(values)
+		ingress["SYSTEM"], ingress["INJECTOR"] = IngressNamespace, "istio-sidecar-injector-"+IngressNamespace
+		if _, err := m.write(ingress, sharedIngressFile, []string{"istio/" + sharedFile}); err != nil {
 			return r, err
 		}
 	}
@@ -332,7 +381,7 @@ func (m *Member) render(ctx context.Context, o Options) (rendered, error) {
 		{m.Spec.InMesh(), "workloads.yaml", "apps/workloads.yaml", &r.workloads, nil},
 		{m.Spec.InMesh(), MyPod + ".yaml", "apps/my-pod.yaml", &r.myPod, nil},
 	} {
-		if !f.when {
+		if !f.when || m.mesh.Adopted && strings.HasPrefix(f.source, "istio/") {
 			continue
 		}
 		objects, err := m.write(values, f.name, []string{f.source}, f.each...)
@@ -340,6 +389,9 @@ func (m *Member) render(ctx context.Context, o Options) (rendered, error) {
 			return r, err
 		}
 		*f.into = objects
+	}
+	if m.mesh.Adopted {
+		return r, nil
 	}
 	control, err := o.Istio.render(ctx, o.Cache, m.operatorFiles(o)...)
 	if err != nil {
@@ -354,7 +406,7 @@ func (m *Member) render(ctx context.Context, o Options) (rendered, error) {
 		r.gatewayPods, r.gateway = split(gateway, kind("Deployment"))
 	}
 	if m.Spec.External() {
-		ingress, err := o.Istio.render(ctx, o.Cache, m.file("ingress.yaml"))
+		ingress, err := o.Istio.render(ctx, o.Cache, m.ingressFiles(o)...)
 		if err != nil {
 			return r, err
 		}
@@ -497,9 +549,20 @@ func (m *Member) loadBalancer(ctx context.Context, namespace, service string) (n
 		if addr, err := netip.ParseAddr(in.IP); err == nil {
 			return addr, nil
 		}
+		if in.Hostname != "" { // as some clouds have it; istiod looks it up, too
+			addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", in.Hostname)
+			if err != nil {
+				return netip.Addr{}, fmt.Errorf("reading the address of %s in %s: %w", service, m.Name(), err)
+			}
+			return addrs[0].Unmap(), nil
+		}
 	}
 	return netip.Addr{}, fmt.Errorf("reading the address of %s in %s: the Service has none", service, m.Name())
 }
+
+// noAddress says what a person can do who waits for a gateway in vain.
+const noAddress = "the Service has no address: nothing in this cluster serves type LoadBalancer. " +
+	"Install MetalLB, or run cloud-provider-kind beside kind clusters; clusters whose pods reach each other need no gateway with `--network shared`"
 
 func (m *Member) awaitEntrance(ctx context.Context) error {
 	namespace, service := m.entrance()
@@ -508,6 +571,6 @@ func (m *Member) awaitEntrance(ctx context.Context) error {
 			return m.Kube.CoreV1().Services(namespace).Watch(ctx, o)
 		},
 		func(o runtime.Object) (bool, string) {
-			return len(o.(*corev1.Service).Status.LoadBalancer.Ingress) > 0, "the Service has no address; does the cluster serve type LoadBalancer?"
+			return len(o.(*corev1.Service).Status.LoadBalancer.Ingress) > 0, noAddress
 		})
 }

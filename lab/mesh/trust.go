@@ -65,9 +65,15 @@ func (t Topology) RootName(cluster string) string {
 	return "root-" + cluster
 }
 
+// ErrAdopted says why there is no CA for a cluster.
+var ErrAdopted = errors.New("the mesh was adopted: the keys of its CAs are its owner's, and the lab has none that it trusts")
+
 // CA returns the intermediate that the lab made for the cluster, making it and its root if they are not
 // there. It is an error with self-signed trust, where only istiod has a CA.
 func (m *Mesh) CA(cluster string) (*pki.CA, error) {
+	if m.Adopted {
+		return nil, ErrAdopted
+	}
 	if m.Trust == SelfSigned {
 		return nil, fmt.Errorf("trust is %s: the lab has no CA for %s", SelfSigned, cluster)
 	}

@@ -28,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/pki"
 )
@@ -438,7 +439,7 @@ func sources() []source {
 	return []source{
 		{GroupVersionResource: of("", "secrets"), namespace: mesh.SystemNamespace, keep: matters},
 		{GroupVersionResource: of("", "secrets"), options: metav1.ListOptions{ // what was put into a wrong namespace
-			LabelSelector: mesh.ManagedByLabel + "=" + mesh.ManagedBy, FieldSelector: "metadata.namespace!=" + mesh.SystemNamespace,
+			LabelSelector: cluster.ManagedByLabel + "=" + cluster.ManagedBy, FieldSelector: "metadata.namespace!=" + mesh.SystemNamespace,
 		}},
 		{GroupVersionResource: of("", "configmaps"), namespace: mesh.SystemNamespace, keep: isSettings},
 		{GroupVersionResource: of("", "namespaces")},
@@ -500,7 +501,7 @@ func (r *reader) readObjects(ctx context.Context) error {
 				return fmt.Errorf("listing %s: %w", from.Resource, err)
 			}
 			for i := range list.Items {
-				if o := &list.Items[i]; from.keep == nil || from.keep(o) {
+				if o := &list.Items[i]; r.member.Covers(o) && (from.keep == nil || from.keep(o)) {
 					r.object(o)
 				}
 			}

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
@@ -154,6 +155,7 @@ func (c *collector) objects(ctx context.Context) {
 			if err != nil {
 				return nil, err
 			}
+			list.Items = slices.DeleteFunc(list.Items, func(o unstructured.Unstructured) bool { return !c.member.Covers(&o) })
 			for _, o := range list.Items {
 				o.SetManagedFields(nil)
 				if kind.Resource == "secrets" {
@@ -190,6 +192,9 @@ func (c *collector) pods(ctx context.Context) {
 	}
 	for i := range list.Items {
 		p := &list.Items[i]
+		if !c.member.Covers(p) {
+			continue
+		}
 		dir := filepath.Join("pods", p.Namespace+"."+p.Name)
 		proxy := false
 		for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {

@@ -58,6 +58,11 @@ var reading = map[string][]string{
 		"remote-clusters", "tag", "validate", "version", "x", "zc", "ztunnel-config"},
 }
 
+// halves are what only looks of subcommands that can do both.
+var halves = map[string][]string{
+	"kubectl auth": {"can-i", "whoami"}, "kubectl rollout": {"history", "status"}, "istioctl tag": {"list"},
+}
+
 // trying are the subcommands of kubectl that change nothing with --dry-run=server, which asks the API server
 // and its webhooks.
 var trying = []string{"apply", "create", "run"}
@@ -80,7 +85,13 @@ func (c Command) Parse() ([]string, error) {
 		case strings.HasPrefix(word, "--") && strings.Contains(word, "="):
 		case strings.HasPrefix(word, "-"):
 			i++ // its value
-		case slices.Contains(known, word), words[0] == "kubectl" && slices.Contains(trying, word) && slices.Contains(words, "--dry-run=server"):
+		case slices.Contains(known, word):
+			half, both := halves[words[0]+" "+word]
+			if both && (i+1 == len(words) || !slices.Contains(half, words[i+1])) {
+				return nil, fmt.Errorf("%s %s may change the mesh: want one of %s right after it", words[0], word, strings.Join(half, ", "))
+			}
+			return words, nil
+		case words[0] == "kubectl" && slices.Contains(trying, word) && slices.Contains(words, "--dry-run=server"):
 			return words, nil
 		default:
 			return nil, fmt.Errorf("%s %s may change the mesh: want one of %s (flags with a value go after it, or are written --flag=value)", words[0], word, strings.Join(known, ", "))

@@ -214,6 +214,7 @@ func TestCommandIsReadOnly(t *testing.T) {
 		`kubectl --context=cluster-a get secret cacerts -o jsonpath='{.data.root-cert\.pem}'`: {"kubectl", "--context=cluster-a", "get", "secret", "cacerts", "-o", `jsonpath={.data.root-cert\.pem}`},
 		`istioctl x describe pod "a b"`:      {"istioctl", "x", "describe", "pod", "a b"},
 		`kubectl -n istio-system logs x\ y`:  {"kubectl", "-n", "istio-system", "logs", "x y"},
+		`kubectl rollout status -n x y`:      {"kubectl", "rollout", "status", "-n", "x", "y"},
 		`kubectl exec my-pod -- curl 'a|b;'`: {"kubectl", "exec", "my-pod", "--", "curl", "a|b;"},
 	} {
 		got, err := Command{Run: run}.Parse()
@@ -232,6 +233,10 @@ func TestCommandIsReadOnly(t *testing.T) {
 		`kubectl get pods $(rm -r /)`:  `'$' means something to a shell only`,
 		`kubectl get "pods`:            "a quote has no end",
 		`kubectl --context get delete`: "may change the mesh",
+		`kubectl rollout restart -n x`: "may change the mesh: want one of history, status right after it",
+		`kubectl rollout`:              "may change the mesh",
+		`kubectl auth reconcile -f x`:  "may change the mesh",
+		`istioctl tag set prod`:        "may change the mesh",
 	} {
 		_, err := Command{Run: run}.Parse()
 		require.ErrorContains(t, err, problem, run)

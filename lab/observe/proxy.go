@@ -87,7 +87,7 @@ func proxyPods(ctx context.Context, m *mesh.Member) ([]podOf, error) {
 	}
 	var pods []podOf
 	for i := range list.Items {
-		if p := &list.Items[i]; HasProxy(p) {
+		if p := &list.Items[i]; HasProxy(p) && m.Covers(p) {
 			pods = append(pods, podOf{m, p})
 		}
 	}

@@ -50,6 +50,9 @@ func (s CASource) certificates(ctx context.Context, m *mesh.Mesh, cluster, file 
 	secret, in := mesh.CACerts, member.Primary() // where the istiod is that signs
 	switch s {
 	case SharedRoot:
+		if m.Adopted {
+			return nil, mesh.ErrAdopted
+		}
 		root, err := pki.Load(m.CADir(), mesh.Topology{Trust: mesh.SharedRoot}.RootName(cluster))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, errors.New("this lab has no shared root: its trust is " + string(m.Trust))

@@ -41,7 +41,8 @@ var rules = map[string]rule{
 	"scenarios": {why: "the catalogue is files; its test runs them through package lab"},
 	"lab": {
 		imports: []string{
-			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/doctor", "lab/fault", "lab/host", "lab/mesh", "lab/observe",
+			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/cluster/existing", "lab/doctor", "lab/fault", "lab/host",
+			"lab/mesh", "lab/observe",
 			"lab/pki", "lab/report", "lab/scenario", "lab/traffic", "lab/wait", "manifests",
 		},
 		why: "package lab is where the others come together",
@@ -57,8 +58,13 @@ var rules = map[string]rule{
 		imports: []string{"lab/bundle", "lab/cluster", "lab/host", "lab/pki", "lab/wait"},
 		why:     "a provider makes Kubernetes and knows nothing of Istio",
 	},
+	"lab/cluster/forward": {why: "it reaches ports of pods of any cluster, and knows neither labs nor Istio"},
+	"lab/cluster/existing": {
+		imports: []string{"lab/cluster", "lab/cluster/forward", "lab/wait"},
+		why:     "a provider takes Kubernetes that is there and knows nothing of Istio",
+	},
 	"lab/mesh": {
-		imports: []string{"lab/bundle", "lab/cluster", "lab/pki", "lab/wait", "manifests"},
+		imports: []string{"lab/bundle", "lab/cluster", "lab/cluster/forward", "lab/pki", "lab/wait", "manifests"},
 		why:     "a mesh is installed on any cluster: never import a provider, ask the cluster by type assertion",
 	},
 	"lab/fault": {
@@ -70,7 +76,7 @@ var rules = map[string]rule{
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
 	},
 	"lab/doctor": {
-		imports: []string{"lab/mesh", "lab/observe", "lab/pki", "lab/wait"},
+		imports: []string{"lab/cluster", "lab/mesh", "lab/observe", "lab/pki", "lab/wait"},
 		why:     "doctor reads any clusters through their kubeconfigs: it needs no lab, and judges what it has read alone",
 	},
 	"lab/traffic": {

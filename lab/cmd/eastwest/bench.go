@@ -58,6 +58,9 @@ between them are proven, memory, CPU seconds, and when each step ended. Leave th
 			if err != nil {
 				return err
 			}
+			if o.Provider == lab.Existing {
+				return usagef("--provider %s: wanted clusters of the lab's own, whose memory and CPU seconds can be told", o.Provider)
+			}
 			if err := lab.Check(cmd.Context(), o); err != nil {
 				return wrongUnlessSetup(err)
 			}

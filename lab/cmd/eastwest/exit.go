@@ -41,12 +41,13 @@ func exitCode(ctx context.Context, err error) int {
 		problems *scenario.Problems
 		unknown  *lab.UnknownLabError
 		resume   *lab.ResumeError
+		adopt    *lab.AdoptError
 		f        failed
 	)
 	switch {
 	case errors.Is(context.Cause(ctx), errInterrupted):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.As(err, &problems), errors.As(err, &unknown), errors.As(err, &resume):
+	case errors.As(err, &usage), errors.As(err, &problems), errors.As(err, &unknown), errors.As(err, &resume), errors.As(err, &adopt):
 		return exitUsage
 	case errors.As(err, &f):
 		return exitFailed

@@ -99,7 +99,8 @@ func newDownCommand() *cobra.Command {
 		Use:   "down [NAME]",
 		Short: "Remove a lab and everything that was made for it",
 		Long: `Down removes a lab: its processes, mounts, links, cgroups and files. Without a name it removes the lab that ` + labEnv + `
-names, or "` + lab.DefaultName + `". A lab that was interrupted or is broken is removed the same way.`,
+names, or "` + lab.DefaultName + `". A lab that was interrupted or is broken is removed the same way. Of clusters that exist it removes what carries
+the lab's labels, and nothing else.`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeLabs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -133,7 +134,7 @@ names, or "` + lab.DefaultName + `". A lab that was interrupted or is broken is 
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "remove every lab of this user")
-	timeout.addTo(cmd, time.Minute, "how long it may take")
+	timeout.addTo(cmd, 3*time.Minute, "how long it may take")
 	return cmd
 }
 
@@ -240,10 +241,15 @@ func printStatus(out io.Writer, s lab.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if s.Provider != "" {
 		fmt.Fprintf(w, "  provider\t%s\n  topology\t%s\n  made\t%s\n", s.Provider, s.Topology, s.Made.Local().Format(time.DateTime))
+	}
+	if s.Provider != "" && s.Provider != lab.Existing { // what others use is not the lab's
 		fmt.Fprintf(w, "  memory\t%.0f MiB\n  CPU\t%.1f s\n", s.MemoryMiB, s.CPUSeconds)
 	}
 	for _, c := range s.Clusters {
 		fmt.Fprintf(w, "\n%s\t%s\n", c.Name, dash(c.Server))
+		if c.Context != "" {
+			fmt.Fprintf(w, "  context\t%s\n", c.Context)
+		}
 		if c.Problem != "" {
 			fmt.Fprintf(w, "  %s\n", c.Problem)
 		}

@@ -21,7 +21,8 @@ import (
 func newRunCommand() *cobra.Command {
 	var (
 		name, until, without, folder, junit string
-		keep, resume, undo, verbose         bool
+		provider                            string
+		keep, resume, undo, verbose, adopt  bool
 		timeout                             timeoutFlag
 		output                              outputFormat
 	)
@@ -36,6 +37,9 @@ With --until a scenario stops after a phase and leaves the mesh as it is then, t
 look at. --resume goes on with the next phase, to the end or to another --until, and judges the traffic before and after
 as one recording. --undo puts the mesh back as it was before, also after --keep and after a run that was killed; when
 there is nothing to undo it says so and does nothing. Both mean the scenario that the lab was left by if none is named.
+
+On a mesh that eastwest has not made (up --adopt), the plan of each scenario is shown, and it is carried out if --adopt
+is said again and the scenario declares its blast-radius.
 
 The exit code is 1 if a scenario failed. With --without recover that is what has to come out: a scenario without its
 recovery fails in its health checks, or these do not see what the recovery heals.`,
@@ -61,6 +65,11 @@ recovery fails in its health checks, or these do not see what the recovery heals
 			home, err := lab.Home()
 			if err != nil {
 				return err
+			}
+			if !cmd.Flags().Changed("name") && provider != "" {
+				if name, err = lab.NameOf(home, name, provider); err != nil {
+					return usageError{err}
+				}
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
@@ -88,6 +97,10 @@ recovery fails in its health checks, or these do not see what the recovery heals
 			if err != nil {
 				return err
 			}
+			if provider != "" && provider != l.Provider() {
+				l.Close()
+				return usagef("--provider %s: lab %s is of the provider %s", provider, name, l.Provider())
+			}
 
 			screen := cmd.OutOrStdout()
 			if output.json() {
@@ -95,7 +108,7 @@ recovery fails in its health checks, or these do not see what the recovery heals
 			}
 			r := &runner{
 				home: home, lab: l, screen: screen, progress: cmd.ErrOrStderr(), verbose: verbose, folder: folder,
-				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep, Resume: resume, Without: scenario.Phase(without)},
+				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep, Resume: resume, Adopt: adopt, Without: scenario.Phase(without)},
 			}
 			if folder == "" {
 				r.folder = filepath.Join(home, "runs", time.Now().Format("20060102-150405.000"))
@@ -124,6 +137,8 @@ recovery fails in its health checks, or these do not see what the recovery heals
 	_ = cmd.RegisterFlagCompletionFunc("without", cobra.FixedCompletions([]string{string(scenario.Recover)}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the faults in place at the end, to look around")
 	cmd.Flags().BoolVar(&resume, "resume", false, "go on after the phase that --until has stopped after")
+	cmd.Flags().BoolVar(&adopt, "adopt", false, "carry the scenarios out on a mesh that eastwest has not made; their plans are shown first")
+	choice{&provider, "provider", "take the lab of this provider, where --name does not say which", slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Auto })}.addTo(cmd)
 	cmd.Flags().BoolVar(&undo, "undo", false, "put the mesh back as it was before the scenario that left it changed")
 	cmd.Flags().StringVar(&folder, "report", "", "keep the events and the evidence in this folder (default: a new one below "+lab.HomeEnv+")")
 	cmd.Flags().StringVar(&junit, "junit", "", "write the verdicts to this file, for CI systems")
@@ -230,6 +245,11 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 		return false, err
 	}
 	defer func() { err = errors.Join(err, folder.Close()) }()
+	if r.lab.Adopted() && !r.options.Resume {
+		if err := lab.Explain(r.progress, s); err != nil {
+			return false, err
+		}
+	}
 	look := report.Detect(r.screen, os.Getenv)
 	look.Verbose, look.Folder = r.verbose, folder.Dir()
 	o := r.options

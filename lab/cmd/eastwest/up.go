@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -35,6 +36,65 @@ func (f *labFlags) options(home, name string) (lab.Options, error) {
 	return lab.Options{Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress, Topology: t}, err
 }
 
+// foreignFlags say which clusters the provider existing takes.
+type foreignFlags struct {
+	foreign    lab.Foreign
+	apiServers []string
+}
+
+func (f *foreignFlags) addTo(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.foreign.Contexts, "context", nil, "with --provider existing: the kubeconfig context of a cluster; once for each of the lab's, in their order")
+	cmd.Flags().StringVar(&f.foreign.Kubeconfig, "kubeconfig", "", "with --provider existing: the kubeconfig that has them, which is only read (default: what kubectl takes)")
+	cmd.Flags().StringArrayVar(&f.apiServers, "api-server", nil, "with --provider existing: where other clusters reach the API server of one, like cluster-a=https://10.0.0.1:6443 (default: what the kubeconfig says)")
+	cmd.Flags().StringVar(&f.foreign.Hub, "hub", "", "with --provider existing: the registry with the images pilot, proxyv2 and app (default: the names of the bundle's)")
+	cmd.Flags().StringVar(&f.foreign.Tag, "tag", "", "with --provider existing: the tag of these images (default: the bundle's)")
+	cmd.Flags().BoolVar(&f.foreign.Adopt, "adopt", false, "with --provider existing: use the Istio that is there, and install nothing but the lab's apps")
+	_ = cmd.RegisterFlagCompletionFunc("context", completeContexts)
+}
+
+// options puts the flags into the lab's options.
+func (f *foreignFlags) options(cmd *cobra.Command, o *lab.Options) error {
+	for _, name := range []string{"context", "kubeconfig", "api-server", "hub", "tag", "adopt"} {
+		if cmd.Flags().Changed(name) && o.Provider != lab.Existing {
+			return usagef("--%s: only clusters that are there have it: wanted --provider %s with it", name, lab.Existing)
+		}
+	}
+	for _, text := range f.apiServers {
+		cluster, server, ok := strings.Cut(text, "=")
+		if !ok {
+			return usagef("--api-server %s: wanted the lab's name of a cluster and an address, like cluster-a=https://10.0.0.1:6443", text)
+		}
+		if f.foreign.APIServers == nil {
+			f.foreign.APIServers = map[string]string{}
+		}
+		f.foreign.APIServers[cluster] = server
+	}
+	files := filepath.SplitList(f.foreign.Kubeconfig)
+	for i, file := range files { // it is read again from elsewhere
+		path, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		files[i] = path
+	}
+	f.foreign.Kubeconfig = strings.Join(files, string(filepath.ListSeparator))
+	o.Existing = f.foreign
+	return nil
+}
+
+// completeContexts completes the name of a context.
+func completeContexts(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	kubeconfig, err := cmd.Flags().GetString("kubeconfig")
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	contexts, err := lab.Contexts(kubeconfig)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return contexts, cobra.ShellCompDirectiveNoFileComp
+}
+
 // upJSON is what `up -o json` prints; its names are stable.
 type upJSON struct {
 	Name       string     `json:"name"`
@@ -58,6 +118,7 @@ func newUpCommand() *cobra.Command {
 	var (
 		name    string
 		flags   labFlags
+		foreign foreignFlags
 		timeout timeoutFlag
 		output  outputFormat
 		verbose bool
@@ -71,9 +132,16 @@ and works is left as it is; one that does not work is made anew. When up fails o
 The clusters are those of a topology of the lesson (--topology) or of a file that lists them (-f); eastwest explain
 --topology or -f prints the steps of making it, eastwest schema --topology the schema of such files.
 
+With --provider existing the clusters are contexts of a kubeconfig, made by whatever tool. Everything that up makes there
+carries the lab's labels, and nothing else is changed: when an object of that name is there, up refuses before it makes
+any. down removes what up has made and leaves the clusters. The images come from a registry (--hub, --tag), or from the
+nodes, where the bundle's have been loaded into them. With --adopt an Istio that is there is used, for scenarios that say
+how far they reach.
+
 The first lab on a machine needs the bundle: up builds it (see eastwest bundle --help).`,
 		Example: `  eastwest up --topology primary-remote --network shared
-  eastwest up -f manifests/topologies/three-primaries.yaml`,
+  eastwest up -f manifests/topologies/three-primaries.yaml
+  eastwest up --provider existing --context kind-east --context kind-west --hub registry.example/eastwest`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := lab.Home()
@@ -82,6 +150,9 @@ The first lab on a machine needs the bundle: up builds it (see eastwest bundle -
 			}
 			o, err := flags.options(home, name)
 			if err != nil {
+				return err
+			}
+			if err := foreign.options(cmd, &o); err != nil {
 				return err
 			}
 			if err := lab.Check(cmd.Context(), o); err != nil {
@@ -109,6 +180,7 @@ The first lab on a machine needs the bundle: up builds it (see eastwest bundle -
 	}
 	addLabFlag(cmd, &name)
 	flags.addTo(cmd)
+	foreign.addTo(cmd)
 	timeout.addTo(cmd, 10*time.Minute, "how long making the lab may take, the bundle aside")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show for each step the commands that do the same by hand")
 	output.addTo(cmd)

@@ -1,0 +1,224 @@
+package mesh
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/eastwest-lab/eastwest/lab/cluster"
+)
+
+// NotOursError names objects that a mesh would be made of, that are there already, and that are not the lab's.
+type NotOursError struct {
+	Objects []string // each with its context and whose it is
+}
+
+func (e *NotOursError) Error() string {
+	return "nothing was changed: these objects are there and are not this lab's, and eastwest changes and deletes nothing that it has not made:\n  " +
+		strings.Join(e.Objects, "\n  ") +
+		"\nuse other clusters, or remove them; `eastwest up --adopt` uses an Istio that is there"
+}
+
+// Preflight looks whether anything that Install would make is there already without being the lab's. It writes the
+// files of the mesh and changes no cluster. The error is a *NotOursError if there is such a thing.
+func Preflight(ctx context.Context, o Options) error {
+	m, err := open(o)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if !o.Topology.HasMesh() {
+		return nil
+	}
+	var mu sync.Mutex
+	var found []string
+	looking, ctx := errgroup.WithContext(ctx)
+	for _, c := range m.Members {
+		looking.Go(func() error {
+			objects, err := c.makes(ctx, o)
+			if err != nil {
+				return err
+			}
+			of, bound := errgroup.WithContext(ctx)
+			of.SetLimit(16)
+			for _, object := range objects {
+				of.Go(func() error {
+					whose, err := c.notOurs(bound, object)
+					if whose != "" {
+						mu.Lock()
+						defer mu.Unlock()
+						found = append(found, whose)
+					}
+					return err
+				})
+			}
+			return of.Wait()
+		})
+	}
+	if err := looking.Wait(); err != nil {
+		return fmt.Errorf("looking at what is there: %w", err)
+	}
+	if len(found) > 0 {
+		slices.Sort(found)
+		return &NotOursError{slices.Compact(found)}
+	}
+	return nil
+}
+
+// makes lists what Install makes in the cluster. Of Secrets only the names are right.
+func (m *Member) makes(ctx context.Context, o Options) ([]object, error) {
+	all, err := m.write(m.values(o), "namespaces.yaml", m.namespaceFiles())
+	if err != nil {
+		return nil, err
+	}
+	// What it is made of is named alike, whatever the address of the gateway will be.
+	r, err := m.render(ctx, o, netip.IPv4Unspecified())
+	if err != nil {
+		return nil, err
+	}
+	all = slices.Concat(all, r.control, r.definitions, r.gateway, r.gatewayPods, r.ingress, r.ingressPods, r.services, r.rules, r.exposed, r.istiod, r.workloads, r.myPod)
+	if m.mesh.Adopted {
+		return all, nil
+	}
+	secrets := []string{tokenSecret(readerAccount), tokenSecret(istiodAccount)}
+	if m.Spec.HasIstiod() {
+		secrets = append(secrets, CACerts, configSecret)
+		for _, of := range m.mesh.InMesh() {
+			secrets = append(secrets, RemoteSecretName(of.Name()))
+		}
+	}
+	for _, name := range secrets {
+		all = append(all, object{APIVersion: "v1", Kind: "Secret", Namespace: SystemNamespace, Name: name})
+	}
+	return all, nil
+}
+
+// notOurs tells whose an object is that is there and not the lab's; nothing otherwise.
+func (m *Member) notOurs(ctx context.Context, o object) (string, error) {
+	data, err := m.raw.Get().AbsPath(o.path()).SetHeader("Accept", metadataOnly).Do(ctx).Raw()
+	if apierrors.IsNotFound(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: reading %s: %w", m.Name(), o, err)
+	}
+	var now metav1.PartialObjectMetadata
+	if err := json.Unmarshal(data, &now); err != nil {
+		return "", fmt.Errorf("%s: reading %s: %w", m.Name(), o, err)
+	}
+	whose := "no lab's"
+	if lab := now.Labels[cluster.LabLabel]; lab != "" {
+		whose = fmt.Sprintf("of lab %s, id %s", lab, now.Labels[cluster.IDLabel])
+	}
+	for name, value := range m.Labels() {
+		if now.Labels[name] != value {
+			return fmt.Sprintf("%s%s (%s)", o, m.inContext(), whose), nil
+		}
+	}
+	return "", nil
+}
+
+// inContext says what the user calls the cluster.
+func (m *Member) inContext() string {
+	if f, ok := m.Cluster.(cluster.Foreign); ok {
+		return fmt.Sprintf(" in %s, context %q", m.Name(), f.Context())
+	}
+	return " in " + m.Name()
+}
+
+// adoption puts the apps on a mesh that is there.
+func (m *Mesh) adoption(o Options) plan {
+	var p plan
+	var looked, ready []*task
+	files := map[*Member]*rendered{}
+	for _, c := range m.Members {
+		looked = append(looked, p.add("look at the Istio that is there", c.Name(), c.rolloutStatus(SystemNamespace, Istiod), c.fits))
+	}
+	for _, c := range m.InMesh() {
+		r := &rendered{}
+		files[c] = r
+		namespace := p.add("create the apps' namespace", c.Name(), c.kubectlApply("namespaces.yaml"), func(ctx context.Context) error {
+			objects, err := c.write(c.values(o), "namespaces.yaml", c.namespaceFiles())
+			if err != nil {
+				return err
+			}
+			return c.apply(ctx, objects...)
+		}, looked...)
+		services := p.add("create Services and accounts", c.Name(), c.kubectlApply("services.yaml"), func(ctx context.Context) (err error) {
+			if *r, err = c.render(ctx, o, netip.Addr{}); err != nil {
+				return err
+			}
+			return c.apply(ctx, r.services...)
+		}, namespace)
+		if m.IsConfig(c.Spec) {
+			p.add("create DestinationRules", c.Name(), c.kubectlApply("rules.yaml"), func(ctx context.Context) error { return c.apply(ctx, r.rules...) }, services)
+		}
+		injecting := p.add("wait for injection", c.Name(), "", func(ctx context.Context) error { return c.injects(ctx, AppNamespace, "echo") }, services)
+		ready = append(ready, p.addApps(c, r, injecting))
+	}
+	m.addProof(&p, o, files, ready)
+	return p
+}
+
+// fits returns nil, or everything that keeps scenarios from working on the cluster's Istio: they call clusters,
+// networks and gateways by the names of the lesson.
+func (m *Member) fits(ctx context.Context) error {
+	var problems []error
+	bad := func(format string, a ...any) {
+		problems = append(problems, fmt.Errorf("the Istio"+m.inContext()+" cannot be adopted: "+format, a...))
+	}
+	system, err := m.Kube.CoreV1().Namespaces().Get(ctx, SystemNamespace, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		bad("there is no namespace %s", SystemNamespace)
+		return errors.Join(problems...)
+	case err != nil:
+		return err
+	}
+	if network := system.Labels["topology.istio.io/network"]; len(m.mesh.Networks()) > 1 && network != m.Spec.Network {
+		bad("namespace %s is on the network %q, by its label topology.istio.io/network, and scenarios call it %s", SystemNamespace, network, m.Spec.Network)
+	}
+	if m.Spec.HasIstiod() {
+		switch id, err := m.istiodsID(ctx); {
+		case apierrors.IsNotFound(err):
+			bad("there is no Deployment %s in namespace %s; control planes with a revision, or in another namespace, are not supported", Istiod, SystemNamespace)
+		case err != nil:
+			return err
+		case id != m.values(Options{})["ID"]:
+			bad("istiod calls the cluster %q, and scenarios call it %s: name the contexts in that order, or install it with values.global.multiCluster.clusterName=%[2]s", id, m.values(Options{})["ID"])
+		}
+	}
+	if m.mesh.HasGateway(m.Spec) {
+		if _, err := m.Kube.CoreV1().Services(SystemNamespace).Get(ctx, Gateway, metav1.GetOptions{}); apierrors.IsNotFound(err) {
+			bad("there is no Service %s in namespace %s, by which other networks reach it", Gateway, SystemNamespace)
+		} else if err != nil {
+			return err
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// istiodsID is what the cluster's istiod calls its own cluster.
+func (m *Member) istiodsID(ctx context.Context) (string, error) {
+	d, err := m.Kube.AppsV1().Deployments(SystemNamespace).Get(ctx, Istiod, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	for _, c := range d.Spec.Template.Spec.Containers {
+		for _, e := range c.Env {
+			if e.Name == "CLUSTER_ID" {
+				return e.Value, nil
+			}
+		}
+	}
+	return "Kubernetes", nil // Istio's own default
+}
