@@ -15,7 +15,7 @@ LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps build bundle run test unit integration scenarios mutations topologies verify lint generate bench clean
+.PHONY: help deps build bundle run test unit integration scenarios mutations doctor topologies verify lint generate bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ scenarios: bundle ## run every scenario of the catalogue (one: make scenarios RU
 
 mutations: bundle ## run every scenario without its recovery: each has to fail, in its health checks
 	EASTWEST_MUTATIONS=1 go test -v -timeout 60m ./scenarios -run TestMutations
+
+doctor: bundle ## break a lab by every scenario and write down what `eastwest doctor` finds
+	EASTWEST_DOCTOR_RUNS=1 go test -v -timeout 60m ./tests/doctor -args -update
+	go generate ./scenarios
 
 topologies: bundle ## bring up every topology with each network and each kind of trust; `make test` takes every pair
 	EASTWEST_ALL_TOPOLOGIES=1 go test -v -timeout 60m ./tests/topologies -run 'TestTopologies$$'

@@ -28,7 +28,7 @@ func TestDoctorTableIsCurrent(t *testing.T) {
 	for _, s := range all {
 		_, asks := lab.Finds(s)
 		assert.True(t, asks, "%s: its diagnosis does not ask doctor", s.File)
-		assert.Contains(t, results, s.Name, "doctor.json: go test ./tests/doctor -args -update writes it")
+		assert.Contains(t, results, s.Name, "doctor.json: make doctor writes it")
 	}
 	text := confusion(all, results)
 	if *update {
@@ -55,7 +55,7 @@ func confusion(all []*scenario.Scenario, results map[string]lab.Diagnosed) strin
 	var b strings.Builder
 	b.WriteString(`# What doctor finds in each scenario
 
-<!-- Written by ` + "`make generate`" + ` from the scenario files and doctor.json, which ` + "`go test ./tests/doctor -args -update`" + ` writes. -->
+<!-- Written by ` + "`make generate`" + ` from the scenario files and doctor.json, which ` + "`make doctor`" + ` writes. -->
 
 Each scenario was broken, examined by ` + "`eastwest doctor`" + `, and put back. A row is a scenario, a column a finding: the number tells in
 how many runs it was blamed, as an error or a warning that follows from nothing else. What the scenario says is the cause is in bold.
