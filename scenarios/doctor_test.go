@@ -30,6 +30,9 @@ func TestDoctorTableIsCurrent(t *testing.T) {
 		assert.True(t, asks, "%s: its diagnosis does not ask doctor", s.File)
 		assert.Contains(t, results, s.Name, "doctor.json: make doctor writes it")
 	}
+	for name := range results {
+		assert.FileExists(t, name+"/scenario.yaml", "doctor.json has %s: take it out", name)
+	}
 	text := confusion(all, results)
 	if *update {
 		require.NoError(t, os.WriteFile(doctorTable, []byte(text), 0o644))
@@ -59,7 +62,7 @@ func confusion(all []*scenario.Scenario, results map[string]lab.Diagnosed) strin
 
 Each scenario was broken, examined by ` + "`eastwest doctor`" + `, and put back. A row is a scenario, a column a finding: the number tells in
 how many runs it was blamed, as an error or a warning that follows from nothing else. What the scenario says is the cause is in bold.
-What was told as an effect of it stands in the last column.
+What was told as an effect of it stands in the last column. Where there are no runs, nobody has written them down yet.
 
 `)
 	for i, id := range columns {
@@ -79,6 +82,8 @@ What was told as an effect of it stands in the last column.
 		cells := []string{fmt.Sprintf("[%s](%[1]s/scenario.yaml)", s.Name), fmt.Sprint(r.Runs)}
 		cell := func(wanted bool, n int) {
 			switch {
+			case wanted && r.Runs == 0:
+				cells = append(cells, "**?**")
 			case wanted:
 				cells = append(cells, fmt.Sprintf("**%d**", n))
 			case n > 0:

@@ -51,8 +51,7 @@ func (e *exam) secretsAt(p *plane) Cluster {
 
 func (e *exam) remotes(p *plane) {
 	at := e.secretsAt(p)
-	unreadable := slices.ContainsFunc(e.Unread, func(u Unread) bool { return u.Cluster == at.Context && u.Part == Secrets })
-	if unreadable || at.UID == "" && len(at.Remotes) == 0 && len(e.Clusters) == 1 {
+	if e.unread(at, Secrets) {
 		return
 	}
 	here := e.Clusters[p.at].Context
@@ -176,9 +175,7 @@ func (e *exam) path(proxies []*proxy) {
 				e.gateway(i, g)
 			}
 		}
-		unread := slices.ContainsFunc(e.Unread, func(u Unread) bool {
-			return u.Part == Services && slices.ContainsFunc(its, func(i int) bool { return e.Clusters[i].Context == u.Cluster })
-		})
+		unread := slices.ContainsFunc(its, func(i int) bool { return e.unread(e.Clusters[i], Services) })
 		if there == 0 && !unread {
 			e.add("gateway-missing", "", its, fmt.Sprintf("network %s has no east-west gateway", network),
 				Evidence{"Services of " + e.contexts(its...), fmt.Sprintf("none has port %d", gatewayTLSPort), fmt.Sprintf("kubectl --context=%s get services -A -l %s=%s", e.Clusters[its[0]].Context, networkLabel, network)})
@@ -198,7 +195,7 @@ func (e *exam) gateway(i int, g Gateway) {
 	if len(g.Addresses) == 0 {
 		e.add("gateway-no-address", "", []int{i}, fmt.Sprintf("the east-west gateway of %s has no address", c.Context), evidence("a "+g.Type+" without an address"))
 	}
-	if g.Pods == 0 {
+	if g.Pods == 0 && !e.unread(c, Pods) {
 		e.add("gateway-pod-absent", "", []int{i}, fmt.Sprintf("no pod of the east-west gateway of %s is Ready", c.Context), evidence("it selects no Ready pod"))
 	}
 	config := c
@@ -209,10 +206,9 @@ func (e *exam) gateway(i int, g Gateway) {
 			}
 		}
 	}
-	read := !slices.ContainsFunc(e.Unread, func(u Unread) bool { return u.Cluster == config.Context && u.Part == Gateways })
 	exposed := slices.DeleteFunc(slices.Clone(config.Exposed), func(x Exposed) bool { return x.Port != g.Port || !matches(x.Selector, g.Labels) })
 	command := fmt.Sprintf("kubectl --context=%s get gateways.networking.istio.io -A -o yaml", config.Context)
-	if len(exposed) == 0 && read {
+	if len(exposed) == 0 && !e.unread(config, Gateways) {
 		e.add("gateway-object-missing", "", []int{i}, fmt.Sprintf("nothing is exposed at the east-west gateway of %s", c.Context),
 			Evidence{"Gateway objects in " + config.Context, fmt.Sprintf("none with AUTO_PASSTHROUGH on port %d selects it", g.Port), command})
 	}
@@ -437,7 +433,7 @@ func (e *exam) starting() {
 		}
 		if len(who) > 0 && e.served[i] != nil {
 			space, name, _ := strings.Cut(who[len(who)-1], "/")
-			e.add("pods-not-starting", "", []int{i}, fmt.Sprintf("%s in %s %s not Ready", some(who), c.Context, map[bool]string{true: "is", false: "are"}[len(who) == 1]),
+			e.add("pods-not-starting", "", []int{i}, fmt.Sprintf("%s in %s %s not Ready", some(who), c.Context, either(len(who), "is", "are")),
 				Evidence{"pod " + space + "/" + name, why, fmt.Sprintf("kubectl --context=%s describe pod -n %s %s", c.Context, space, name)})
 		}
 	}

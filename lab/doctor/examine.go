@@ -432,6 +432,13 @@ func (e *exam) readProxies() []*proxy {
 	return all
 }
 
+// unread says whether a part of a cluster is missing in the facts: that it has none of something says nothing then.
+func (e *exam) unread(c Cluster, part Part) bool {
+	return slices.ContainsFunc(e.Unread, func(u Unread) bool {
+		return u.Cluster == c.Context && (u.Part == part || u.Part == APIServer)
+	})
+}
+
 // contexts names clusters in a sentence.
 func (e *exam) contexts(clusters ...int) string {
 	var names []string
@@ -462,6 +469,13 @@ func some(list []string) string {
 		return words(list)
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
+}
+
+func either(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 func plural(n int, one string) string {

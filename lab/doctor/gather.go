@@ -284,7 +284,6 @@ func (r *reader) settle() {
 	for i := range c.Namespaces {
 		n := &c.Namespaces[i]
 		n.Roots, n.HasRoot = r.mapped[n.Name]
-		_, n.HasRoot = r.mapped[n.Name]
 	}
 	injected := map[string]bool{}
 	for _, n := range c.Namespaces {

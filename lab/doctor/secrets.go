@@ -277,7 +277,7 @@ func (e *exam) istiods(p *plane, c Cluster) {
 	if len(slices.Compact(signers)) > 1 {
 		e.add("istiods-differ", "", p.all(), "the pods of istiod in "+c.Context+" sign with different CAs", evidence...)
 	}
-	if ready > 0 || slices.ContainsFunc(e.Unread, func(u Unread) bool { return u.Cluster == c.Context && u.Part == Pods }) {
+	if ready > 0 || e.unread(c, Pods) {
 		return
 	}
 	seen := "there is no pod of it"

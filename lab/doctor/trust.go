@@ -23,7 +23,7 @@ const (
 	early    outcome = "a certificate of its chain is not valid yet"
 	revoked  outcome = "a certificate of its chain has been revoked"
 	refused  outcome = "it is refused"
-	unknowns outcome = "its trust domain is not accepted"
+	misnamed outcome = "its trust domain is not accepted"
 )
 
 // signed says whether ca has signed c: by its key, whatever its name and its dates are.
@@ -145,7 +145,7 @@ func (e *exam) handshake(from, to *proxy) (o outcome, refuses, whom *proxy, c *x
 		return o, to, from, c
 	}
 	if !to.plane.lets(trustDomain(from.chain)) {
-		return unknowns, to, from, nil
+		return misnamed, to, from, nil
 	}
 	return found, nil, nil, nil
 }
@@ -187,7 +187,7 @@ func (e *exam) matrix(proxies []*proxy) []Pair {
 						pair.Grow = "nobody's: restart what is from before the CA was changed"
 					case o == stranger:
 						pair.Grow = fmt.Sprintf("the roots of %s must get that of %s, %s", e.Clusters[refuses.cluster].Context, e.Clusters[whom.cluster].Context, e.top(whom.chain, c))
-					case o == unknowns:
+					case o == misnamed:
 						pair.Grow = fmt.Sprintf("trustDomainAliases of %s must get %s", e.Clusters[refuses.cluster].Context, trustDomain(whom.chain))
 					}
 				}
@@ -385,7 +385,7 @@ func (e *exam) stale(proxies []*proxy) {
 			severity = Warning // it only passes TLS on; what it cannot do is to get a new certificate
 		}
 		slices.Sort(who[cluster])
-		e.add("stale-workloads", severity, []int{cluster}, fmt.Sprintf("%s in %s %s from before the CA was changed", some(who[cluster]), e.Clusters[cluster].Context, map[bool]string{true: "has a certificate or roots", false: "have certificates or roots"}[len(who[cluster]) == 1]),
+		e.add("stale-workloads", severity, []int{cluster}, fmt.Sprintf("%s in %s %s from before the CA was changed", some(who[cluster]), e.Clusters[cluster].Context, either(len(who[cluster]), "has a certificate or roots", "have certificates or roots")),
 			e.proxyEvidence(p, fmt.Sprintf("trusts %s, is below %s, from %s", names(p.roots), e.top(p.chain, end(p.chain, p.roots)), p.chain[0].NotBefore.UTC().Format("2006-01-02T15:04:05Z"))),
 			e.proxyEvidence(p.plane.typical, fmt.Sprintf("trusts %s, is below %s", names(p.plane.typical.roots), e.top(p.plane.typical.chain, end(p.plane.typical.chain, p.plane.typical.roots)))))
 	}
@@ -456,7 +456,7 @@ func (e *exam) principals(proxies []*proxy) {
 func (e *exam) rootMaps() {
 	for i, c := range e.Clusters {
 		p := e.served[i]
-		if p == nil || slices.ContainsFunc(e.Unread, func(u Unread) bool { return u.Cluster == c.Context && u.Part == RootMaps }) {
+		if p == nil || e.unread(c, RootMaps) || e.unread(c, Namespaces) {
 			continue
 		}
 		var missing, foreign []string
@@ -523,7 +523,7 @@ func (e *exam) plaintext() {
 		}
 		if len(who) > 0 {
 			space, _, _ := strings.Cut(who[0], "/")
-			e.add("plaintext-client-strict", "", []int{i}, fmt.Sprintf("%s in %s %s no proxy, where only mutual TLS is let in", some(who), c.Context, map[bool]string{true: "has", false: "have"}[len(who) == 1]),
+			e.add("plaintext-client-strict", "", []int{i}, fmt.Sprintf("%s in %s %s no proxy, where only mutual TLS is let in", some(who), c.Context, either(len(who), "has", "have")),
 				Evidence{"PeerAuthentication of " + space, "STRICT", fmt.Sprintf("kubectl --context=%s get peerauthentications -A", c.Context)},
 				Evidence{"pod " + who[0], "it has no container istio-proxy, and its namespace injects one", fmt.Sprintf("istioctl --context=%s experimental check-inject -n %s %s", c.Context, space, strings.TrimPrefix(who[0], space+"/"))})
 		}

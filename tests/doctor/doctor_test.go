@@ -93,6 +93,9 @@ func TestCatalogue(t *testing.T) {
 					l = makeLab(t, l, s.Topology)
 				}
 				results[s.Name] = diagnose(t, l, s)
+				if *update && !t.Failed() {
+					write(t, results)
+				}
 			})
 		}
 		if l != nil {
@@ -102,11 +105,14 @@ func TestCatalogue(t *testing.T) {
 			assert.NoError(t, lab.Down(t.Context(), home, labName))
 		}
 	}
-	if *update {
-		data, err := json.MarshalIndent(results, "", "  ")
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(record, append(data, '\n'), 0o644))
-	}
+}
+
+// write writes down what was found, after each scenario: all of them take an hour.
+func write(t *testing.T, results map[string]lab.Diagnosed) {
+	t.Helper()
+	data, err := json.MarshalIndent(results, "", "  ")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(record, append(data, '\n'), 0o644))
 }
 
 // makeLab makes a lab that outlives the scenario, in place of one that is of no use any more.
