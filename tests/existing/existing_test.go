@@ -514,7 +514,7 @@ func (f foreign) takeAddresses(t *testing.T, in string) {
 	t.Helper()
 	services := f.clusters[in].kube.CoreV1().Services("default")
 	none := false
-	for i := range 253 {
+	for i := range 260 {
 		taken := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("taken-%d", i)}, Spec: corev1.ServiceSpec{
 			Type: corev1.ServiceTypeLoadBalancer, AllocateLoadBalancerNodePorts: &none, Ports: []corev1.ServicePort{{Port: 80}},
 		}}
