@@ -21,7 +21,7 @@ import (
 type callsArgs struct {
 	Stream         string            `yaml:"stream" ref:"stream" required:"true" doc:"The stream of the section traffic that is judged."`
 	Success        *percentBounds    `yaml:"success" doc:"Share of calls that the expected cluster answered with 200."`
-	For            scenario.Duration `yaml:"for" doc:"In symptoms and healthy: the last stretch of traffic that is judged; if left out 1s, or eight calls where that is longer, and more where fewer than five calls have ended in it. It never reaches back before the phase."`
+	For            scenario.Duration `yaml:"for" doc:"In symptoms and healthy: the last stretch of traffic that is judged; if left out 1s, or six calls where that is longer, and more where fewer than five calls have ended in it. It never reaches back before the phase."`
 	During         string            `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,later,wrong-fixes,recover,healthy" doc:"In always: the phase whose traffic is judged; the whole recording if left out."`
 	Lost           *countBounds      `yaml:"lost" doc:"Number of calls that were lost."`
 	LongestGap     scenario.Duration `yaml:"longest-gap" doc:"Longest time without a good answer that is allowed."`
@@ -48,7 +48,7 @@ func (a *callsArgs) Validate() error {
 }
 
 const (
-	judgedCalls = 8 // that fit into a window of a slow stream if the file does not say how long it is
+	judgedCalls = 6 // that fit into a window of a slow stream if the file does not say how long it is
 	fewestCalls = 5 // finished ones that a window needs before it says anything
 )
 

@@ -30,7 +30,6 @@ const (
 	reliableCalls  = judgedCalls     // good calls that a stream must show before the break
 	notHealedAgain = 3               // looks in a row that must find a wrong fix to be wrong
 	healthShowsIn  = 2 * time.Second // how long a mesh has to heal before it is called broken
-	oneLook        = time.Second     // what a look at health may take once that time is over
 	unhealedWithin = 5 * time.Second // how long health has to show where the recovery is left out
 )
 
@@ -445,8 +444,14 @@ func (r *run) hold(ctx context.Context, steps []scenario.Step, p plan, o wait.Op
 
 // look looks at all checks at once, round after round, until all hold in one, and returns what each saw last.
 func (r *run) look(ctx context.Context, steps []scenario.Step, p plan, o wait.Options) (seen []string, errs []error, err error) {
+	return r.lookUntil(ctx, steps, p, o, time.Time{})
+}
+
+// lookUntil is look that gives up, once it is that late, with the first round that does not hold.
+func (r *run) lookUntil(ctx context.Context, steps []scenario.Step, p plan, o wait.Options, late time.Time) (seen []string, errs []error, err error) {
 	seen, errs = make([]string, len(steps)), make([]error, len(steps))
 	err = wait.Until(ctx, string(r.phase), o, func(ctx context.Context) error {
+		begun := time.Now()
 		var round errgroup.Group
 		var mu sync.Mutex
 		for i, step := range steps {
@@ -460,7 +465,11 @@ func (r *run) look(ctx context.Context, steps []scenario.Step, p plan, o wait.Op
 				return err
 			})
 		}
-		return round.Wait()
+		err := round.Wait()
+		if err != nil && !late.IsZero() && begun.After(late) {
+			return wait.Permanent(err)
+		}
+		return err
 	})
 	return seen, errs, err
 }
@@ -541,7 +550,7 @@ func (r *run) notHealthy(ctx context.Context, p plan, at scenario.Place, after, 
 // unhealthy returns what keeps the mesh from being healthy; nothing if it is.
 func (r *run) unhealthy(ctx context.Context, p plan) (string, error) {
 	steps := r.scenario.Healthy.Expect
-	_, errs, err := r.look(ctx, steps, p, wait.Options{Within: max(oneLook, healthShowsIn-time.Since(r.since)), Every: lookEvery})
+	_, errs, err := r.lookUntil(ctx, steps, p, wait.Options{Within: gateWithin, Every: lookEvery}, r.since.Add(healthShowsIn))
 	if err == nil {
 		return "", nil
 	}
