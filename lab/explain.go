@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // Explain writes what a scenario would do as a numbered plan, with the commands that a person would type
 // for the same. It touches nothing.
 func Explain(w io.Writer, s *scenario.Scenario) error {
-	x := &explainer{w: w, run: &run{scenario: s, env: env{}}}
+	x := &explainer{w: w, run: &run{scenario: s, env: env{dir: filepath.Dir(s.File)}}}
 	x.line("%s: %s", s.Name, s.Title)
 	x.line("")
 	for _, text := range strings.Split(strings.TrimSpace(s.Why), "\n") {

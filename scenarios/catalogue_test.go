@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -38,6 +39,13 @@ func TestCatalogueIsCurrent(t *testing.T) {
 func TestMeasurementsAreOfScenarios(t *testing.T) {
 	for name := range measured(t) {
 		assert.FileExists(t, filepath.Join(name, "scenario.yaml"), "measured.json has %s: take it out", name)
+	}
+}
+
+// TestEveryScenarioCanBeExplained holds every step to the files that it names.
+func TestEveryScenarioCanBeExplained(t *testing.T) {
+	for _, s := range load(t) {
+		assert.NoError(t, lab.Explain(io.Discard, s), s.Name)
 	}
 }
 

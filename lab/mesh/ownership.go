@@ -28,8 +28,9 @@ func (e *NotOursError) Error() string {
 		"\nuse other clusters, or remove them; `eastwest up --adopt` uses an Istio that is there"
 }
 
-// Preflight looks whether anything that Install would make is there already without being the lab's. It writes the
-// files of the mesh and changes no cluster. The error is a *NotOursError if there is such a thing.
+// Preflight looks whether anything that Install would make is there already without being the lab's, and whether a mesh
+// that is adopted is one that scenarios work on. It writes the files of the mesh and changes no cluster. The error is a
+// *NotOursError if there is such a thing.
 func Preflight(ctx context.Context, o Options) error {
 	m, err := open(o)
 	if err != nil {
@@ -38,6 +39,11 @@ func Preflight(ctx context.Context, o Options) error {
 	defer m.Close()
 	if !o.Topology.HasMesh() {
 		return nil
+	}
+	if m.Adopted {
+		if err := m.fits(ctx); err != nil {
+			return err
+		}
 	}
 	var mu sync.Mutex
 	var found []string
@@ -138,11 +144,8 @@ func (m *Member) inContext() string {
 // adoption puts the apps on a mesh that is there.
 func (m *Mesh) adoption(o Options) plan {
 	var p plan
-	var looked, ready []*task
+	var ready []*task
 	files := map[*Member]*rendered{}
-	for _, c := range m.Members {
-		looked = append(looked, p.add("look at the Istio that is there", c.Name(), c.rolloutStatus(SystemNamespace, Istiod), c.fits))
-	}
 	for _, c := range m.InMesh() {
 		r := &rendered{}
 		files[c] = r
@@ -152,7 +155,7 @@ func (m *Mesh) adoption(o Options) plan {
 				return err
 			}
 			return c.apply(ctx, objects...)
-		}, looked...)
+		})
 		services := p.add("create Services and accounts", c.Name(), c.kubectlApply("services.yaml"), func(ctx context.Context) (err error) {
 			if *r, err = c.render(ctx, o, netip.Addr{}); err != nil {
 				return err
@@ -169,8 +172,21 @@ func (m *Mesh) adoption(o Options) plan {
 	return p
 }
 
-// fits returns nil, or everything that keeps scenarios from working on the cluster's Istio: they call clusters,
-// networks and gateways by the names of the lesson.
+// fits returns nil, or everything that keeps scenarios from working on the Istio of the clusters.
+func (m *Mesh) fits(ctx context.Context) error {
+	problems := make([]error, len(m.Members))
+	var looking errgroup.Group
+	for i, c := range m.Members {
+		looking.Go(func() error {
+			problems[i] = c.fits(ctx)
+			return nil
+		})
+	}
+	_ = looking.Wait() // each has its own place for its problem
+	return errors.Join(problems...)
+}
+
+// fits is the same for one cluster. Scenarios call clusters, networks and gateways by the names of the lesson.
 func (m *Member) fits(ctx context.Context) error {
 	var problems []error
 	bad := func(format string, a ...any) {

@@ -194,6 +194,7 @@ func (u user) state(ctx context.Context) (map[string]string, error) {
 					for _, field := range []string{"resourceVersion", "managedFields", "generation"} {
 						unstructured.RemoveNestedField(o.Object, "metadata", field)
 					}
+					unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "control-plane.alpha.kubernetes.io/leader") // istiod's leases
 					if o.GetKind() != "Service" { // the address of a load balancer is nobody's but the owner's
 						unstructured.RemoveNestedField(o.Object, "status")
 					}
