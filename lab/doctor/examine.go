@@ -136,6 +136,7 @@ type proxy struct {
 
 // Examine makes a report of facts. It asks nobody and depends on nothing else.
 func Examine(f Facts) Report {
+	f.Clusters = slices.Clone(f.Clusters) // names are filled in
 	e := &exam{Facts: f, kinds: map[string]Kind{}, rank: map[string]int{}, certs: map[string]*x509.Certificate{}}
 	e.Unread = slices.Clone(f.Unread)
 	for i, k := range Findings() {
@@ -155,7 +156,7 @@ func Examine(f Facts) Report {
 	e.sameness()
 	e.probes()
 	r := Report{Taken: f.Taken, Findings: e.nest(), Trust: e.matrix(proxies), Checks: e.checks(), Unread: e.Unread}
-	for i := range f.Clusters {
+	for i := range e.Clusters {
 		r.Clusters = append(r.Clusters, e.seen(i))
 	}
 	return r
@@ -305,7 +306,12 @@ func (e *exam) findPlanes() {
 			}
 		}
 		e.planes = append(e.planes, p)
-		if p.id == c.ID { // otherwise it serves others and not the cluster that it runs in
+		// An external one serves others, by the name of one of them, and not the cluster that it runs in.
+		others := slices.ContainsFunc(e.Clusters, func(o Cluster) bool { return o.Context != c.Context && o.ID == p.id })
+		if c.ID == "" && !others {
+			c.ID = p.id
+		}
+		if p.id == c.ID {
 			e.served[i] = p
 		}
 	}

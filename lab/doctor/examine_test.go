@@ -528,6 +528,49 @@ func TestUnreadIsUnknown(t *testing.T) {
 	assert.Empty(t, Examine(w.Facts).Findings)
 }
 
+// Other topologies are well, too: one istiod for both clusters, and one that runs in a third.
+func TestHealthyTopologies(t *testing.T) {
+	primary := func(t *testing.T) *world {
+		w := healthy(t)
+		b := w.b()
+		b.IstiodDeployed, b.Istiods, b.CACerts, b.Remotes, b.Exposed = false, nil, nil, nil, nil
+		b.Settings = MeshSettings{TrustDomain: "cluster.local"}
+		w.ca[1] = w.ca[0]
+		w.start(1, "client", "echo", "istio-eastwestgateway")
+		for n := range b.Proxies {
+			b.Proxies[n].Roots = w.a().Namespaces[0].Roots
+		}
+		w.a().Istiods[0].Serves = map[string]int{"cluster-a": 3, "cluster-b": 3}
+		return w
+	}
+	w := primary(t)
+	r := Examine(w.Facts)
+	assert.Empty(t, r.Findings, tops(r))
+	assert.True(t, r.Complete())
+	assert.Equal(t, "cluster-a", r.Clusters[1].ServedBy)
+	assert.Len(t, r.Trust, 4)
+	w.a().Remotes = nil
+	assert.Equal(t, "remote-secret-missing", Examine(w.Facts).Findings[0].ID)
+
+	w = primary(t)
+	a := w.a()
+	external := Cluster{Context: "external", UID: "uid-x", IstiodDeployed: true, Istiods: a.Istiods, CACerts: a.CACerts, Settings: a.Settings, Remotes: a.Remotes}
+	external.Istiods[0].Env["LOCAL_CLUSTER_SECRET_WATCHER"] = "true"
+	a.IstiodDeployed, a.Istiods, a.CACerts, a.Remotes = false, nil, nil, nil
+	w.Clusters = append(w.Clusters, external)
+	for _, id := range []string{"", "external"} { // with and without proxies of another mesh beside it
+		w.Clusters[2].ID = id
+		r = Examine(w.Facts)
+		assert.Empty(t, r.Findings, tops(r))
+		assert.Equal(t, []string{"external", "external", ""}, []string{r.Clusters[0].ServedBy, r.Clusters[1].ServedBy, r.Clusters[2].ServedBy})
+		assert.Len(t, r.Trust, 4)
+	}
+	w.Clusters[2].Istiods = nil
+	r = Examine(w.Facts)
+	require.NotEmpty(t, r.Findings)
+	assert.Equal(t, "istiod-down", r.Findings[0].ID)
+}
+
 // What is gathered of Secrets can be shared.
 func TestNoKeysInFacts(t *testing.T) {
 	w := healthy(t)

@@ -58,7 +58,7 @@ type Unread struct {
 // Cluster is what one Kubernetes API and what runs behind it say.
 type Cluster struct {
 	Context string `json:"context"` // how the user names it
-	ID      string `json:"id"`      // how Istio names it; empty if nothing says so
+	ID      string `json:"id"`      // how its proxies name it; empty if it has none
 	UID     string `json:"uid"`     // of the namespace kube-system: no two clusters have one
 	Server  string `json:"server"`
 	Network string `json:"network"`

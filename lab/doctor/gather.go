@@ -299,10 +299,8 @@ func (r *reader) settle() {
 	c.Services = slices.DeleteFunc(c.Services, func(s Service) bool {
 		return s.Namespace == r.System || !injected[s.Namespace] && !inMesh[s.Namespace] || r.Namespace != "" && s.Namespace != r.Namespace
 	})
-	c.ID, c.Network = most(c.Proxies, func(p Proxy) string { return p.Cluster }), most(c.Proxies, func(p Proxy) string { return p.Network })
-	for _, i := range c.Istiods {
-		c.ID = cmp.Or(c.ID, i.Env["CLUSTER_ID"])
-	}
+	c.ID = most(c.Proxies, func(p Proxy) string { return p.Cluster })
+	c.Network = cmp.Or(most(c.Proxies, func(p Proxy) string { return p.Network }), c.Network)
 	for i := range c.Gateways { // the Ready pods behind each
 		g := &c.Gateways[i]
 		for _, p := range r.pods {
