@@ -195,7 +195,7 @@ func (u user) state(ctx context.Context) (map[string]string, error) {
 						unstructured.RemoveNestedField(o.Object, "metadata", field)
 					}
 					unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "control-plane.alpha.kubernetes.io/leader") // istiod's leases
-					if o.GetKind() != "Service" { // the address of a load balancer is nobody's but the owner's
+					if o.GetKind() != "Service" {                                                                                   // the address of a load balancer is nobody's but the owner's
 						unstructured.RemoveNestedField(o.Object, "status")
 					}
 					text, err := json.Marshal(o.Object)
