@@ -6,7 +6,7 @@ package scenarios
 import "embed"
 
 //go:generate go test ../lab/cmd/eastwest -run TestSchemaIsCurrent -update
-//go:generate go test . -run 'TestCatalogueIsCurrent|TestDoctorTableIsCurrent' -args -update
+//go:generate go test . -run IsCurrent -args -update
 
 // Files holds the scenario folders.
 //
