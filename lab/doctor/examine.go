@@ -368,6 +368,15 @@ func (p *plane) env(name string) string {
 // all is every cluster that a plane is about.
 func (p *plane) all() []int { return append([]int{p.at}, p.serves...) }
 
+// whole is the chain of istiod's own certificate with the CA that signed it, which istiod may leave out: that is a
+// finding of its own and says nothing of roots.
+func (p *plane) whole() []*x509.Certificate {
+	if p.ca == nil || len(p.chain) == 0 {
+		return p.chain
+	}
+	return append(slices.Clone(p.chain), p.ca)
+}
+
 // signerOf finds the CA that signed the first certificate of a chain: in the chain, or else in the Secrets.
 func (e *exam) signerOf(chain []*x509.Certificate, c Cluster) *x509.Certificate {
 	if len(chain) == 0 {

@@ -466,7 +466,7 @@ func (e *exam) rootMaps() {
 				continue
 			}
 			if len(p.chain) > 0 {
-				if _, o := climb(p.chain, e.list(n.Roots)); o == stranger {
+				if _, o := climb(p.whole(), e.list(n.Roots)); o == stranger {
 					foreign = append(foreign, n.Name)
 				}
 			}
@@ -499,7 +499,7 @@ func (e *exam) webhooks() {
 			continue
 		}
 		for _, w := range c.Webhooks {
-			if _, o := climb(p.chain, e.list(w.Roots)); o == stranger {
+			if _, o := climb(p.whole(), e.list(w.Roots)); o == stranger {
 				e.add("webhook-bundle-stale", "", []int{i}, fmt.Sprintf("the API server of %s cannot verify the webhook %s", c.Context, w.Name),
 					Evidence{"MutatingWebhookConfiguration " + w.Name, "caBundle has " + names(e.list(w.Roots)) + ", istiod's certificate is signed by " + e.signerName(p),
 						fmt.Sprintf(`kubectl --context=%s get mutatingwebhookconfiguration %s -o jsonpath='{.webhooks[0].clientConfig.caBundle}' | base64 -d | openssl x509 -noout -subject`, c.Context, w.Name)})
