@@ -144,19 +144,21 @@ type reader struct {
 	meta    metadata.Interface
 	pages   *mesh.Pages
 
-	mu      sync.Mutex
-	pods    map[string]*corev1.Pod // by NAMESPACE/POD: istiods, gateways, and those in the sample
-	istiods []*corev1.Pod          // in Istio's namespace, oldest first
-	witness []int                  // proxies, by their place in cluster.Proxies
-	mapped  map[string][]string    // roots in the ConfigMaps, by namespace
-	exec    bool                   // port-forward is not allowed
+	mu        sync.Mutex
+	pods      map[string]*corev1.Pod       // by NAMESPACE/POD: istiods, gateways, and those in the sample
+	istiods   []*corev1.Pod                // in Istio's namespace, oldest first
+	witness   []int                        // proxies, by their place in cluster.Proxies
+	mapped    map[string][]string          // roots in the ConfigMaps, by namespace
+	labels    map[string]map[string]string // of namespaces
+	selectors []metav1.LabelSelector       // discoverySelectors of the mesh configuration
+	exec      bool                         // port-forward is not allowed
 }
 
 func newReader(t Target, o Options, c *Cluster, s *store) (*reader, error) {
 	config := rest.CopyConfig(t.Config)
 	config.QPS, config.Burst = 100, 200 // a few dozen requests in all
 	c.Server = config.Host
-	r := &reader{Options: o, store: s, cluster: c, config: config, pods: map[string]*corev1.Pod{}, mapped: map[string][]string{}}
+	r := &reader{Options: o, store: s, cluster: c, config: config, pods: map[string]*corev1.Pod{}, mapped: map[string][]string{}, labels: map[string]map[string]string{}}
 	var err error
 	if r.dynamic, err = dynamic.NewForConfig(config); err != nil {
 		return nil, err
@@ -284,6 +286,7 @@ func (r *reader) settle() {
 	for i := range c.Namespaces {
 		n := &c.Namespaces[i]
 		n.Roots, n.HasRoot = r.mapped[n.Name]
+		n.Injected = n.Injected && r.covers(n.Name) // what istiod does not look at, another mesh does
 	}
 	injected := map[string]bool{}
 	for _, n := range c.Namespaces {

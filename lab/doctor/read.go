@@ -23,6 +23,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
@@ -45,6 +46,7 @@ func (r *reader) readNamespaces(ctx context.Context) error {
 		return err
 	}
 	for _, n := range list.Items {
+		r.labels[n.Name] = n.Labels
 		r.cluster.Namespaces = append(r.cluster.Namespaces, Namespace{
 			Name: n.Name, Revision: n.Labels[revisionLabel],
 			Injected: n.Labels["istio-injection"] == "enabled" || n.Labels[revisionLabel] != "" && n.Labels["istio-injection"] != "disabled",
@@ -88,12 +90,21 @@ func (r *reader) readRootMaps(ctx context.Context) error {
 	return err
 }
 
+// covers says whether istiod looks at a namespace: at all if the mesh configuration has no discoverySelectors.
+func (r *reader) covers(namespace string) bool {
+	return len(r.selectors) == 0 || namespace == r.System || slices.ContainsFunc(r.selectors, func(s metav1.LabelSelector) bool {
+		selector, err := metav1.LabelSelectorAsSelector(&s)
+		return err == nil && selector.Matches(labels.Set(r.labels[namespace]))
+	})
+}
+
 // settings reads a mesh configuration as JSON.
 func (r *reader) settings(data []byte) (MeshSettings, error) {
 	var c struct {
-		TrustDomain        string   `json:"trustDomain"`
-		TrustDomainAliases []string `json:"trustDomainAliases"`
-		RootNamespace      string   `json:"rootNamespace"`
+		TrustDomain        string                 `json:"trustDomain"`
+		TrustDomainAliases []string               `json:"trustDomainAliases"`
+		RootNamespace      string                 `json:"rootNamespace"`
+		DiscoverySelectors []metav1.LabelSelector `json:"discoverySelectors"`
 		CACertificates     []struct {
 			PEM          string   `json:"pem"`
 			TrustDomains []string `json:"trustDomains"`
@@ -102,6 +113,7 @@ func (r *reader) settings(data []byte) (MeshSettings, error) {
 	if err := json.Unmarshal(data, &c); err != nil {
 		return MeshSettings{}, fmt.Errorf("reading the mesh configuration: %w", err)
 	}
+	r.selectors = c.DiscoverySelectors
 	s := MeshSettings{Read: true, TrustDomain: cmp.Or(c.TrustDomain, "cluster.local"), Aliases: c.TrustDomainAliases, RootNamespace: cmp.Or(c.RootNamespace, r.System)}
 	for _, ca := range c.CACertificates {
 		roots, _ := r.pem([]byte(ca.PEM)) // one that names a URL has none
