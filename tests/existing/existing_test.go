@@ -159,7 +159,7 @@ func web(name string) *corev1.Pod {
 }
 
 // byThemselves are kinds whose objects come, go and change whatever anybody does.
-var byThemselves = []string{"events", "leases", "componentstatuses", "nodes/metrics"}
+var byThemselves = []string{"events", "leases", "componentstatuses", "nodes/metrics", "ipaddresses"}
 
 // state is every object of every kind, without what a cluster writes into it by itself.
 func (u user) state(ctx context.Context) (map[string]string, error) {
@@ -198,7 +198,10 @@ func (u user) state(ctx context.Context) (map[string]string, error) {
 					unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "deployment.kubernetes.io/revision")
 					unstructured.RemoveNestedField(o.Object, "spec", "template", "metadata", "annotations", "kubectl.kubernetes.io/restartedAt")
 					unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "control-plane.alpha.kubernetes.io/leader") // istiod's leases
-					if o.GetKind() != "Service" {                                                                                   // the address of a load balancer is nobody's but the owner's
+					if o.GetKind() == "Node" {                                                                                      // one that has just become ready loses them
+						unstructured.RemoveNestedField(o.Object, "spec", "taints")
+					}
+					if o.GetKind() != "Service" { // the address of a load balancer is nobody's but the owner's
 						unstructured.RemoveNestedField(o.Object, "status")
 					}
 					text, err := json.Marshal(o.Object)
