@@ -40,16 +40,7 @@ var eastwest string
 
 func TestMain(m *testing.M) {
 	lab.Supervise()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	var err error
-	if eastwest, err = labs.BuildCommand(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	os.Exit(labs.RunWithCommand(m, &eastwest))
 }
 
 func needs(t *testing.T) string {

@@ -54,16 +54,7 @@ var eastwest string
 
 func TestMain(m *testing.M) {
 	lab.Supervise()
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	var err error
-	if eastwest, err = labs.BuildCommand(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	os.Exit(labs.RunWithCommand(m, &eastwest))
 }
 
 // foreign is a pair of clusters that another tool has made.
@@ -201,7 +192,8 @@ func (u user) state(ctx context.Context) (map[string]string, error) {
 					if o.GetKind() == "Node" {                                                                                      // one that has just become ready loses them
 						unstructured.RemoveNestedField(o.Object, "spec", "taints")
 					}
-					if o.GetKind() != "Service" { // the address of a load balancer is nobody's but the owner's
+					// The address of a load balancer is nobody's but the owner's.
+					if o.GetKind() != "Service" {
 						unstructured.RemoveNestedField(o.Object, "status")
 					}
 					text, err := json.Marshal(o.Object)

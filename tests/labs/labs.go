@@ -52,6 +52,16 @@ func Up(t *testing.T, o lab.Options) *lab.Lab {
 	return l
 }
 
+// RunWithCommand builds the command, puts its path into command, and runs the tests of the package. It returns the exit code.
+func RunWithCommand(m *testing.M, command *string) (code int) {
+	var err error
+	if *command, err = BuildCommand(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
 // BuildCommand builds bin/eastwest of this checkout and returns its path. Tests of several packages call it at once, and
 // a program that runs cannot be written: the first builds, the others find it built.
 func BuildCommand() (string, error) {
