@@ -13,6 +13,8 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Facts is what was read of the clusters of a mesh. The JSON names are stable. No private key and no token is
@@ -119,6 +121,8 @@ type MeshSettings struct {
 	Aliases        []string         `json:"aliases,omitempty"`
 	CACertificates []CACertificates `json:"ca_certificates,omitempty"`
 	RootNamespace  string           `json:"root_namespace,omitempty"`
+
+	selectors []metav1.LabelSelector // discoverySelectors, which Gather goes by
 }
 
 // CACertificates is one entry of caCertificates.

@@ -144,14 +144,13 @@ type reader struct {
 	meta    metadata.Interface
 	pages   *mesh.Pages
 
-	mu        sync.Mutex
-	pods      map[string]*corev1.Pod       // by NAMESPACE/POD: istiods, gateways, and those in the sample
-	istiods   []*corev1.Pod                // in Istio's namespace, oldest first
-	witness   []int                        // proxies, by their place in cluster.Proxies
-	mapped    map[string][]string          // roots in the ConfigMaps, by namespace
-	labels    map[string]map[string]string // of namespaces
-	selectors []metav1.LabelSelector       // discoverySelectors of the mesh configuration
-	exec      bool                         // port-forward is not allowed
+	mu      sync.Mutex
+	pods    map[string]*corev1.Pod       // by NAMESPACE/POD: istiods, gateways, and those in the sample
+	istiods []*corev1.Pod                // in Istio's namespace, oldest first
+	witness []int                        // proxies, by their place in cluster.Proxies
+	mapped  map[string][]string          // roots in the ConfigMaps, by namespace
+	labels  map[string]map[string]string // of namespaces
+	exec    bool                         // port-forward is not allowed
 }
 
 func newReader(t Target, o Options, c *Cluster, s *store) (*reader, error) {

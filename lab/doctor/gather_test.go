@@ -363,9 +363,9 @@ func peakHeap(do func()) uint64 {
 
 // With discoverySelectors a namespace that is labeled for injection may belong to another mesh.
 func TestCovers(t *testing.T) {
-	r := &reader{Options: Options{System: "istio-system"}, labels: map[string]map[string]string{"shop": {"team": "a"}}}
+	r := &reader{Options: Options{System: "istio-system"}, cluster: &Cluster{}, labels: map[string]map[string]string{"shop": {"team": "a"}}}
 	assert.True(t, r.covers("shop"))
-	r.selectors = []metav1.LabelSelector{{MatchLabels: map[string]string{"team": "b"}}}
+	r.cluster.Settings.selectors = []metav1.LabelSelector{{MatchLabels: map[string]string{"team": "b"}}}
 	assert.False(t, r.covers("shop"))
 	assert.True(t, r.covers("istio-system"))
 	r.labels["shop"]["team"] = "b"

@@ -92,7 +92,8 @@ func (r *reader) readRootMaps(ctx context.Context) error {
 
 // covers says whether istiod looks at a namespace: at all if the mesh configuration has no discoverySelectors.
 func (r *reader) covers(namespace string) bool {
-	return len(r.selectors) == 0 || namespace == r.System || slices.ContainsFunc(r.selectors, func(s metav1.LabelSelector) bool {
+	selectors := r.cluster.Settings.selectors
+	return len(selectors) == 0 || namespace == r.System || slices.ContainsFunc(selectors, func(s metav1.LabelSelector) bool {
 		selector, err := metav1.LabelSelectorAsSelector(&s)
 		return err == nil && selector.Matches(labels.Set(r.labels[namespace]))
 	})
@@ -113,8 +114,7 @@ func (r *reader) settings(data []byte) (MeshSettings, error) {
 	if err := json.Unmarshal(data, &c); err != nil {
 		return MeshSettings{}, fmt.Errorf("reading the mesh configuration: %w", err)
 	}
-	r.selectors = c.DiscoverySelectors
-	s := MeshSettings{Read: true, TrustDomain: cmp.Or(c.TrustDomain, "cluster.local"), Aliases: c.TrustDomainAliases, RootNamespace: cmp.Or(c.RootNamespace, r.System)}
+	s := MeshSettings{Read: true, selectors: c.DiscoverySelectors, TrustDomain: cmp.Or(c.TrustDomain, "cluster.local"), Aliases: c.TrustDomainAliases, RootNamespace: cmp.Or(c.RootNamespace, r.System)}
 	for _, ca := range c.CACertificates {
 		roots, _ := r.pem([]byte(ca.PEM)) // one that names a URL has none
 		s.CACertificates = append(s.CACertificates, CACertificates{Roots: roots, TrustDomains: ca.TrustDomains})
