@@ -133,11 +133,13 @@ func (c *callsCheck) window(recording *traffic.Recording) (traffic.Window, error
 		return traffic.Window{}, fmt.Errorf("only %s of traffic so far", now.Sub(c.run.since).Round(time.Millisecond))
 	}
 	window := recording.Between(now.Add(-length), now)
-	for c.For == 0 && window.Stats().Calls < fewestCalls && length < now.Sub(c.run.since) { // calls take long: look further back
+	n := window.Stats().Calls
+	for c.For == 0 && n < fewestCalls && length < now.Sub(c.run.since) { // calls take long: look further back
 		length = min(2*length, now.Sub(c.run.since))
 		window = recording.Between(now.Add(-length), now)
+		n = window.Stats().Calls
 	}
-	if n := window.Stats().Calls; n < fewestCalls {
+	if n < fewestCalls {
 		return window, fmt.Errorf("only %d finished calls in the last %s", n, length.Round(time.Millisecond))
 	}
 	return window, nil

@@ -138,9 +138,6 @@ func (r *run) begin() (err error) {
 		if phases := scenario.Phases(); r.options.Until != "" && slices.Index(phases, r.options.Until) <= slices.Index(phases, r.left.Done) {
 			return &ResumeError{fmt.Sprintf("phase %s of scenario %s is behind it: it was stopped after %s", r.options.Until, s.Name, r.left.Done)}
 		}
-		if err := r.mayChange(s); err != nil {
-			return err
-		}
 		r.done, r.earlier = r.left.Done, r.left.Folder
 	} else {
 		if r.record.Left != "" {
@@ -149,9 +146,6 @@ func (r *run) begin() (err error) {
 		if !sameTopology(r.Topology, s.Topology) {
 			return &SetupError{Err: fmt.Errorf("%s: lab %s is %s, the scenario needs %s", s.Topology.Place, r.Name, describe(r.Topology), describe(s.Topology))}
 		}
-		if err := r.mayChange(s); err != nil {
-			return err
-		}
 		r.left.Scenario, r.left.Began = s.Name, time.Now()
 		if r.left.File, err = filepath.Abs(s.File); err != nil {
 			return err
@@ -159,6 +153,9 @@ func (r *run) begin() (err error) {
 		if r.left.Digest, err = digestOf(s.File); err != nil {
 			return err
 		}
+	}
+	if err := r.mayChange(s); err != nil {
+		return err
 	}
 	r.left.Done = ""
 	r.left.Folder, err = filepath.Abs(r.options.Folder.Dir())

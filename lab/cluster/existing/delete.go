@@ -123,14 +123,20 @@ func list(ctx context.Context, client metadata.Interface, kind schema.GroupVersi
 	}
 }
 
-// waves sorts what has to go. What is in a namespace of the lab, or belongs to an object of it, goes along.
-func waves(all []object) [][]object {
-	own := map[string]bool{}
+// spaces are the namespaces among the objects, by name.
+func spaces(all []object) map[string]bool {
+	names := map[string]bool{}
 	for _, o := range all {
 		if o.Resource == namespaces && o.Group == "" {
-			own[o.Name] = true
+			names[o.Name] = true
 		}
 	}
+	return names
+}
+
+// waves sorts what has to go. What is in a namespace of the lab, or belongs to an object of it, goes along.
+func waves(all []object) [][]object {
+	own := spaces(all)
 	waves := make([][]object, 4)
 	for _, o := range all {
 		wave := 2
@@ -151,12 +157,7 @@ func waves(all []object) [][]object {
 
 // innocent returns an error that names the objects of others that would go along with definitions of the lab.
 func (c *Cluster) innocent(ctx context.Context, client metadata.Interface, all []object, kinds []schema.GroupVersionResource) error {
-	own := map[string]bool{}
-	for _, o := range all {
-		if o.Resource == namespaces && o.Group == "" {
-			own[o.Name] = true
-		}
-	}
+	own := spaces(all)
 	var others []string
 	for _, o := range all {
 		if o.Resource != definitions {
