@@ -3,6 +3,7 @@ package doctor
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -15,6 +16,12 @@ import (
 
 // discovery looks at what each istiod reads of the other clusters.
 func (e *exam) discovery() {
+	for i, c := range e.Clusters {
+		if c.Down != "" {
+			e.add("api-server-unreachable", "", []int{i}, fmt.Sprintf("the API server of %s does not answer", c.Context),
+				Evidence{"API server " + c.Server, c.Down, fmt.Sprintf("kubectl --context=%s get --raw /readyz", c.Context)})
+		}
+	}
 	e.twice()
 	for _, p := range e.planes {
 		e.remotes(p)
@@ -83,7 +90,19 @@ func (e *exam) remotes(p *plane) {
 		if target >= 0 {
 			both = append(both, target)
 		}
+		for i, c := range e.Clusters {
+			if target < 0 && c.Down != "" && c.ID == "" { // nobody can say that it is another one
+				both = append(both, i)
+			}
+		}
 		ended := !s.Expires.IsZero() && e.Taken.After(s.Expires)
+		watch := p.watch(s.ID)
+		failing := e.Taken.Sub(watch.Last) < watchesRecent
+		seen := []Evidence{}
+		if failing {
+			seen = append(seen, Evidence{"log of istiod in " + here, fmt.Sprintf("%s ago reading %s failed, for the first time %s ago: %s; controller_sync_errors_total is %d", age(e.Taken.Sub(watch.Last)), s.ID, age(e.Taken.Sub(watch.First)), watch.Why, p.errors(s.ID)),
+				fmt.Sprintf("kubectl --context=%s logs -n %s deployment/istiod | grep 'watch error in cluster %s'", here, mesh.SystemNamespace, s.ID)})
+		}
 		switch {
 		case loopback(s.Server):
 			e.add("remote-secret-loopback", "", both, fmt.Sprintf("the remote secret for %s in %s leads to %s, which is the machine that asks", s.ID, at.Context, s.Server), evidence(s, "its server is "+s.Server))
@@ -95,15 +114,19 @@ func (e *exam) remotes(p *plane) {
 			e.add("remote-secret-token", "", both, fmt.Sprintf("the remote secret for %s in %s is not let in", s.ID, at.Context), evidence(s, seen))
 		case len(s.Denied) > 0:
 			e.add("remote-secret-rights", "", both, fmt.Sprintf("the remote secret for %s in %s may not list %s", s.ID, at.Context, words(s.Denied)), evidence(s, "it was asked with its own credentials"))
-		case (s.Reach != "" || s.Problem != "") && p.istiod != nil && p.istiod.Read && status != "synced":
+		case (s.Reach != "" || s.Problem != "") && p.istiod != nil && p.istiod.Read && (status != "synced" || failing):
 			e.add("remote-secret-unreachable", "", both, fmt.Sprintf("%s, to which the remote secret for %s in %s leads, does not answer", s.Server, s.ID, at.Context),
-				evidence(s, cmp.Or(s.Reach, s.Problem)), clusterz(p, here, s.ID, status))
+				append(seen, evidence(s, cmp.Or(s.Reach, s.Problem)), clusterz(p, here, s.ID, status))...)
 		case s.Reach != "":
 			e.Unread = append(e.Unread, Unread{at.Context, Remote, "Secret " + s.Name, "its server does not answer here, where istiod may reach it: " + s.Reach})
 		case s.Problem != "":
 			e.Unread = append(e.Unread, Unread{at.Context, Remote, "Secret " + s.Name, s.Problem})
 		case p.istiod != nil && p.istiod.Read && status != "synced":
-			e.add("remote-cluster-not-synced", "", both, fmt.Sprintf("istiod of %s is not in sync with %s", here, s.ID), clusterz(p, here, s.ID, status))
+			e.add("remote-cluster-not-synced", "", both, fmt.Sprintf("istiod of %s is not in sync with %s", here, s.ID), append(seen, clusterz(p, here, s.ID, status))...)
+		case failing && watch.Last.Sub(watch.First) > watchesLasting:
+			e.add("remote-watch-failing", "", both, fmt.Sprintf("istiod of %s has failed to read %s for %s, which answers here", here, s.ID, age(e.Taken.Sub(watch.First))), append(seen, clusterz(p, here, s.ID, status))...)
+		case failing:
+			e.add("remote-watch-failing", Info, both, fmt.Sprintf("istiod of %s failed to read %s %s ago, which answers here: it may be over", here, s.ID, age(e.Taken.Sub(watch.Last))), seen...)
 		}
 		if !s.Expires.IsZero() && !ended && s.Expires.Sub(e.Taken) < tokenEndsSoon {
 			e.add("remote-secret-expires", "", both, fmt.Sprintf("the token of the remote secret for %s in %s ends in %s", s.ID, at.Context, age(s.Expires.Sub(e.Taken))), evidence(s, "it ends at "+s.Expires.String()))
@@ -124,10 +147,66 @@ func (e *exam) remotes(p *plane) {
 		}
 		if theirs, ours := total(other.istiod, c.ID), total(p.istiod, c.ID); theirs > 0 && ours == 0 {
 			e.add("endpoints-missing", "", both, fmt.Sprintf("istiod of %s knows no endpoint of %s", here, c.Context),
-				Evidence{"istiod of " + here, fmt.Sprintf("0 endpoints of %s; its own istiod knows %d", c.ID, theirs), fmt.Sprintf("istioctl --context=%s x internal-debug endpointShardz", here)})
+				Evidence{"istiod of " + here, fmt.Sprintf("0 endpoints of %s; its own istiod knows %d", c.ID, theirs), endpointShardz(here)})
+			continue
 		}
+		e.someEndpoints(p, other, i)
+		e.placed(p, i)
 	}
 }
+
+func endpointShardz(context string) string {
+	return fmt.Sprintf("istioctl --context=%s x internal-debug endpointShardz", context)
+}
+
+// someEndpoints finds services of whose endpoints in a cluster its own istiod knows, and the other one does not.
+func (e *exam) someEndpoints(p, other *plane, cluster int) {
+	c, here := e.Clusters[cluster], e.Clusters[p.at].Context
+	var lacking []string
+	for _, key := range keys(other.istiod.Endpoints) {
+		if other.istiod.Endpoints[key][c.ID] > 0 && p.istiod.Endpoints[key][c.ID] == 0 {
+			lacking = append(lacking, key)
+		}
+	}
+	if len(lacking) > 0 {
+		e.add("endpoints-missing", Warning, append(p.all(), cluster), fmt.Sprintf("istiod of %s knows no endpoint of %s in %s", here, some(lacking), c.Context),
+			Evidence{"istiod of " + here, fmt.Sprintf("0 endpoints of %s in %s; its own istiod knows %d", lacking[0], c.ID, other.istiod.Endpoints[lacking[0]][c.ID]), endpointShardz(here)})
+	}
+}
+
+// placed looks on which network an istiod puts the endpoints of another cluster: that decides whether its proxies get
+// the address of the pod or that of the gateway.
+func (e *exam) placed(p *plane, cluster int) {
+	c, here := e.Clusters[cluster], e.Clusters[p.at].Context
+	if c.Network == "" {
+		return
+	}
+	for _, network := range keys(p.istiod.Placed[c.ID]) {
+		n := p.istiod.Placed[c.ID][network]
+		if network == c.Network || slices.ContainsFunc(c.Proxies, func(x Proxy) bool { return x.Network == network }) {
+			continue // as its own proxies say
+		}
+		e.add("endpoints-network", "", append(p.all(), cluster), fmt.Sprintf("istiod of %s puts %s of %s on %s, where its proxies are on network %s", here, plural(n, "endpoint"), c.Context, cmp.Or("network "+network, "no network"), c.Network),
+			Evidence{"istiod of " + here, fmt.Sprintf("endpoints of %s with network %q", c.ID, network), endpointShardz(here)})
+	}
+}
+
+// Errors of reading another cluster come at most a minute apart while it lasts (client-go's reflector waits up to
+// 30 s, and as long again at random).
+const (
+	watchesRecent  = 90 * time.Second
+	watchesLasting = 60 * time.Second
+)
+
+// watch is what the pods of the istiod say of reading a cluster.
+func (p *plane) watch(cluster string) Watch {
+	if p.istiod == nil {
+		return Watch{}
+	}
+	return p.istiod.Watches[cluster]
+}
+
+func (p *plane) errors(cluster string) int { return p.istiod.Errors[cluster] }
 
 func clusterz(p *plane, context, id, status string) Evidence {
 	return Evidence{"istiod pod " + p.istiod.Pod, fmt.Sprintf("it says that %s is %s", id, cmp.Or(status, "not among its clusters")), "istioctl remote-clusters --context=" + context}
@@ -182,7 +261,7 @@ func (e *exam) path(proxies []*proxy) {
 		}
 		if there > 0 && len(addresses) > 0 {
 			e.knownTo(network, its, addresses)
-			e.failing(network, its, addresses, proxies)
+			e.reach(network, its, addresses, proxies)
 		}
 	}
 }
@@ -223,6 +302,10 @@ func (e *exam) gateway(i int, g Gateway) {
 		e.add("gateway-not-listening", "", []int{i}, fmt.Sprintf("the east-west gateway of %s does not listen on %d", c.Context, gatewayTLSPort),
 			Evidence{"listeners of " + g.Namespace + "/" + g.Name, "none on " + strconv.Itoa(gatewayTLSPort), fmt.Sprintf("istioctl --context=%s proxy-config listeners deploy/%s.%s", c.Context, g.Name, g.Namespace)})
 	}
+	if g.Refuses != "" {
+		e.add("gateway-passes-nothing", "", []int{i}, fmt.Sprintf("the east-west gateway of %s does not pass TLS on to services behind it", c.Context),
+			Evidence{"TLS handshakes through " + g.Namespace + "/" + g.Name, g.Refuses, fmt.Sprintf("istioctl --context=%s proxy-config clusters deploy/%s.%s", c.Context, g.Name, g.Namespace)})
+	}
 }
 
 // everything says whether a host of a Gateway object stands for all services.
@@ -252,37 +335,43 @@ func (e *exam) knownTo(network string, its []int, addresses []string) {
 	}
 }
 
-// failing looks for proxies of other networks that do not get through, and says what is not known where the address
-// does not answer here and nobody has tried.
-func (e *exam) failing(network string, its []int, addresses []string, proxies []*proxy) {
-	tried := false
-	for _, p := range proxies {
-		c := e.Clusters[p.cluster]
-		if c.Network == network {
+// reach looks whether proxies of each other network get through to the gateway: by a connection that was tried from
+// there, or else by what they have counted. Where neither tells, it is not known.
+func (e *exam) reach(network string, its []int, addresses []string, proxies []*proxy) {
+	of := func(address string) bool {
+		host, _, err := net.SplitHostPort(address)
+		return err == nil && slices.Contains(addresses, host)
+	}
+	for from, c := range e.Clusters {
+		if e.served[from] == nil || c.Network == network || c.Network == "" {
 			continue
 		}
-		i := slices.IndexFunc(p.Failing, func(a string) bool {
-			host, err := netip.ParseAddrPort(a)
-			return err == nil && slices.Contains(addresses, host.Addr().String())
-		})
-		if i < 0 || e.distrusted(p.cluster, its) {
-			continue // a handshake that fails is counted as a connection that fails
+		says := fmt.Sprintf("proxies of %s do not get through to the gateway of %s", c.Context, network)
+		tried := slices.DeleteFunc(slices.Clone(c.Tried), func(t Tried) bool { return !of(t.Address) })
+		if len(tried) > 0 {
+			if !slices.ContainsFunc(tried, func(t Tried) bool { return t.Err == "" }) {
+				space, pod, _ := strings.Cut(tried[0].From, "/")
+				e.add("gateway-unreachable", "", append([]int{from}, its...), says, Evidence{"a connection from " + tried[0].From + " in " + c.Context, tried[0].Address + ": " + tried[0].Err,
+					fmt.Sprintf("kubectl --context=%s exec -n %s %s -c istio-proxy -- %s", c.Context, space, pod, strings.Join(curlTo(tried[0].Address), " "))})
+			}
+			continue
 		}
-		tried = true
-		e.add("gateway-unreachable", "", append([]int{p.cluster}, its...), fmt.Sprintf("proxies of %s do not get through to the gateway of %s", c.Context, network),
-			e.proxyEvidence(p, "all its connections to "+p.Failing[i]+" fail, and more have failed while we looked"))
-	}
-	if tried {
-		return
-	}
-	for _, i := range its {
-		for _, g := range e.Clusters[i].Gateways {
-			if len(g.Closed) == 0 || len(g.Closed) < len(g.Addresses) || g.Pods == 0 || g.Looked && !g.Listens {
+		asked, through := false, false
+		for _, p := range proxies {
+			if p.cluster != from {
 				continue
 			}
-			for _, a := range keys(g.Closed) {
-				e.Unread = append(e.Unread, Unread{e.Clusters[i].Context, Reach, "Service " + g.Namespace + "/" + g.Name, a + " does not answer here, where pods of other clusters may reach it: " + g.Closed[a]})
+			asked = asked || p.Ready && !p.Gateway
+			through = through || slices.ContainsFunc(p.Through, of)
+			// A handshake that fails is counted as a connection that fails.
+			if i := slices.IndexFunc(p.Failing, of); i >= 0 && !e.distrusted(from, its) {
+				e.add("gateway-unreachable", "", append([]int{from}, its...), says, e.proxyEvidence(p, "all its connections to "+p.Failing[i]+" fail, and more have failed while we looked"))
+				through = true // it is known
+				break
 			}
+		}
+		if asked && !through {
+			e.Unread = append(e.Unread, Unread{c.Context, Reach, "way to the gateway of " + network, "no proxy there has been connected to it yet, and trying it needs pods/exec and an image with curl; --probe tries it, too"})
 		}
 	}
 }
@@ -294,129 +383,6 @@ func (e *exam) distrusted(cluster int, others []int) bool {
 			return slices.Contains(f.Clusters, e.Clusters[i].Context)
 		})
 	})
-}
-
-// sameness compares what should be the same in all clusters.
-func (e *exam) sameness() {
-	e.injection()
-	e.sameServices()
-	e.starting()
-	versions, ids := map[string][]string{}, map[string][]string{}
-	var all []int
-	for i, c := range e.Clusters {
-		if e.served[i] == nil {
-			continue
-		}
-		all = append(all, i)
-		for _, p := range c.Proxies {
-			if p.Version != "" {
-				versions[p.Version] = append(versions[p.Version], c.Context)
-			}
-			if p.MeshID != "" {
-				ids[p.MeshID] = append(ids[p.MeshID], c.Context)
-			}
-		}
-	}
-	list := func(of map[string][]string) string {
-		var texts []string
-		for _, k := range keys(of) {
-			texts = append(texts, fmt.Sprintf("%s in %s", k, words(of[k])))
-		}
-		return strings.Join(texts, "; ")
-	}
-	if len(versions) > 1 {
-		e.add("istio-versions-differ", "", all, "proxies are of "+plural(len(versions), "version"), Evidence{"images of proxies", list(versions), "istioctl version"})
-	}
-	if len(ids) > 1 {
-		e.add("mesh-id-differs", "", all, "proxies have "+plural(len(ids), "mesh id"), Evidence{"ISTIO_META_MESH_ID of proxies", list(ids), ""})
-	}
-	for _, p := range e.planes {
-		if p.istiod == nil || len(p.istiod.Behind) == 0 {
-			continue
-		}
-		if bad := slices.DeleteFunc(slices.Clone(p.istiod.Behind), func(b string) bool { return !strings.Contains(b, "refused") }); len(bad) > 0 {
-			e.add("proxy-refuses-configuration", "", p.all(), fmt.Sprintf("%s of istiod of %s refused what it sent", plural(len(bad), "proxy"), e.Clusters[p.at].Context),
-				Evidence{"istiod of " + e.Clusters[p.at].Context, some(bad), "istioctl proxy-status --context=" + e.Clusters[p.at].Context})
-		}
-	}
-}
-
-func (e *exam) injection() {
-	type where struct{ with, without []int }
-	spaces := map[string]*where{}
-	for i, c := range e.Clusters {
-		if e.served[i] == nil {
-			continue
-		}
-		for _, n := range c.Namespaces {
-			if spaces[n.Name] == nil {
-				spaces[n.Name] = &where{}
-			}
-			if w := spaces[n.Name]; n.Injected {
-				w.with = append(w.with, i)
-			} else {
-				w.without = append(w.without, i)
-			}
-		}
-	}
-	for _, space := range keys(spaces) {
-		if w := spaces[space]; len(w.with) > 0 && len(w.without) > 0 {
-			e.add("injection-differs", "", append(w.with, w.without...), fmt.Sprintf("namespace %s gets proxies in %s and not in %s", space, e.contexts(w.with...), e.contexts(w.without...)),
-				Evidence{"namespace " + space, "its labels differ", fmt.Sprintf("kubectl --context=%s get namespace %s --show-labels", e.Clusters[w.without[0]].Context, space)})
-		}
-	}
-}
-
-func (e *exam) sameServices() {
-	type one struct {
-		Service
-		at int
-	}
-	byName := map[string][]one{}
-	has := map[string][]int{} // clusters by namespace
-	for i, c := range e.Clusters {
-		if e.served[i] == nil {
-			continue
-		}
-		for _, n := range c.Namespaces {
-			has[n.Name] = append(has[n.Name], i)
-		}
-		for _, s := range c.Services {
-			byName[s.Namespace+"/"+s.Name] = append(byName[s.Namespace+"/"+s.Name], one{s, i})
-		}
-	}
-	for _, key := range keys(byName) {
-		all := byName[key]
-		command := func(i int) string {
-			return fmt.Sprintf("kubectl --context=%s get service -n %s %s", e.Clusters[i].Context, all[0].Namespace, all[0].Name)
-		}
-		if there := has[all[0].Namespace]; len(all) < len(there) {
-			var at, not []int
-			for _, i := range there {
-				if slices.ContainsFunc(all, func(o one) bool { return o.at == i }) {
-					at = append(at, i)
-				} else {
-					not = append(not, i)
-				}
-			}
-			e.add("service-one-side", "", there, fmt.Sprintf("the Service %s is in %s and not in %s", key, e.contexts(at...), e.contexts(not...)), Evidence{"Service " + key, "not in " + e.contexts(not...), command(not[0])})
-		}
-		for _, o := range all[1:] {
-			first := all[0]
-			if slices.Equal(o.Ports, first.Ports) && o.Headless == first.Headless {
-				continue
-			}
-			tell := func(o one) string {
-				text := words(o.Ports)
-				if o.Headless {
-					text += ", headless"
-				}
-				return e.Clusters[o.at].Context + ": " + text
-			}
-			e.add("service-ports-differ", "", []int{first.at, o.at}, fmt.Sprintf("the Service %s differs in %s and %s", key, e.Clusters[first.at].Context, e.Clusters[o.at].Context),
-				Evidence{"Service " + key, tell(first) + "; " + tell(o), command(o.at)})
-		}
-	}
 }
 
 // startsWithin is how long a pod may take to become Ready.

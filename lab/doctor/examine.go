@@ -16,8 +16,10 @@ type Report struct {
 	Clusters []Seen    `json:"clusters"`
 	Findings []Finding `json:"findings"` // root causes; worst and first causes first
 	Trust    []Pair    `json:"trust"`
-	Checks   []Check   `json:"checks"`
-	Unread   []Unread  `json:"unread,omitempty"`
+	// Identities are what istiods, and the proxies whose certificates were read, use.
+	Identities []Identity `json:"identities"`
+	Checks     []Check    `json:"checks"`
+	Unread     []Unread   `json:"unread,omitempty"`
 }
 
 // Seen says how much was looked at.
@@ -155,7 +157,7 @@ func Examine(f Facts) Report {
 	e.path(proxies)
 	e.sameness()
 	e.probes()
-	r := Report{Taken: f.Taken, Findings: e.nest(), Trust: e.matrix(proxies), Checks: e.checks(), Unread: e.Unread}
+	r := Report{Taken: f.Taken, Findings: e.nest(), Trust: e.matrix(proxies), Identities: e.identities(proxies), Checks: e.checks(), Unread: e.Unread}
 	for i := range e.Clusters {
 		r.Clusters = append(r.Clusters, e.seen(i))
 	}

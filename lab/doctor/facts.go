@@ -65,6 +65,8 @@ type Cluster struct {
 	Server  string `json:"server"`
 	Network string `json:"network"`
 	Version string `json:"version"` // of Kubernetes
+	// Down is why the API server does not answer; empty if it does, also if it lets nobody in.
+	Down string `json:"down,omitempty"`
 
 	IstiodDeployed bool         `json:"istiod_deployed"`
 	Istiods        []Istiod     `json:"istiods,omitempty"`
@@ -83,6 +85,8 @@ type Cluster struct {
 	Exposed    []Exposed       `json:"exposed,omitempty"`
 	Services   []Service       `json:"services,omitempty"`
 	Principals []Principals    `json:"principals,omitempty"`
+	Config     []Config        `json:"config,omitempty"`
+	Tried      []Tried         `json:"tried,omitempty"`  // gateways of other networks
 	Strict     map[string]bool `json:"strict,omitempty"` // namespaces, "" is the whole mesh
 	Webhooks   []Webhook       `json:"webhooks,omitempty"`
 }
@@ -90,12 +94,14 @@ type Cluster struct {
 // Istiod is one pod of istiod and what its pages say.
 type Istiod struct {
 	Pod     string            `json:"pod"`
+	Version string            `json:"version,omitempty"` // tag of its image
 	Ready   bool              `json:"ready"`
 	Created time.Time         `json:"created"`
 	State   string            `json:"state,omitempty"` // what keeps it from running
 	Env     map[string]string `json:"env,omitempty"`   // the few settings that matter here
 	Signer  []string          `json:"signer,omitempty"`
-	Lines   []string          `json:"lines,omitempty"` // of its log, those that say something of its CA
+	Lines   []string          `json:"lines,omitempty"`   // of its log, those that say something of its CA
+	Watches map[string]Watch  `json:"watches,omitempty"` // those of clusters that it reads which have failed, by id
 
 	// The rest is of the newest Ready pod only.
 	Read      bool                      `json:"read"`
@@ -104,6 +110,16 @@ type Istiod struct {
 	Behind    []string                  `json:"behind,omitempty"`   // proxies that do not have what was sent
 	Networks  []NetworkGateway          `json:"networks,omitempty"`
 	Endpoints map[string]map[string]int `json:"endpoints,omitempty"` // by NAMESPACE/HOST and cluster id
+	Placed    map[string]map[string]int `json:"placed,omitempty"`    // endpoints of pods with a proxy, by cluster id and network
+	Errors    map[string]int            `json:"errors,omitempty"`    // controller_sync_errors_total by cluster id
+}
+
+// Watch is what an istiod's log says of reading a cluster: lists and watches that failed. It says nothing of those
+// that went on.
+type Watch struct {
+	First time.Time `json:"first"` // of the last ten minutes
+	Last  time.Time `json:"last"`
+	Why   string    `json:"why"` // the last one
 }
 
 // NetworkGateway is a way into a network as an istiod knows it.
@@ -183,8 +199,11 @@ type Proxy struct {
 	MeshID    string    `json:"mesh_id,omitempty"`
 	Chain     []string  `json:"chain,omitempty"`
 	Roots     []string  `json:"roots,omitempty"`
-	// Failing are addresses of other networks' gateways to which connections failed while we looked.
+	// Failing are addresses of other networks' gateways to which connections failed while we looked, and Through
+	// those to which it has been connected since it started. Asked says whether it was asked.
+	Asked   bool     `json:"asked,omitempty"`
 	Failing []string `json:"failing,omitempty"`
+	Through []string `json:"through,omitempty"`
 }
 
 // Name is NAMESPACE/POD.
@@ -208,8 +227,18 @@ type Gateway struct {
 	// Listens says whether a pod listens on 15443; Looked is false if that could not be read.
 	Looked  bool              `json:"looked"`
 	Listens bool              `json:"listens"`
-	Closed  map[string]string `json:"closed,omitempty"` // addresses that were not reached from here, and why
 	Labels  map[string]string `json:"labels,omitempty"` // of its pods
+	// Passes is a host to which a TLS handshake was made through a pod of it, and Refuses why none was made, with the
+	// host. Both are empty if there is nothing to try.
+	Passes  string `json:"passes,omitempty"`
+	Refuses string `json:"refuses,omitempty"`
+}
+
+// Tried is a connection from a proxy of this cluster to a gateway of another network.
+type Tried struct {
+	From    string `json:"from"` // NAMESPACE/POD
+	Address string `json:"address"`
+	Err     string `json:"err,omitempty"`
 }
 
 // Exposed is a Gateway object that passes TLS on (AUTO_PASSTHROUGH).
@@ -233,6 +262,15 @@ type Principals struct {
 	Policy string   `json:"policy"` // NAMESPACE/NAME
 	Action string   `json:"action"`
 	Names  []string `json:"names"`
+}
+
+// Config is an object of Istio's that should be the same in every cluster whose istiod reads it.
+type Config struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`           // NAMESPACE/NAME
+	Hash string `json:"hash"`           // of its spec
+	Host string `json:"host,omitempty"` // of a DestinationRule that has calls made without Istio's mutual TLS
+	TLS  string `json:"tls,omitempty"`  // its mode
 }
 
 // Webhook is what an API server is told to check an istiod's webhook with.

@@ -64,20 +64,23 @@ func Gather(ctx context.Context, targets []Target, o Options) Facts {
 	defer cancel()
 	f := Facts{Taken: time.Now().UTC(), Clusters: make([]Cluster, len(targets)), Certificates: map[string][]byte{}}
 	store := &store{facts: &f}
-	var all sync.WaitGroup
+	var readers []*reader
 	for i, t := range targets {
 		f.Clusters[i].Context = t.Name
-		all.Go(func() {
-			r, err := newReader(t, o, &f.Clusters[i], store)
-			if err != nil {
-				store.unread(Unread{Cluster: t.Name, Part: APIServer, Why: err.Error()})
-				return
-			}
-			defer r.pages.Close()
-			r.read(ctx)
-		})
+		r, err := newReader(t, o, &f.Clusters[i], store)
+		if err != nil {
+			store.unread(Unread{Cluster: t.Name, Part: APIServer, Why: err.Error()})
+			continue
+		}
+		defer r.pages.Close()
+		readers = append(readers, r)
+	}
+	var all sync.WaitGroup
+	for _, r := range readers {
+		all.Go(func() { r.read(ctx) })
 	}
 	all.Wait()
+	across(ctx, readers) // what needs to be known of the others first
 	slices.SortFunc(f.Unread, func(a, b Unread) int {
 		return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(string(a.Part), string(b.Part)), strings.Compare(a.Object, b.Object))
 	})
@@ -147,7 +150,6 @@ type reader struct {
 	mu      sync.Mutex
 	pods    map[string]*corev1.Pod       // by NAMESPACE/POD: istiods, gateways, and those in the sample
 	istiods []*corev1.Pod                // in Istio's namespace, oldest first
-	witness []int                        // proxies, by their place in cluster.Proxies
 	mapped  map[string][]string          // roots in the ConfigMaps, by namespace
 	labels  map[string]map[string]string // of namespaces
 	exec    bool                         // port-forward is not allowed
@@ -221,6 +223,9 @@ func (r *reader) readServer(ctx context.Context) error {
 		r.cluster.UID = string(space.UID)
 	}
 	if err != nil && !apierrors.IsForbidden(err) { // that one is let in, and no more
+		if apierrors.ReasonForError(err) == metav1.StatusReasonUnknown { // it is no answer
+			r.cluster.Down = short(err.Error(), 300)
+		}
 		return err
 	}
 	version, err := r.kube.Discovery().ServerVersion()

@@ -27,6 +27,14 @@ func Table(w io.Writer, r Report) error {
 		}
 		_ = t.Flush() // a Builder takes everything
 	}
+	if len(r.Identities) > 0 {
+		fmt.Fprint(&b, "\n")
+		fmt.Fprintln(t, "IN\tWHO\tSIGNED BY\tROOTS IN USE\tFIRST TO END")
+		for _, h := range r.Holders() {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", h.Cluster, h.Who, h.Issuer, h.Roots, h.Ends)
+		}
+		_ = t.Flush() // a Builder takes everything
+	}
 	for _, f := range r.Findings {
 		f.print(&b)
 	}

@@ -4,14 +4,15 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"regexp"
 	"slices"
 	"strconv"
@@ -154,7 +155,7 @@ func (r *reader) readPods(ctx context.Context) error {
 	slices.SortFunc(r.istiods, oldest)
 	for _, p := range r.istiods {
 		r.cluster.Istiods = append(r.cluster.Istiods, Istiod{
-			Pod: p.Name, Ready: mesh.Ready(p), Created: p.CreationTimestamp.UTC(), State: state(p),
+			Pod: p.Name, Version: version(p, "discovery"), Ready: mesh.Ready(p), Created: p.CreationTimestamp.UTC(), State: state(p),
 			Env: env(p, "discovery", "CLUSTER_ID", "ISTIO_MULTIROOT_MESH", "PILOT_SKIP_VALIDATE_TRUST_DOMAIN", "LOCAL_CLUSTER_SECRET_WATCHER"),
 		})
 	}
@@ -181,23 +182,14 @@ func (r *reader) readPod(p *corev1.Pod) {
 		}
 		return
 	}
-	var proxy *corev1.Container
-	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			if list[i].Name == observe.ProxyContainer {
-				proxy = &list[i]
-			}
-		}
-	}
-	gateway := slices.Contains(proxy.Args, "router")
+	gateway := slices.Contains(container(p, observe.ProxyContainer).Args, "router")
 	if r.Namespace != "" && p.Namespace != r.Namespace && !gateway {
 		return
 	}
 	its := env(p, observe.ProxyContainer, "ISTIO_META_CLUSTER_ID", "ISTIO_META_NETWORK", "ISTIO_META_MESH_ID")
-	_, version, _ := strings.Cut(proxy.Image[strings.LastIndexByte(proxy.Image, '/')+1:], ":")
 	c.Proxies = append(c.Proxies, Proxy{
 		Namespace: p.Namespace, Pod: p.Name, Workload: workload(p), Created: p.CreationTimestamp.UTC(), Ready: mesh.Ready(p),
-		Gateway: gateway, Version: version, Cluster: its["ISTIO_META_CLUSTER_ID"],
+		Gateway: gateway, Version: version(p, observe.ProxyContainer), Cluster: its["ISTIO_META_CLUSTER_ID"],
 		Network: cmp.Or(p.Labels[networkLabel], its["ISTIO_META_NETWORK"]), MeshID: its["ISTIO_META_MESH_ID"],
 	})
 	if !mesh.Ready(p) {
@@ -208,6 +200,23 @@ func (r *reader) readPod(p *corev1.Pod) {
 		ObjectMeta: metav1.ObjectMeta{Name: p.Name, Namespace: p.Namespace, UID: p.UID, Labels: p.Labels},
 		Status:     corev1.PodStatus{Conditions: p.Status.Conditions},
 	}
+}
+
+// container returns a container of a pod by its name; an empty one if the pod has none of that name.
+func container(p *corev1.Pod, name string) corev1.Container {
+	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
+		if c.Name == name {
+			return c
+		}
+	}
+	return corev1.Container{}
+}
+
+// version is the tag of a container's image.
+func version(p *corev1.Pod, name string) string {
+	image := container(p, name).Image
+	_, tag, _ := strings.Cut(image[strings.LastIndexByte(image, '/')+1:], ":")
+	return tag
 }
 
 // workload is what a pod belongs to: the Deployment and not its ReplicaSet.
@@ -222,13 +231,11 @@ func workload(p *corev1.Pod) string {
 }
 
 // env reads settings of a container that stand in the pod as they are.
-func env(p *corev1.Pod, container string, names ...string) map[string]string {
+func env(p *corev1.Pod, of string, names ...string) map[string]string {
 	found := map[string]string{}
-	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
-		for _, e := range c.Env {
-			if c.Name == container && e.Value != "" && slices.Contains(names, e.Name) {
-				found[e.Name] = e.Value
-			}
+	for _, e := range container(p, of).Env {
+		if e.Value != "" && slices.Contains(names, e.Name) {
+			found[e.Name] = e.Value
 		}
 	}
 	return found
@@ -426,6 +433,7 @@ func (r *reader) readPolicies(ctx context.Context) error {
 			r.cluster.Principals = append(r.cluster.Principals, one)
 		}
 	}
+	r.keepConfig("AuthorizationPolicy", policies)
 	strict, err := r.list(ctx, "security.istio.io", "peerauthentications")
 	if err != nil {
 		return err
@@ -445,7 +453,25 @@ func (r *reader) readPolicies(ctx context.Context) error {
 		}
 		r.cluster.Strict[space] = mode == "STRICT"
 	}
-	return nil
+	r.keepConfig("PeerAuthentication", strict)
+	rules, err := r.list(ctx, "networking.istio.io", "destinationrules")
+	r.keepConfig("DestinationRule", rules)
+	return err
+}
+
+// keepConfig keeps what tells whether other clusters have the same objects.
+func (r *reader) keepConfig(kind string, objects []unstructured.Unstructured) {
+	for _, o := range objects {
+		spec, _ := json.Marshal(o.Object["spec"]) // it came as JSON
+		sum := sha256.Sum256(spec)
+		one := Config{Kind: kind, Name: o.GetNamespace() + "/" + o.GetName(), Hash: hex.EncodeToString(sum[:8])}
+		mode, _, _ := unstructured.NestedString(o.Object, "spec", "trafficPolicy", "tls", "mode")
+		if mode != "" && mode != "ISTIO_MUTUAL" {
+			one.Host, _, _ = unstructured.NestedString(o.Object, "spec", "host")
+			one.TLS = mode
+		}
+		r.cluster.Config = append(r.cluster.Config, one)
+	}
 }
 
 func into(from, to any) error {
@@ -505,8 +531,37 @@ var ofCA = regexp.MustCompile(`Use self-signed certificate|Use local CA certific
 
 const mostLines = 12 // of each istiod's log
 
+// ofWatch is what istiod logs when a list or a watch of a cluster fails (informermetric.ErrorHandlerForCluster). A kind
+// that the cluster does not have is none of it.
+var ofWatch = regexp.MustCompile(`^(\S+)\s+error\s+watch error in cluster (\S+): (.*)$`)
+
+const (
+	watchesSince = 10 * time.Minute
+	unknownKind  = "the server could not find the requested resource"
+)
+
+func (i *Istiod) readWatch(line string, now time.Time) {
+	m := ofWatch.FindStringSubmatch(line)
+	if m == nil || strings.Contains(m[3], unknownKind) {
+		return
+	}
+	at, err := time.Parse(time.RFC3339Nano, m[1])
+	if err != nil || now.Sub(at) > watchesSince {
+		return
+	}
+	w := i.Watches[m[2]]
+	if w.First.IsZero() {
+		w.First = at
+	}
+	w.Last, w.Why = at, short(m[3], 300)
+	if i.Watches == nil {
+		i.Watches = map[string]Watch{}
+	}
+	i.Watches[m[2]] = w
+}
+
 // readLog reads the end of an istiod's log, and of the one before if it crashed.
-func (r *reader) readLog(ctx context.Context, p *corev1.Pod) ([]string, error) {
+func (r *reader) readLog(ctx context.Context, p *corev1.Pod, i *Istiod) error {
 	tail, bytes := int64(3000), int64(1<<20)
 	var lines []string
 	read := func(previous bool) error {
@@ -518,9 +573,11 @@ func (r *reader) readLog(ctx context.Context, p *corev1.Pod) ([]string, error) {
 		scanner := bufio.NewScanner(stream)
 		scanner.Buffer(nil, 1<<20)
 		for scanner.Scan() {
-			if line := scanner.Text(); ofCA.MatchString(line) {
+			line := scanner.Text()
+			if ofCA.MatchString(line) {
 				lines = append(lines, short(line, 300))
 			}
+			i.readWatch(line, r.facts.Taken)
 		}
 		return scanner.Err()
 	}
@@ -529,21 +586,17 @@ func (r *reader) readLog(ctx context.Context, p *corev1.Pod) ([]string, error) {
 		_ = read(true) // there may be none
 	}
 	err = read(false)
-	if len(lines) > mostLines {
-		lines = lines[len(lines)-mostLines:]
-	}
-	return lines, err
+	i.Lines = lines[max(len(lines)-mostLines, 0):]
+	return err
 }
 
 // readIstiod reads the logs of all istiods and the pages of the newest one that is Ready.
 func (r *reader) readIstiod(ctx context.Context) error {
 	var errs []error
 	for i, p := range r.istiods {
-		lines, err := r.readLog(ctx, p)
-		if err != nil && mesh.Ready(p) {
+		if err := r.readLog(ctx, p, &r.cluster.Istiods[i]); err != nil && mesh.Ready(p) {
 			errs = append(errs, fmt.Errorf("reading the log of %s: %w", p.Name, err))
 		}
-		r.cluster.Istiods[i].Lines = lines
 	}
 	for i := len(r.istiods) - 1; i >= 0; i-- {
 		if mesh.Ready(r.istiods[i]) {
@@ -555,7 +608,7 @@ func (r *reader) readIstiod(ctx context.Context) error {
 
 func (r *reader) readPages(ctx context.Context, p *corev1.Pod, i *Istiod) error {
 	var all sync.WaitGroup
-	errs := make([]error, 5)
+	errs := make([]error, 6)
 	for n, read := range []func() error{
 		func() error {
 			page, err := r.whole(ctx, p, mesh.IstiodDebugPort, "/debug/mesh")
@@ -606,7 +659,15 @@ func (r *reader) readPages(ctx context.Context, p *corev1.Pod, i *Istiod) error 
 				return err
 			}
 			defer page.Close() //nolint:errcheck // it was only read
-			i.Endpoints, err = countEndpoints(page)
+			i.Endpoints, i.Placed, err = countEndpoints(page)
+			return err
+		},
+		func() (err error) {
+			page, err := r.whole(ctx, p, mesh.IstiodDebugPort, "/metrics")
+			i.Errors = map[string]int{}
+			for _, m := range ofErrors.FindAllSubmatch(page, -1) {
+				i.Errors[string(m[1])], _ = strconv.Atoi(string(m[2])) // the pattern lets numbers through only
+			}
 			return err
 		},
 	} {
@@ -618,31 +679,46 @@ func (r *reader) readPages(ctx context.Context, p *corev1.Pod, i *Istiod) error 
 	return err
 }
 
-// countEndpoints reads istiod's page /debug/endpointShardz service by service and keeps numbers only.
-func countEndpoints(page io.Reader) (map[string]map[string]int, error) {
+// ofErrors are istiod's counters of lists and watches that failed.
+var ofErrors = regexp.MustCompile(`(?m)^controller_sync_errors_total\{cluster="([^"]*)"\} (\d+)$`)
+
+// countEndpoints reads istiod's page /debug/endpointShardz service by service and keeps numbers only: endpoints by
+// service and cluster, and those with a proxy by cluster and network.
+func countEndpoints(page io.Reader) (counts, placed map[string]map[string]int, err error) {
 	d := json.NewDecoder(page)
 	if _, err := d.Token(); err != nil {
-		return nil, fmt.Errorf("reading istiod's endpoints: %w", err)
+		return nil, nil, fmt.Errorf("reading istiod's endpoints: %w", err)
 	}
-	counts := map[string]map[string]int{}
+	counts, placed = map[string]map[string]int{}, map[string]map[string]int{}
 	for d.More() {
 		host, err := d.Token()
 		if err != nil {
-			return nil, fmt.Errorf("reading istiod's endpoints: %w", err)
+			return nil, nil, fmt.Errorf("reading istiod's endpoints: %w", err)
 		}
-		var byNamespace map[string]struct{ Shards map[string][]struct{} }
+		var byNamespace map[string]struct {
+			Shards map[string][]struct{ Network, TLSMode string }
+		}
 		if err := d.Decode(&byNamespace); err != nil {
-			return nil, fmt.Errorf("reading istiod's endpoints of %v: %w", host, err)
+			return nil, nil, fmt.Errorf("reading istiod's endpoints of %v: %w", host, err)
 		}
 		for namespace, its := range byNamespace {
 			key := fmt.Sprintf("%s/%v", namespace, host)
 			counts[key] = map[string]int{}
 			for shard, endpoints := range its.Shards { // Kubernetes/cluster-a
-				counts[key][shard[strings.LastIndexByte(shard, '/')+1:]] += len(endpoints)
+				cluster := shard[strings.LastIndexByte(shard, '/')+1:]
+				counts[key][cluster] += len(endpoints)
+				for _, e := range endpoints {
+					if placed[cluster] == nil {
+						placed[cluster] = map[string]int{}
+					}
+					if e.TLSMode == "istio" { // others are never behind a gateway
+						placed[cluster][e.Network]++
+					}
+				}
 			}
 		}
 	}
-	return counts, nil
+	return counts, placed, nil
 }
 
 // readSigners reads the certificate of each istiod, which its own CA has signed.
@@ -716,8 +792,9 @@ func (r *reader) failing(ctx context.Context, p *Proxy) {
 		if err != nil {
 			return nil // its certificates were read: what is lost is a hint
 		}
-		hosts, _ := observe.Refused(page, gatewayTLSPort)
-		return hosts
+		made, refused, err := observe.Reached(page, gatewayTLSPort)
+		p.Asked, p.Through = err == nil, keys(made)
+		return refused
 	}
 	before := look()
 	if len(before) == 0 {
@@ -735,39 +812,18 @@ func (r *reader) failing(ctx context.Context, p *Proxy) {
 	slices.Sort(p.Failing)
 }
 
-// readGateways finds out whether the pods of gateways listen, and whether their addresses let anybody in.
+// readGateways finds out whether the pods of gateways listen.
 func (r *reader) readGateways(ctx context.Context) error {
 	var errs []error
 	for i := range r.cluster.Gateways {
 		g := &r.cluster.Gateways[i]
-		for _, address := range g.Addresses {
-			if g.Port == 0 {
-				continue
-			}
-			dialer := net.Dialer{Timeout: 2 * time.Second}
-			conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(g.Port)))
-			if err == nil {
-				_ = conn.Close() // that it was made is all
-				continue
-			}
-			if g.Closed == nil {
-				g.Closed = map[string]string{}
-			}
-			g.Closed[address] = short(err.Error(), 200)
+		p := r.behind(*g)
+		if p == nil {
+			continue
 		}
-		for _, name := range slices.Sorted(maps.Keys(r.pods)) {
-			p := r.pods[name]
-			if p.Namespace != g.Namespace || !matches(g.Labels, p.Labels) || !mesh.Ready(p) {
-				continue
-			}
-			page, err := r.whole(ctx, p, mesh.EnvoyAdminPort, "/listeners")
-			if err != nil {
-				errs = append(errs, err)
-				break
-			}
-			g.Looked, g.Listens = true, strings.Contains(string(page), ":"+strconv.Itoa(gatewayTLSPort))
-			break
-		}
+		page, err := r.whole(ctx, p, mesh.EnvoyAdminPort, "/listeners")
+		errs = append(errs, err)
+		g.Looked, g.Listens = err == nil, strings.Contains(string(page), ":"+strconv.Itoa(gatewayTLSPort))
 	}
 	return errors.Join(errs...)
 }

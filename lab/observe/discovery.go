@@ -208,14 +208,14 @@ func parseClusters(page []byte) (map[string][]endpoint, error) {
 	return clusters, nil
 }
 
-// Refused reads Envoy's page /clusters?format=json and returns the addresses with that port to which a proxy has
-// tried to connect and never was, with how often.
-func Refused(page []byte, port uint16) (map[string]int, error) {
+// Reached reads Envoy's page /clusters?format=json and returns the addresses with that port to which a proxy has
+// been connected, and those to which it has tried to connect and never was, with how often.
+func Reached(page []byte, port uint16) (made map[string]bool, refused map[string]int, err error) {
 	all, err := parseClusters(page)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	refused, made := map[string]int{}, map[string]bool{}
+	made, refused = map[string]bool{}, map[string]int{}
 	for _, endpoints := range all {
 		for _, e := range endpoints {
 			if e.Address.Port() != port {
@@ -226,7 +226,8 @@ func Refused(page []byte, port uint16) (map[string]int, error) {
 		}
 	}
 	maps.DeleteFunc(refused, func(a string, n int) bool { return n == 0 || made[a] })
-	return refused, nil
+	maps.DeleteFunc(made, func(_ string, was bool) bool { return !was })
+	return made, refused, nil
 }
 
 // health puts EDS's word first and then whatever else Envoy holds against the endpoint.

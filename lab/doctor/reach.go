@@ -1,0 +1,192 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/exec"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+)
+
+// hostsTried are so many hosts of a cluster, one of which has to be reached through its gateway.
+const hostsTried = 2
+
+// across looks at the ways between networks, as soon as all clusters are known: whether proxies of each get to the
+// gateways of the others, and whether these pass TLS on to a service behind them.
+func across(ctx context.Context, readers []*reader) {
+	var all sync.WaitGroup
+	for _, r := range readers {
+		all.Go(func() {
+			start := time.Now()
+			r.tryGateways(ctx, readers)
+			if r.Progress != nil {
+				r.Progress(r.cluster.Context, Reach, time.Since(start))
+			}
+		})
+		hosts := r.hosts(readers)
+		for i := range r.cluster.Gateways {
+			all.Go(func() { r.passes(ctx, &r.cluster.Gateways[i], hosts) })
+		}
+	}
+	all.Wait()
+}
+
+// tryGateways connects to the gateways of other networks from the newest proxy that runs beside a workload. What its
+// user sends goes straight out and not through the proxy itself.
+func (r *reader) tryGateways(ctx context.Context, readers []*reader) {
+	var from *Proxy
+	for i := range r.cluster.Proxies {
+		if p := &r.cluster.Proxies[i]; p.Ready && !p.Gateway && (from == nil || p.Created.After(from.Created)) {
+			from = p
+		}
+	}
+	if from == nil || r.cluster.Network == "" {
+		return // nobody goes from here
+	}
+	var addresses []string
+	for _, other := range readers {
+		for _, g := range other.cluster.Gateways {
+			if network := cmp.Or(g.Network, other.cluster.Network); network == r.cluster.Network || network == "" || g.Port == 0 {
+				continue
+			}
+			for _, a := range g.Addresses {
+				addresses = append(addresses, net.JoinHostPort(a, strconv.Itoa(g.Port)))
+			}
+		}
+	}
+	slices.Sort(addresses)
+	each(slices.Compact(addresses), func(address string) {
+		err := r.connects(ctx, r.pods[from.Name()], address)
+		if errors.Is(err, errCannotTry) {
+			return // what proxies themselves have counted tells, or nobody knows
+		}
+		tried := Tried{From: from.Name(), Address: address}
+		if err != nil {
+			tried.Err = short(err.Error(), 200)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.cluster.Tried = append(r.cluster.Tried, tried)
+	})
+	slices.SortFunc(r.cluster.Tried, func(a, b Tried) int { return strings.Compare(a.Address, b.Address) })
+}
+
+// errCannotTry says that a command cannot be run in a pod: it is not allowed, or its image has no curl.
+var errCannotTry = errors.New("no command can be run there")
+
+// connects tries a TCP connection from the proxy's container of a pod.
+func (r *reader) connects(ctx context.Context, pod *corev1.Pod, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, oneWithin)
+	defer cancel()
+	_, err := r.run(ctx, pod, observe.ProxyContainer, curlTo(address)...)
+	var exit exec.CodeExitError
+	switch {
+	case err == nil:
+		return nil
+	case !errors.As(err, &exit):
+		return errCannotTry
+	}
+	switch exit.Code { // https://curl.se/docs/manpage.html#EXIT
+	case 6:
+		return errors.New("its name does not resolve")
+	case 7:
+		return errors.New("it was refused")
+	case 28:
+		return errors.New("there was no answer within 2 s")
+	case 126, 127:
+		return errCannotTry
+	}
+	return nil // there was a connection: what came of TLS without a certificate says nothing
+}
+
+func curlTo(address string) []string {
+	return []string{"curl", "-sk", "-o", "/dev/null", "--connect-timeout", "2", "-m", "3", "https://" + address}
+}
+
+// hosts are names under which a gateway of the cluster passes TLS on to services that have endpoints there.
+func (r *reader) hosts(readers []*reader) (names []string) {
+	for _, s := range r.cluster.Services {
+		port, ok := s.tcp()
+		if !ok || s.Headless {
+			continue
+		}
+		prefix := fmt.Sprintf("%s/%s.%s.", s.Namespace, s.Name, s.Namespace)
+		for _, other := range readers {
+			for _, i := range other.cluster.Istiods {
+				for key, its := range i.Endpoints {
+					if strings.HasPrefix(key, prefix) && its[r.cluster.ID] > 0 {
+						names = append(names, fmt.Sprintf("outbound_.%d_._.%s", port, key[len(s.Namespace)+1:]))
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	return names[:min(len(names), hostsTried)]
+}
+
+// tcp is the first TCP port of a Service.
+func (s Service) tcp() (int, bool) {
+	for _, p := range s.Ports {
+		number, rest, _ := strings.Cut(p, "/")
+		if port, err := strconv.Atoi(number); err == nil && strings.HasPrefix(rest, "TCP") {
+			return port, true
+		}
+	}
+	return 0, false
+}
+
+// passes makes TLS handshakes through a pod of a gateway, as proxies of other networks do, up to where a client shows
+// its certificate.
+func (r *reader) passes(ctx context.Context, g *Gateway, hosts []string) {
+	if !g.Listens || len(hosts) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, oneWithin)
+	defer cancel()
+	pod := r.behind(*g)
+	if pod == nil {
+		return
+	}
+	for _, host := range hosts {
+		conn, err := r.pages.Dial(ctx, pod, gatewayTLSPort)
+		if err != nil {
+			if !strings.Contains(err.Error(), "forbidden") {
+				g.Refuses = short(host+": "+err.Error(), 300)
+			}
+			continue
+		}
+		// Gateways and sidecars choose what to do by ALPN, and let in what Istio's proxies say.
+		secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"istio-http/1.1", "istio", "http/1.1"}}) //nolint:gosec // whom to trust is another question
+		err = secured.HandshakeContext(ctx)
+		_ = conn.Close() // a handshake is all
+		if err == nil {
+			g.Passes, g.Refuses = host, ""
+			return
+		}
+		g.Refuses = short(host+": "+err.Error(), 300)
+	}
+}
+
+// behind is a Ready pod of a gateway; nil if there is none.
+func (r *reader) behind(g Gateway) *corev1.Pod {
+	for _, name := range keys(r.pods) {
+		if p := r.pods[name]; p.Namespace == g.Namespace && matches(g.Labels, p.Labels) && mesh.Ready(p) {
+			return p
+		}
+	}
+	return nil
+}
