@@ -41,9 +41,15 @@ func (c Diagnosis) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 // judge compares a report with what is wanted.
 func (c Diagnosis) judge(r Report) (string, error) {
 	var counts, others []string
+	first := len(r.Findings) > 0 && r.Findings[0].ID == c.Finds
 	for i, f := range r.Findings {
 		if f.Severity == Info {
-			continue
+			if i == 0 && first { // a kind that is an error elsewhere is not what was wanted
+				first = kind(f.ID).Severity == Info
+			}
+			if !first || f.ID != c.Finds {
+				continue
+			}
 		}
 		counts = append(counts, fmt.Sprintf("%s (%s)", f.ID, f.Says))
 		if i > 0 && f.Severity == Error && f.ID != c.Finds {
@@ -62,7 +68,7 @@ func (c Diagnosis) judge(r Report) (string, error) {
 		}
 		seen += ", and could not look everywhere: " + some(why)
 	case c.Finds == Nothing && len(counts) == 0,
-		c.Finds != Nothing && len(r.Findings) > 0 && r.Findings[0].ID == c.Finds && len(others) == 0:
+		c.Finds != Nothing && first && len(others) == 0:
 		return seen, nil
 	}
 	return seen, &observe.Mismatch{Wanted: c.String(), Seen: seen, Try: c.Command()}

@@ -96,6 +96,8 @@ func (e *exam) remotes(p *plane) {
 			}
 		}
 		ended := !s.Expires.IsZero() && e.Taken.After(s.Expires)
+		tried := e.Clusters[p.at].Tried
+		inside := slices.IndexFunc(tried, func(t Tried) bool { return t.Address == s.address() })
 		watch := p.watch(s.ID)
 		failing := e.Taken.Sub(watch.Last) < watchesRecent
 		seen := []Evidence{}
@@ -114,10 +116,15 @@ func (e *exam) remotes(p *plane) {
 			e.add("remote-secret-token", "", both, fmt.Sprintf("the remote secret for %s in %s is not let in", s.ID, at.Context), evidence(s, seen))
 		case len(s.Denied) > 0:
 			e.add("remote-secret-rights", "", both, fmt.Sprintf("the remote secret for %s in %s may not list %s", s.ID, at.Context, words(s.Denied)), evidence(s, "it was asked with its own credentials"))
-		case (s.Reach != "" || s.Problem != "") && p.istiod != nil && p.istiod.Read && (status != "synced" || failing):
-			e.add("remote-secret-unreachable", "", both, fmt.Sprintf("%s, to which the remote secret for %s in %s leads, does not answer", s.Server, s.ID, at.Context),
-				append(seen, evidence(s, cmp.Or(s.Reach, s.Problem)), clusterz(p, here, s.ID, status))...)
-		case s.Reach != "":
+		case (s.Reach != "" || s.Problem != "") && p.istiod != nil && p.istiod.Read && (status != "synced" || failing), inside >= 0 && tried[inside].Err != "":
+			if inside >= 0 {
+				seen = append(seen, tried[inside].evidence(here))
+			}
+			if why := cmp.Or(s.Reach, s.Problem); why != "" {
+				seen = append(seen, evidence(s, "used from here: "+why))
+			}
+			e.add("remote-secret-unreachable", "", both, fmt.Sprintf("%s, to which the remote secret for %s in %s leads, does not answer", s.Server, s.ID, at.Context), append(seen, clusterz(p, here, s.ID, status))...)
+		case s.Reach != "" && inside < 0:
 			e.Unread = append(e.Unread, Unread{at.Context, Remote, "Secret " + s.Name, "its server does not answer here, where istiod may reach it: " + s.Reach})
 		case s.Problem != "":
 			e.Unread = append(e.Unread, Unread{at.Context, Remote, "Secret " + s.Name, s.Problem})
@@ -209,6 +216,9 @@ func (p *plane) watch(cluster string) Watch {
 func (p *plane) errors(cluster string) int { return p.istiod.Errors[cluster] }
 
 func clusterz(p *plane, context, id, status string) Evidence {
+	if p.istiod == nil {
+		return Evidence{"istiod of " + context, "no pod of it answers", ""}
+	}
 	return Evidence{"istiod pod " + p.istiod.Pod, fmt.Sprintf("it says that %s is %s", id, cmp.Or(status, "not among its clusters")), "istioctl remote-clusters --context=" + context}
 }
 
@@ -350,9 +360,7 @@ func (e *exam) reach(network string, its []int, addresses []string, proxies []*p
 		tried := slices.DeleteFunc(slices.Clone(c.Tried), func(t Tried) bool { return !of(t.Address) })
 		if len(tried) > 0 {
 			if !slices.ContainsFunc(tried, func(t Tried) bool { return t.Err == "" }) {
-				space, pod, _ := strings.Cut(tried[0].From, "/")
-				e.add("gateway-unreachable", "", append([]int{from}, its...), says, Evidence{"a connection from " + tried[0].From + " in " + c.Context, tried[0].Address + ": " + tried[0].Err,
-					fmt.Sprintf("kubectl --context=%s exec -n %s %s -c istio-proxy -- %s", c.Context, space, pod, strings.Join(curlTo(tried[0].Address), " "))})
+				e.add("gateway-unreachable", "", append([]int{from}, its...), says, tried[0].evidence(c.Context))
 			}
 			continue
 		}

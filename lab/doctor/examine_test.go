@@ -418,6 +418,9 @@ var cases = []struct {
 		w.watch(70*time.Second, 20*time.Second)
 		w.Unread = []Unread{{Cluster: "cluster-b", Part: APIServer, Why: "timeout"}}
 	}, "api-server-unreachable", []string{"remote-secret-unreachable"}},
+	{"a remote cluster that answers here and not where istiod runs", func(w *world) {
+		w.a().Tried = append(w.a().Tried, Tried{From: "istio-system/gateway", Address: "192.0.2.9:6443", Err: "there was no answer"})
+	}, "remote-secret-unreachable", nil},
 	{"a remote cluster that istiod does not reach any more, in sync as ever", func(w *world) {
 		w.a().Remotes[0].UID, w.a().Remotes[0].Reach = "", "timeout"
 		w.watch(70*time.Second, 20*time.Second)

@@ -34,6 +34,16 @@ var (
 	noAccess   = []string{"cluster-name-twice", "remote-secret-name", "remote-secret-loopback", "remote-secret-token", "remote-secret-rights", "remote-secret-unreachable", "remote-secret-missing", "api-server-unreachable"}
 )
 
+// kind returns the documentation of one finding; an empty one if there is none of that id.
+func kind(id string) Kind {
+	for _, k := range Findings() {
+		if k.ID == id {
+			return k
+		}
+	}
+	return Kind{}
+}
+
 // Findings returns the documentation of all findings, in the order in which a report has them: what causes others
 // comes before what it causes.
 func Findings() []Kind {
@@ -227,7 +237,9 @@ func Findings() []Kind {
 			"What the account of the remote secret may list in the other cluster.", "istiod waits for what it may not read.", "The same.",
 			"Bind the account to Istio's reader role in the other cluster.", "no", []Part{Secrets}, nil},
 		{"remote-secret-unreachable", Error, "The server in a remote secret does not answer",
-			"Whether it answers here, and whether istiod is in sync with it.", "istiod knows nothing of the other cluster.", "The same.",
+			"A connection that is tried from a proxy in the cluster where istiod runs; whether it answers here, and what istiod says of it.",
+			"An istiod that has read it before goes on with what it knows, and its list of clusters still says synced; another knows nothing of it.",
+			"After its next start istiod knows nothing of the other cluster.",
 			"Create the remote secret with an address that is reached from where istiod runs, or open the way.", "no", []Part{Secrets, IstiodPage}, []string{"api-server-unreachable"}},
 		{"remote-secret-missing", Error, "An istiod has no access to another cluster",
 			"The remote secrets of each control plane, against the clusters of the mesh.",

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,14 +24,15 @@ import (
 // hostsTried are so many hosts of a cluster, one of which has to be reached through its gateway.
 const hostsTried = 2
 
-// across looks at the ways between networks, as soon as all clusters are known: whether proxies of each get to the
-// gateways of the others, and whether these pass TLS on to a service behind them.
+// across looks at the ways between clusters, as soon as all of them are known: whether proxies of each get to the
+// gateways of the others, whether istiods get to the API servers that they read, and whether gateways pass TLS on to a
+// service behind them.
 func across(ctx context.Context, readers []*reader) {
 	var all sync.WaitGroup
 	for _, r := range readers {
 		all.Go(func() {
 			start := time.Now()
-			r.tryGateways(ctx, readers)
+			r.tryWays(ctx, readers)
 			if r.Progress != nil {
 				r.Progress(r.cluster.Context, Reach, time.Since(start))
 			}
@@ -43,36 +45,46 @@ func across(ctx context.Context, readers []*reader) {
 	all.Wait()
 }
 
-// tryGateways connects to the gateways of other networks from the newest proxy that runs beside a workload. What its
-// user sends goes straight out and not through the proxy itself.
-func (r *reader) tryGateways(ctx context.Context, readers []*reader) {
-	var from *Proxy
+// tryWays connects from proxies of the cluster to gateways of other networks, and to the API servers that its istiods
+// may read. What the proxy's user sends goes straight out and not through the proxy itself.
+func (r *reader) tryWays(ctx context.Context, readers []*reader) {
+	var workload, near *Proxy // the newest beside a workload; the newest in istiod's namespace, or else any
 	for i := range r.cluster.Proxies {
-		if p := &r.cluster.Proxies[i]; p.Ready && !p.Gateway && (from == nil || p.Created.After(from.Created)) {
-			from = p
+		p := &r.cluster.Proxies[i]
+		if !p.Ready {
+			continue
+		}
+		if !p.Gateway && (workload == nil || p.Created.After(workload.Created)) {
+			workload = p
+		}
+		if near == nil || near.Namespace != r.System && p.Namespace == r.System {
+			near = p
 		}
 	}
-	if from == nil || r.cluster.Network == "" {
-		return // nobody goes from here
-	}
-	var addresses []string
+	from := map[string]*Proxy{}
 	for _, other := range readers {
 		for _, g := range other.cluster.Gateways {
-			if network := cmp.Or(g.Network, other.cluster.Network); network == r.cluster.Network || network == "" || g.Port == 0 {
+			network := cmp.Or(g.Network, other.cluster.Network)
+			if workload == nil || r.cluster.Network == "" || network == r.cluster.Network || network == "" || g.Port == 0 {
 				continue
 			}
 			for _, a := range g.Addresses {
-				addresses = append(addresses, net.JoinHostPort(a, strconv.Itoa(g.Port)))
+				from[net.JoinHostPort(a, strconv.Itoa(g.Port))] = workload
+			}
+		}
+		for _, s := range other.cluster.Remotes {
+			if address := s.address(); address != "" && near != nil && len(r.istiods) > 0 && !loopback(s.Server) {
+				from[address] = near
 			}
 		}
 	}
-	slices.Sort(addresses)
-	each(slices.Compact(addresses), func(address string) {
-		err := r.connects(ctx, r.pods[from.Name()], address)
+	each(keys(from), func(address string) {
+		p := from[address]
+		err := r.connects(ctx, r.pods[p.Name()], address)
 		if errors.Is(err, errCannotTry) {
 			return // what proxies themselves have counted tells, or nobody knows
 		}
-		tried := Tried{From: from.Name(), Address: address}
+		tried := Tried{From: p.Name(), Address: address}
 		if err != nil {
 			tried.Err = short(err.Error(), 200)
 		}
@@ -81,6 +93,22 @@ func (r *reader) tryGateways(ctx context.Context, readers []*reader) {
 		r.cluster.Tried = append(r.cluster.Tried, tried)
 	})
 	slices.SortFunc(r.cluster.Tried, func(a, b Tried) int { return strings.Compare(a.Address, b.Address) })
+}
+
+// address is the host and port of the API server; empty if it cannot be told.
+func (s RemoteSecret) address() string {
+	u, err := url.Parse(s.Server)
+	if err != nil || u.Hostname() == "" {
+		return ""
+	}
+	return net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443"))
+}
+
+// evidence shows a connection that was tried from a cluster.
+func (t Tried) evidence(context string) Evidence {
+	space, pod, _ := strings.Cut(t.From, "/")
+	return Evidence{"a connection from " + t.From + " in " + context, t.Address + ": " + cmp.Or(t.Err, "it was made"),
+		fmt.Sprintf("kubectl --context=%s exec -n %s %s -c %s -- %s", context, space, pod, observe.ProxyContainer, strings.Join(curlTo(t.Address), " "))}
 }
 
 // errCannotTry says that a command cannot be run in a pod: it is not allowed, or its image has no curl.
