@@ -98,11 +98,11 @@ func (e *exam) remotes(p *plane) {
 		ended := !s.Expires.IsZero() && e.Taken.After(s.Expires)
 		tried := e.Clusters[p.at].Tried
 		inside := slices.IndexFunc(tried, func(t Tried) bool { return t.Address == s.address() })
-		watch := p.watch(s.ID)
+		watch := e.watch(p, s.ID)
 		failing := e.Taken.Sub(watch.Last) < watchesRecent
 		seen := []Evidence{}
 		if failing {
-			seen = append(seen, Evidence{"log of istiod in " + here, fmt.Sprintf("%s ago reading %s failed, for the first time %s ago: %s; controller_sync_errors_total is %d", age(e.Taken.Sub(watch.Last)), s.ID, age(e.Taken.Sub(watch.First)), watch.Why, p.errors(s.ID)),
+			seen = append(seen, Evidence{"log of istiod in " + here, fmt.Sprintf("%s ago reading %s failed, for the first time %s ago: %s%s", age(e.Taken.Sub(watch.Last)), s.ID, age(e.Taken.Sub(watch.First)), watch.Why, p.errors(s.ID)),
 				fmt.Sprintf("kubectl --context=%s logs -n %s deployment/istiod | grep 'watch error in cluster %s'", here, mesh.SystemNamespace, s.ID)})
 		}
 		switch {
@@ -205,15 +205,23 @@ const (
 	watchesLasting = 60 * time.Second
 )
 
-// watch is what the pods of the istiod say of reading a cluster.
-func (p *plane) watch(cluster string) Watch {
-	if p.istiod == nil {
-		return Watch{}
+// watch is what the pods of an istiod say of reading a cluster, the last of them.
+func (e *exam) watch(p *plane, cluster string) (last Watch) {
+	for _, i := range e.Clusters[p.at].Istiods {
+		if w := i.Watches[cluster]; w.Last.After(last.Last) {
+			last = w
+		}
 	}
-	return p.istiod.Watches[cluster]
+	return last
 }
 
-func (p *plane) errors(cluster string) int { return p.istiod.Errors[cluster] }
+// errors is what the newest Ready istiod has counted of failed lists and watches of a cluster.
+func (p *plane) errors(cluster string) string {
+	if p.istiod == nil || p.istiod.Errors[cluster] == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; controller_sync_errors_total is %d", p.istiod.Errors[cluster])
+}
 
 func clusterz(p *plane, context, id, status string) Evidence {
 	if p.istiod == nil {

@@ -333,6 +333,13 @@ var cases = []struct {
 		was.Pod, was.Signer = "istiod-old", w.leaf(other, pki.LeafOptions{Server: true})
 		w.b().Istiods = append([]Istiod{was}, w.b().Istiods...)
 	}, "istiods-differ", nil},
+	{"a new istiod does not become Ready", func(w *world) {
+		w.b().Istiods = append([]Istiod{{Pod: "istiod-new", Created: w.Taken.Add(-time.Minute), State: "discovery: not ready"}}, w.b().Istiods...)
+	}, "istiod-not-ready", nil},
+	{"a new istiod waits for what it may not read", func(w *world) {
+		w.watch(80*time.Second, 10*time.Second)
+		w.a().Istiods = append([]Istiod{{Pod: "istiod-new", Created: w.Taken.Add(-time.Minute), State: "discovery: not ready", Watches: w.a().Istiods[0].Watches}}, w.a().Istiods...)
+	}, "remote-watch-failing", []string{"istiod-not-ready"}},
 	{"one pod of B has the root of before", func(w *world) {
 		own := below(w, newRoot(w, pki.Options{Name: "own"}), pki.Options{Name: "own intermediate"})
 		good := w.ca[1]

@@ -1,5 +1,7 @@
 package doctor
 
+import "slices"
+
 // Severity says how bad it is.
 type Severity string
 
@@ -47,12 +49,6 @@ func kind(id string) Kind {
 // Findings returns the documentation of all findings, in the order in which a report has them: what causes others
 // comes before what it causes.
 func Findings() []Kind {
-	join := func(lists ...[]string) (all []string) {
-		for _, l := range lists {
-			all = append(all, l...)
-		}
-		return all
-	}
 	return []Kind{
 		{"api-server-unreachable", Error, "The API server of a cluster does not answer",
 			"Whether each API server answers here within 5 s.",
@@ -149,6 +145,11 @@ func Findings() []Kind {
 			"Certificates are not renewed: within a day at most, each service is refused by everybody.",
 			"Read the state and the last lines of its log; scale it up or repair what it complains of.",
 			"no", []Part{Pods}, noStart},
+		{"istiod-not-ready", Warning, "A pod of istiod does not become Ready",
+			"The pods of istiod that are older than 15 s, where another one is Ready.",
+			"Nothing, as long as the other one runs: it goes on with the CA and the access to other clusters that it has.",
+			"When that one ends, no istiod is there. What the new one waits for is often a remote cluster that it cannot read, or a CA that it refuses.",
+			"Read the last lines of its log.", "no", []Part{Pods}, slices.Concat(noStart, noAccess, []string{"remote-watch-failing", "remote-cluster-not-synced"})},
 		{"ca-certificates-not-applied", Error, "caCertificates names a root that proxies do not use",
 			"The roots in caCertificates of the mesh configuration and those in use by proxies.",
 			"The other cluster stays refused, although it is configured.",
@@ -184,7 +185,7 @@ func Findings() []Kind {
 			"They and the others distrust each other, inside their cluster and across.",
 			"It ends when their certificates are renewed, after half of their lifetime, or when the pods are restarted.",
 			"Restart the workloads that are named.", "no, as long as each has more than one pod",
-			[]Part{Signer, Proxies}, join(newCA, splitRoots, badCA, []string{"root-change-refused", "istiods-differ"})},
+			[]Part{Signer, Proxies}, slices.Concat(newCA, splitRoots, badCA, []string{"root-change-refused", "istiods-differ"})},
 		{"chain-without-intermediate", Error, "Proxies show a chain with a gap",
 			"Whether the chain that each proxy shows leads to a root.", "Everybody refuses them.", "The same until they renew their certificate.",
 			"Put the intermediate into cert-chain.pem of cacerts and restart the workloads that are named.", "no",
@@ -192,7 +193,7 @@ func Findings() []Kind {
 		{"workload-certificate-expired", Error, "The certificate of a workload has expired",
 			"The dates of the certificates that proxies show.", "Everybody refuses the workload.", "The same until it gets another.",
 			"Find out why it was not renewed: whether istiod is there and signs. A restart of the workload helps once it does.", "no",
-			[]Part{Proxies}, join(badCA, noStart, []string{"istiod-down"})},
+			[]Part{Proxies}, slices.Concat(badCA, noStart, []string{"istiod-down"})},
 		{"root-configmap-missing", Error, "A namespace lacks the ConfigMap with the root",
 			"The ConfigMap istio-ca-root-cert in every namespace of the mesh.",
 			"What runs goes on. Pods that start wait for a volume that never comes.", "The same.",
@@ -202,16 +203,16 @@ func Findings() []Kind {
 			"The root in istio-ca-root-cert of every namespace of the mesh, against istiod's own certificate.",
 			"Pods that start there refuse istiod and get no certificate.", "The same.",
 			"Delete the ConfigMap: istiod writes it again within a second.", "no",
-			[]Part{Namespaces, RootMaps, Signer}, join(badCA, newCA, []string{"istiods-differ"})},
+			[]Part{Namespaces, RootMaps, Signer}, slices.Concat(badCA, newCA, []string{"istiods-differ"})},
 		{"webhook-bundle-stale", Error, "The API server cannot verify istiod's webhook",
 			"caBundle of the sidecar injector's webhook, against istiod's own certificate.",
 			"Pods cannot start, or start without a proxy where the webhook may fail.", "The same.",
-			"Restart istiod: it writes caBundle at its start.", "no", []Part{Webhooks, Signer}, join(badCA, newCA, []string{"istiods-differ"})},
+			"Restart istiod: it writes caBundle at its start.", "no", []Part{Webhooks, Signer}, slices.Concat(badCA, newCA, []string{"istiods-differ"})},
 		{"self-signed-ca", Warning, "Several control planes share a CA that istiod made for itself",
 			"Which CA signs, and whether cacerts holds it.",
 			"Nothing.", "The trust of the mesh hangs on the Secret istio-ca-secret. Whoever creates cacerts, or loses that Secret, splits the mesh at the next restart of istiod.",
 			"Move to cacerts as late-cacerts-safely shows: first the old CA and a bundle of both roots, then the new signer, then the new root alone.", "no",
-			[]Part{Secrets, Signer}, join(newCA, splitRoots)},
+			[]Part{Secrets, Signer}, slices.Concat(newCA, splitRoots)},
 		{"ca-expires-soon", Warning, "A CA certificate ends soon",
 			"The dates of roots (90 days) and intermediates (30 days), all roots of a bundle.",
 			"Nothing.", "What it signs ends with it. Workload certificates get shorter and shorter before.",
@@ -307,7 +308,7 @@ func Findings() []Kind {
 			"Restart them with injection: look at the label sidecar.istio.io/inject and at the webhook.", "no", []Part{Namespaces, Pods, Policies}, nil},
 		{"pods-not-starting", Warning, "Pods with a proxy do not become Ready",
 			"Pods with a proxy that are older than 15 s.", "They serve nobody.", "The same.", "kubectl describe pod tells why.", "no", []Part{Pods},
-			join([]string{"root-configmap-missing", "root-configmap-foreign", "istiod-down", "webhook-bundle-stale"}, badCA, newCA)},
+			slices.Concat([]string{"root-configmap-missing", "root-configmap-foreign", "istiod-down", "webhook-bundle-stale"}, badCA, newCA)},
 		{"proxy-refuses-configuration", Warning, "A proxy has refused what istiod sent",
 			"istiod's list of proxies (/debug/syncz).", "It goes on with what it had.", "The same.", "istioctl proxy-status, and the proxy's log.", "no", []Part{IstiodPage},
 			badCA},
@@ -339,6 +340,6 @@ func Findings() []Kind {
 			"The mesh id in the environment of proxies.", "Nothing: it labels telemetry, and nothing that routes or trusts reads it.", "Nothing.", "None is needed.", "no", []Part{Pods}, nil},
 		{"probe-failed", Error, "A call that doctor made did not get through",
 			"With --probe: calls from a pod of each cluster to a pod of each.", "What it tried to do, workloads cannot do.", "The same.", "See the other findings, and the error in the evidence.", "no", nil,
-			join(newCA, badCA, noStart, splitRoots, noAccess, []string{"trust-domain-not-accepted", "istiod-down", "gateway-missing", "gateway-no-address", "gateway-pod-absent", "gateway-object-missing", "gateway-not-listening", "gateway-unreachable", "gateway-passes-nothing", "gateway-unknown", "endpoints-network", "endpoints-missing", "root-configmap-missing", "webhook-bundle-stale"})},
+			slices.Concat(newCA, badCA, noStart, splitRoots, noAccess, []string{"trust-domain-not-accepted", "istiod-down", "gateway-missing", "gateway-no-address", "gateway-pod-absent", "gateway-object-missing", "gateway-not-listening", "gateway-unreachable", "gateway-passes-nothing", "gateway-unknown", "endpoints-network", "endpoints-missing", "root-configmap-missing", "webhook-bundle-stale"})},
 	}
 }

@@ -277,7 +277,14 @@ func (e *exam) istiods(p *plane, c Cluster) {
 	if len(slices.Compact(signers)) > 1 {
 		e.add("istiods-differ", "", p.all(), "the pods of istiod in "+c.Context+" sign with different CAs", evidence...)
 	}
+	pods := fmt.Sprintf("kubectl --context=%s get pods -n %s -l app=%s", c.Context, mesh.SystemNamespace, mesh.Istiod)
 	if ready > 0 || e.unread(c, Pods) {
+		for _, i := range c.Istiods {
+			if !i.Ready && e.Taken.Sub(i.Created) > startsWithin && ready > 0 {
+				e.add("istiod-not-ready", "", p.all(), "a pod of istiod in "+c.Context+" does not become Ready, another one serves",
+					append([]Evidence{{"pod " + i.Pod + " in " + c.Context, i.State, pods}}, logEvidence(c, "failed to create", "x509:")...)...)
+			}
+		}
 		return
 	}
 	seen := "there is no pod of it"
@@ -285,7 +292,7 @@ func (e *exam) istiods(p *plane, c Cluster) {
 		seen = i.Pod + ": " + i.State
 	}
 	e.add("istiod-down", "", p.all(), "no istiod is ready in "+c.Context,
-		append([]Evidence{{"Deployment " + mesh.Istiod + " in " + c.Context, seen, fmt.Sprintf("kubectl --context=%s get pods -n %s -l app=%s", c.Context, mesh.SystemNamespace, mesh.Istiod)}},
+		append([]Evidence{{"Deployment " + mesh.Istiod + " in " + c.Context, seen, pods}},
 			logEvidence(c, "failed to create", "x509:")...)...)
 }
 
