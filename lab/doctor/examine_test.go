@@ -340,6 +340,10 @@ var cases = []struct {
 		w.watch(80*time.Second, 10*time.Second)
 		w.a().Istiods = append([]Istiod{{Pod: "istiod-new", Created: w.Taken.Add(-time.Minute), State: "discovery: not ready", Watches: w.a().Istiods[0].Watches}}, w.a().Istiods...)
 	}, "remote-watch-failing", []string{"istiod-not-ready"}},
+	{"the only istiod waits for what it may not read", func(w *world) {
+		w.watch(80*time.Second, 10*time.Second)
+		w.a().Istiods[0].Ready = false
+	}, "remote-watch-failing", []string{"istiod-down"}},
 	{"one pod of B has the root of before", func(w *world) {
 		own := below(w, newRoot(w, pki.Options{Name: "own"}), pki.Options{Name: "own intermediate"})
 		good := w.ca[1]

@@ -144,7 +144,7 @@ func Findings() []Kind {
 			"Pods cannot start, since the webhook that adds their proxy does not answer; what runs goes on.",
 			"Certificates are not renewed: within a day at most, each service is refused by everybody.",
 			"Read the state and the last lines of its log; scale it up or repair what it complains of.",
-			"no", []Part{Pods}, noStart},
+			"no", []Part{Pods}, slices.Concat(noStart, []string{"remote-watch-failing"})},
 		{"istiod-not-ready", Warning, "A pod of istiod does not become Ready",
 			"The pods of istiod that are older than 15 s, where another one is Ready.",
 			"Nothing, as long as the other one runs: it goes on with the CA and the access to other clusters that it has.",

@@ -33,7 +33,7 @@ var faults = []struct{ name, breaks, finds string }{
 	{"an API server that istiod alone does not reach", `block-port: {in: cluster-b, from: cluster-a, port: 6443}`, "remote-secret-unreachable"},
 	{"an account that may not read all", `patch: {in: cluster-b, kind: ClusterRole, name: istio-reader-clusterrole-istio-system, patch: {rules: [
     {apiGroups: ['', discovery.k8s.io, apiextensions.k8s.io, authentication.k8s.io, authorization.k8s.io], resources: ['*'], verbs: ['*']}]}}
-- restart-istiod: {in: cluster-a, wait: false}`, "remote-watch-failing"}, // the old one serves, and the new one waits
+- restart-istiod: {in: cluster-a, wait: false}`, "remote-watch-failing"}, // it waits, and is not Ready
 	{"no gateway", `delete: {in: cluster-b, kind: Service, name: istio-eastwestgateway, namespace: istio-system}`, "gateway-missing"},
 	{"a gateway of another network", `label: {in: cluster-b, kind: Service, name: istio-eastwestgateway, namespace: istio-system, labels: {topology.istio.io/network: network-x}}`, "gateway-missing"},
 	{"a gateway without a pod", `scale: {apps: istio-eastwestgateway@cluster-b, replicas: 0}`, "gateway-pod-absent"},
