@@ -136,8 +136,9 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := l.make(ctx, p, topology, o); err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin)
 		defer cancel()
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
+		// Who ran out of time wants to know what was waited for; who interrupts does not.
+		if cause := context.Cause(ctx); cause != nil && !(errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, cause)) {
+			err = cause
 		}
 		left := remove(clean, p, o.Home, o.Name)
 		if left != nil && left.Error() == err.Error() {

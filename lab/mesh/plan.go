@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -54,7 +55,8 @@ func (p *plan) add(name, cluster, command string, run func(context.Context) erro
 }
 
 // run carries the plan out: every task starts the moment those before it are done. The first error
-// cancels what runs and starts nothing more; it is returned with the step's name and cluster.
+// cancels what runs and starts nothing more; it is returned with the step's name and cluster. When ctx
+// ends, the error is that of a step that ran, which knows what it waited for.
 // tell hears of every step when it begins and when it ends, from several goroutines.
 func (p plan) run(ctx context.Context, tell func(Step)) error {
 	if tell == nil {
@@ -65,23 +67,24 @@ func (p plan) run(ctx context.Context, tell func(Step)) error {
 	for _, t := range p {
 		done[t] = make(chan struct{})
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	var unreached atomic.Bool
+	group, running := errgroup.WithContext(ctx)
 	for _, t := range p {
 		group.Go(func() error {
 			for _, a := range t.after {
 				select {
 				case <-done[a]:
-				case <-ctx.Done():
-					return context.Cause(ctx)
+				case <-running.Done():
 				}
 			}
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
+			if running.Err() != nil {
+				unreached.Store(true)
+				return nil
 			}
 			s := t.Step
 			s.State, s.Began = Running, time.Since(start)
 			tell(s)
-			err := t.run(ctx)
+			err := t.run(running)
 			s.Took = time.Since(start) - s.Began
 			if err != nil {
 				s.State, s.Err = Failed, err
@@ -94,7 +97,11 @@ func (p plan) run(ctx context.Context, tell func(Step)) error {
 			return nil
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	if err == nil && unreached.Load() {
+		err = context.Cause(ctx)
+	}
+	return err
 }
 
 // StepError is a step that failed.

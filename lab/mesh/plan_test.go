@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // record keeps which steps ended, in order.
@@ -103,6 +105,21 @@ func TestPlanEndsWithItsContext(t *testing.T) {
 	why := errors.New("interrupted")
 	cancel(why)
 	require.ErrorIs(t, p.run(ctx, nil), why)
+}
+
+// Of all that ends with the time, the step that waited can tell what for.
+func TestPlanTellsWhatItWaitedForWhenTimeRunsOut(t *testing.T) {
+	var p plan
+	address := p.add("wait for an address", "cluster-b", "", func(ctx context.Context) error {
+		return wait.Until(ctx, "an address", wait.Options{}, func(context.Context) error { return errors.New("nobody gives any") })
+	})
+	p.add("after it", "", "", func(context.Context) error { return nil }, address)
+	why := errors.New("time is over")
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 200*time.Millisecond, why)
+	defer cancel()
+	err := p.run(ctx, nil)
+	require.ErrorIs(t, err, why)
+	require.EqualError(t, err, "cluster-b: wait for an address: waiting for an address: time is over; last seen: nobody gives any")
 }
 
 func TestInstallationIsOrderedByTrust(t *testing.T) {

@@ -217,7 +217,7 @@ func (m *Member) awaitPods(ctx context.Context, what string, match func(*corev1.
 		case <-changed:
 		case <-bound.Done():
 			if ctx.Err() != nil {
-				return fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
+				return wait.Stopped(ctx, what, errors.New(describe(pods)))
 			}
 			return &wait.TimeoutError{What: what, After: time.Since(start), Tries: looks, Last: errors.New(describe(pods))}
 		}
@@ -262,7 +262,7 @@ func watchOne(ctx context.Context, what, name string, open func(context.Context,
 		}
 		switch {
 		case ctx.Err() != nil:
-			return fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
+			return wait.Stopped(ctx, what, errors.New(seen))
 		case bound.Err() != nil:
 			return &wait.TimeoutError{What: what, After: time.Since(start), Tries: events, Last: errors.New(seen)}
 		case err != nil:

@@ -67,11 +67,20 @@ func Until(ctx context.Context, what string, o Options, look func(context.Contex
 		case <-bound.Done():
 			timer.Stop()
 			if ctx.Err() != nil {
-				return fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
+				return Stopped(ctx, what, last)
 			}
 			return &TimeoutError{What: what, After: time.Since(start), Tries: tries, Last: last}
 		}
 	}
+}
+
+// Stopped is the error of a wait whose context has ended: why it has, and if that was a time limit what was seen last.
+func Stopped(ctx context.Context, what string, last error) error {
+	err := fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
+	if last != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("%w; last seen: %v", err, last)
+	}
+	return err
 }
 
 // TimeoutError tells what was waited for and what was seen last. It wraps ErrTimeout and the last error.

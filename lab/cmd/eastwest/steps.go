@@ -48,7 +48,7 @@ func (p *stepPrinter) show(s lab.Progress) {
 		note = " (" + seconds(s.Took) + ")"
 	}
 	switch {
-	case errors.Is(s.Err, context.Canceled), errors.Is(s.Err, context.DeadlineExceeded):
+	case errors.Is(s.Err, context.Canceled), errors.Is(s.Err, context.DeadlineExceeded), errors.Is(s.Err, errTimeout):
 		note += " stopped"
 		p.stopped = append(p.stopped, name)
 	case s.Err != nil:
