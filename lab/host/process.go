@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -20,7 +21,7 @@ type Command struct {
 	Name string // "etcd"
 	Path string
 	Args []string
-	Env  []string // in addition to a PATH
+	Env  []string // in addition to a PATH, or with one in its place
 }
 
 // Init is what PID 1 of a node does: it starts commands, starts them again when they end, keeps their
@@ -99,8 +100,10 @@ func (i *Init) start(c Command, out *os.File) (int, chan syscall.WaitStatus, err
 	if i.closed {
 		return 0, nil, errors.New("the node is stopping")
 	}
+	// Of a variable that is there twice programs in Go see the first, and Environ leaves the last.
+	env := (&exec.Cmd{Env: append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}, c.Env...)}).Environ()
 	pid, err := syscall.ForkExec(c.Path, append([]string{c.Path}, c.Args...), &syscall.ProcAttr{
-		Env:   append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}, c.Env...),
+		Env:   env,
 		Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
