@@ -18,6 +18,7 @@ type Report struct {
 	Trust    []Pair    `json:"trust"`
 	// Identities are what istiods, and the proxies whose certificates were read, use.
 	Identities []Identity `json:"identities"`
+	Reads      []Reads    `json:"reads"` // what istiods know of the other clusters
 	Checks     []Check    `json:"checks"`
 	Unread     []Unread   `json:"unread,omitempty"`
 }
@@ -157,7 +158,7 @@ func Examine(f Facts) Report {
 	e.path(proxies)
 	e.sameness()
 	e.probes()
-	r := Report{Taken: f.Taken, Findings: e.nest(), Trust: e.matrix(proxies), Identities: e.identities(proxies), Checks: e.checks(), Unread: e.Unread}
+	r := Report{Taken: f.Taken, Findings: e.nest(), Trust: e.matrix(proxies), Identities: e.identities(proxies), Reads: e.reads(), Checks: e.checks(), Unread: e.Unread}
 	for i := range e.Clusters {
 		r.Clusters = append(r.Clusters, e.seen(i))
 	}

@@ -35,6 +35,14 @@ func Table(w io.Writer, r Report) error {
 		}
 		_ = t.Flush() // a Builder takes everything
 	}
+	if len(r.Reads) > 0 {
+		fmt.Fprint(&b, "\n")
+		fmt.Fprintln(t, "ISTIOD OF\tREADS\tBY\tSTATUS\tENDPOINTS\tGATEWAYS OF ITS NETWORK")
+		for _, k := range r.Reads {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", k.Istiod, k.Cluster, k.By(r.Taken), dash(k.Status), k.Knows(), dash(strings.Join(k.Gateways, ", ")))
+		}
+		_ = t.Flush() // a Builder takes everything
+	}
 	for _, f := range r.Findings {
 		f.print(&b)
 	}

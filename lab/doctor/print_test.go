@@ -23,6 +23,7 @@ func TestReportsShowWhatWasFound(t *testing.T) {
 	for _, text := range []string{
 		"ERROR  remote-secret-missing: istiod of cluster-a has no access to <b>", "from it gateway-unknown: ", "$ kubectl --context=cluster-a get secrets",
 		"could not read webhooks of cluster-a: forbidden", "which leaves unknown: webhook-bundle-stale", "of all 3 that are Ready", "1 unknown",
+		"istiod-a, and 3 more", `"root" (`, "cluster-a  <b>        -", "istio-remote-secret-cluster-a, made ", "2 of 2", "192.0.2.1:15443",
 	} {
 		assert.Contains(t, table.String(), text)
 	}
