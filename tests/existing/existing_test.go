@@ -283,6 +283,7 @@ func (f foreign) up(t *testing.T, name string, more ...string) (string, int) {
 }
 
 func TestALabOnClustersThatAreThere(t *testing.T) {
+	t.Parallel() // each test has clusters of its own
 	labs.Need(t)
 	f := handOver(t, "existing-foreign", scenario.Topology{Kind: scenario.NoMesh})
 	f.live(t)
@@ -456,9 +457,10 @@ healthy:
 
 // However an up ends that does not come to its end, nothing of it is left.
 func TestUpThatFailsLeavesNothing(t *testing.T) {
+	t.Parallel()
 	labs.Need(t)
-	f := handOver(t, "existing-foreign", scenario.Topology{Kind: scenario.NoMesh})
-	const name = "existing-test"
+	f := handOver(t, "existing-failing-foreign", scenario.Topology{Kind: scenario.NoMesh})
+	const name = "existing-failing"
 	t.Cleanup(func() { _ = exec.Command(eastwest, "down", name).Run() })
 
 	t.Run("interrupted", func(t *testing.T) {
@@ -496,8 +498,9 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 
 	t.Run("without images", func(t *testing.T) {
 		before := f.states(t)
-		out, code := f.up(t, name, "--context", east, "--context", west, "--hub", "registry.invalid/eastwest", "--tag", "1")
+		out, code := f.up(t, name, "--context", east, "--context", west, "--hub", "registry.invalid/eastwest", "--tag", "1", "--timeout", "20s")
 		require.Equal(t, 3, code)
+		require.Contains(t, out, "timed out after 20s (--timeout); last seen: istiod-")
 		require.Contains(t, out, "the nodes get registry.invalid/eastwest/pilot:1, proxyv2 and app of the same from no registry")
 		f.same(t, before)
 	})
@@ -505,8 +508,9 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 	t.Run("without load balancers", func(t *testing.T) {
 		f.takeAddresses(t, east)
 		before := f.states(t)
-		out, code := f.up(t, name, "--context", east, "--context", west)
+		out, code := f.up(t, name, "--context", east, "--context", west, "--timeout", "45s") // everything else is ready by then
 		require.Equal(t, 3, code)
+		require.Contains(t, out, "cluster-a: wait for the east-west gateway's address")
 		require.Contains(t, out, "nothing in this cluster serves type LoadBalancer")
 		require.Contains(t, out, "MetalLB")
 		f.same(t, before)
@@ -545,8 +549,9 @@ func (f foreign) takeAddresses(t *testing.T, in string) {
 
 // The Istio of an embedded lab stands in for one that somebody else has installed.
 func TestAnIstioThatIsThereIsAdopted(t *testing.T) {
+	t.Parallel()
 	labs.Need(t)
-	f := handOver(t, "existing-foreign", lab.DefaultTopology())
+	f := handOver(t, "existing-adopted-foreign", lab.DefaultTopology())
 	for _, u := range f.clusters { // where the lab's own apps are, others cannot be
 		require.NoError(t, u.kube.CoreV1().Namespaces().Delete(t.Context(), "production", metav1.DeleteOptions{}))
 	}
@@ -561,7 +566,7 @@ func TestAnIstioThatIsThereIsAdopted(t *testing.T) {
 	}
 	before := f.states(t)
 
-	const name = "existing-test"
+	const name = "existing-adopted"
 	out, code := f.up(t, name, "--context", east, "--context", west)
 	require.Equal(t, 3, code)
 	require.Contains(t, out, "Namespace istio-system in cluster-a")
