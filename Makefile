@@ -9,8 +9,10 @@ EASTWEST := bin/eastwest
 STORIES := cross-cluster-call mismatched-root-ca late-cacerts
 # Tests are not vetted again, `make verify` does that, and linked without what a debugger reads.
 GOTEST := go test -vet=off -ldflags '-s -w'
-# Packages whose tests run at once: each has labs of its own, of some 3 GiB.
-PACKAGES := $(shell awk '/^MemAvailable/ { print ($$2 > 12 * 1024 * 1024) ? 2 : 1 }' /proc/meminfo 2>/dev/null || echo 1)
+# Packages whose tests run at once: each has labs of its own, one or two of some 3 GiB, and waits for half of its time.
+PACKAGES := $(shell awk '/^MemAvailable/ { g = $$2 / 1024 / 1024; print (g > 18) ? 3 : (g > 12) ? 2 : 1 }' /proc/meminfo 2>/dev/null || echo 1)
+# The longest begin first.
+LONGEST := ./tests/topologies ./tests/existing ./tests/chaos ./tests/engine
 LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
@@ -35,19 +37,19 @@ run: deps bundle ## make a lab, run the three stories on it, take it down (KEEP=
 	$(EASTWEST) run --verbose $(STORIES) || { code=$$?; test -n "$(KEEP)" || $(EASTWEST) down; exit $$code; }
 	test -n "$(KEEP)" || $(EASTWEST) down
 
-# Scenarios are alone, in as many lanes as fit: they count lost calls. The longest of the others begin first.
+# Scenarios are alone, in as many lanes as fit: they count lost calls.
 test: deps bundle ## run every test, with real clusters
 	go build ./...
 	@status=0; set -x; \
 	$(GOTEST) -timeout 30m ./scenarios || status=1; \
-	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 30m ./tests/topologies ./tests/chaos $$(go list -tags integration ./... | grep -v /scenarios$$) || status=1; \
+	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 30m $(LONGEST) $$(go list -tags integration ./... | grep -v /scenarios$$) || status=1; \
 	exit $$status
 
 unit: ## run the tests that need no cluster
 	go test -short ./...
 
 integration: bundle ## run the tests of lab and tests, with real clusters
-	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 30m ./tests/topologies ./tests/chaos ./lab/... ./tests/...
+	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 30m $(LONGEST) ./lab/... ./tests/...
 
 scenarios: bundle ## run every scenario of the catalogue (one: make scenarios RUN=late-cacerts)
 	go test -v -timeout 30m ./scenarios/... $(if $(RUN),-run '/$(RUN)$$')
