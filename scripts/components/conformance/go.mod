@@ -2,7 +2,9 @@ module github.com/eastwest-lab/eastwest/scripts/components/conformance
 
 go 1.26.0
 
-require k8s.io/kubernetes v1.36.1
+require (
+	k8s.io/kubernetes v1.36.1
+)
 
 require (
 	cel.dev/expr v0.25.1 // indirect
