@@ -60,6 +60,7 @@ doctor: bundle ## break a lab by every scenario and write down what `eastwest do
 	go generate ./scenarios
 
 conformance: bundle ## run a selection of Kubernetes' own conformance tests and write down their results (EASTWEST_PROVIDER=embedded)
+	@scripts/deps.sh conformance
 	EASTWEST_CONFORMANCE=1 go test -v -timeout 90m ./tests/provider -run 'TestKubernetesConformance$$' -args -update
 
 topologies: bundle ## bring up every topology with each network and each kind of trust; `make test` takes every pair
