@@ -17,7 +17,7 @@ LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps build bundle run test unit integration scenarios mutations doctor topologies verify lint generate bench clean
+.PHONY: help deps build bundle run test unit integration scenarios mutations doctor conformance topologies verify lint generate bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ mutations: bundle ## run every scenario without its recovery: each has to fail, 
 doctor: bundle ## break a lab by every scenario and write down what `eastwest doctor` finds
 	EASTWEST_DOCTOR_RUNS=1 go test -v -timeout 60m ./tests/doctor -args -update
 	go generate ./scenarios
+
+conformance: bundle ## run a selection of Kubernetes' own conformance tests and write down their results (EASTWEST_PROVIDER=embedded)
+	@scripts/deps.sh conformance
+	EASTWEST_CONFORMANCE=1 go test -v -timeout 90m ./tests/provider -run 'TestKubernetesConformance$$' -args -update
 
 topologies: bundle ## bring up every topology with each network and each kind of trust; `make test` takes every pair
 	EASTWEST_ALL_TOPOLOGIES=1 go test -v -timeout 60m ./tests/topologies -run 'TestTopologies$$'

@@ -2,6 +2,8 @@
 # Installs what building and running a lab needs on this machine and is missing: a C compiler and libseccomp for runc,
 # pip for Envoy, and the programs that go into the proxy image. Does nothing, quickly, where nothing is missing.
 #
+# With the word conformance: what `make conformance` needs, too.
+#
 # Debian and Ubuntu, as root. Elsewhere it tells what is missing. Go is checked, never installed.
 set -eu
 
@@ -38,6 +40,10 @@ need openssl openssl
 need iproute2 ip ss
 need nftables nft
 need iptables xtables-nft-multi xtables-legacy-multi
+if [ "${1:-}" = conformance ]; then # what Kubernetes' own tests run in their pods
+	need netcat-openbsd nc
+	need bind9-dnsutils dig
+fi
 need coreutils cat env ls sleep
 need dash dash
 need_file ca-certificates /usr/share/ca-certificates/mozilla

@@ -195,17 +195,22 @@ func recipes() []component {
 		{
 			name: "pause", version: pauseVersion, group: "pause", space: 30 << 20, tools: []tool{toolGo},
 			inputs: moduleInputs("pause", stripped, pauseVersion),
-			build: func(ctx context.Context, b *bench) ([]Image, error) {
-				const self = "github.com/eastwest-lab/eastwest/scripts/components/pause"
-				program := filepath.Join(b.tmp, "pause")
-				if err := b.goBuild(ctx, goBuild{module: "pause", ldflags: stripped, packages: map[string]string{self: program}}); err != nil {
-					return nil, err
-				}
-				t := newTree()
-				t.program("/pause", program)
-				return one(b.image(ctx, "registry.k8s.io/pause:"+pauseVersion, v1.Config{User: "65535:65535", Entrypoint: []string{"/pause"}}, t))
-			},
+			build:  pauseImage(pauseVersion),
 		},
+	}
+}
+
+// pauseImage is the recipe of an image of our pause program under the name of an upstream version.
+func pauseImage(version string) func(context.Context, *bench) ([]Image, error) {
+	return func(ctx context.Context, b *bench) ([]Image, error) {
+		const self = "github.com/eastwest-lab/eastwest/scripts/components/pause"
+		program := filepath.Join(b.tmp, "pause")
+		if err := b.goBuild(ctx, goBuild{module: "pause", ldflags: stripped, packages: map[string]string{self: program}}); err != nil {
+			return nil, err
+		}
+		t := newTree()
+		t.program("/pause", program)
+		return one(b.image(ctx, "registry.k8s.io/pause:"+version, v1.Config{User: "65535:65535", Entrypoint: []string{"/pause"}}, t))
 	}
 }
 

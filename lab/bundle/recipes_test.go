@@ -19,7 +19,7 @@ import (
 
 func TestRecipesAreDistinct(t *testing.T) {
 	names, keys := map[string]bool{}, map[string]bool{}
-	for _, c := range recipes() {
+	for _, c := range append(recipes(), conformanceRecipes()...) {
 		require.False(t, names[c.name], c.name)
 		require.False(t, keys[c.key()], c.name)
 		names[c.name], keys[c.key()] = true, true
@@ -37,15 +37,20 @@ func TestTagFollowsThePin(t *testing.T) {
 	require.Equal(t, version[strings.LastIndex(version, "-")+1:], Tag[strings.LastIndex(Tag, "-")+1:], "change bundle.Tag with the pin")
 }
 
-// TestKubernetesReplacements holds every staging module to the version of Kubernetes: kubernetes requires them at v0.0.0.
+// TestKubernetesReplacements holds every staging module to the version of Kubernetes: kubernetes requires them at v0.0.0. Its
+// tests are those of that version.
 func TestKubernetesReplacements(t *testing.T) {
-	files, err := components.Module("kubernetes")
-	require.NoError(t, err)
-	want := "v0" + strings.TrimPrefix(pinned("kubernetes", "k8s.io/kubernetes"), "v1")
-	replaced := regexp.MustCompile(`(?m)^\t(k8s\.io/\S+) => (\S+) (\S+)$`).FindAllStringSubmatch(files["go.mod"], -1)
-	require.Greater(t, len(replaced), 30)
-	for _, r := range replaced {
-		require.Equal(t, r[1]+" "+want, r[2]+" "+r[3])
+	kubernetes := pinned("kubernetes", "k8s.io/kubernetes")
+	want := "v0" + strings.TrimPrefix(kubernetes, "v1")
+	for _, module := range []string{"kubernetes", "conformance"} {
+		require.Equal(t, kubernetes, pinned(module, "k8s.io/kubernetes"))
+		files, err := components.Module(module)
+		require.NoError(t, err)
+		replaced := regexp.MustCompile(`(?m)^\t(k8s\.io/\S+) => (\S+) (\S+)$`).FindAllStringSubmatch(files["go.mod"], -1)
+		require.Greater(t, len(replaced), 30)
+		for _, r := range replaced {
+			require.Equal(t, r[1]+" "+want, r[2]+" "+r[3])
+		}
 	}
 }
 

@@ -118,3 +118,9 @@ type Pauser interface {
 	// answers. The heal lets all of them go on.
 	Pause(ctx context.Context) (Heal, error)
 }
+
+// ImageLoader is offered by clusters whose nodes take images from files: no registry is asked.
+type ImageLoader interface {
+	// LoadImage gives every node the images of an archive: an OCI layout, or what `docker save` writes.
+	LoadImage(ctx context.Context, archive string) error
+}

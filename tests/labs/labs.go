@@ -3,12 +3,14 @@
 package labs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +19,31 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bundle"
 )
+
+// kind is the one provider that uses Docker.
+const kind = "kind"
+
+// Provider is the one under test: EASTWEST_PROVIDER, or embedded.
+func Provider() string { return cmp.Or(os.Getenv("EASTWEST_PROVIDER"), lab.Embedded) }
+
+func usesDocker() bool { return Provider() == kind }
+
+// NeedProvider skips the test where there is no provider of that name yet, and fails where there will never be one.
+func NeedProvider(t *testing.T) string {
+	t.Helper()
+	name := Provider()
+	makers := slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Auto || p == lab.Existing })
+	if name == kind && !slices.Contains(makers, kind) {
+		t.Skipf("this eastwest has no provider %s: there are %v", kind, makers)
+	}
+	require.Contains(t, makers, name, "EASTWEST_PROVIDER names no provider that makes clusters")
+	return name
+}
+
+// AppImage is the bundle's own application, which every lab has.
+func AppImage() string { return fmt.Sprintf("%s/app:%s", bundle.Hub, bundle.Tag) }
 
 // Need skips the test where no clusters can be made, and returns the folder of labs.
 func Need(t *testing.T) (home string) {
@@ -25,7 +51,7 @@ func Need(t *testing.T) (home string) {
 	if testing.Short() {
 		t.Skip("makes real clusters: run without -short")
 	}
-	if os.Geteuid() != 0 {
+	if Provider() == lab.Embedded && os.Geteuid() != 0 {
 		t.Skip("needs root: run with sudo")
 	}
 	home, err := lab.Home()
@@ -53,12 +79,13 @@ func Up(t *testing.T, o lab.Options) *lab.Lab {
 }
 
 // RunWithCommand builds the command, puts its path into command, and runs the tests of the package. It returns the exit code.
-func RunWithCommand(m *testing.M, command *string) (code int) {
-	var err error
-	if *command, err = BuildCommand(); err != nil {
+func RunWithCommand[C ~string](m *testing.M, command *C) (code int) {
+	path, err := BuildCommand()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	*command = C(path)
 	return m.Run()
 }
 

@@ -28,11 +28,12 @@ type Node struct {
 }
 
 var (
-	_ cluster.Cluster  = (*Node)(nil)
-	_ cluster.Underlay = (*Node)(nil)
-	_ cluster.Starting = (*Node)(nil)
-	_ cluster.Pauser   = (*Node)(nil)
-	_ cluster.Healer   = (*Node)(nil)
+	_ cluster.Cluster     = (*Node)(nil)
+	_ cluster.Underlay    = (*Node)(nil)
+	_ cluster.Starting    = (*Node)(nil)
+	_ cluster.Pauser      = (*Node)(nil)
+	_ cluster.Healer      = (*Node)(nil)
+	_ cluster.ImageLoader = (*Node)(nil)
 )
 
 func newCluster(n node) (*Node, error) {

@@ -1,0 +1,75 @@
+package labs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab"
+)
+
+const (
+	runsWithin = 90 * time.Second // when a slow machine gives up
+	endsWithin = 40 * time.Second // how long a signal may take to end a command
+)
+
+// Command is the path of the command under test.
+type Command string
+
+// Run runs it to its end and returns what it says and its exit code.
+func (c Command) Run(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), runsWithin)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, string(c), args...)
+	out, err := cmd.CombinedOutput()
+	if err != nil && cmd.ProcessState == nil {
+		require.NoError(t, err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// Until starts it and sends it a signal after a time, or lets it end before that. It returns the exit code.
+func (c Command) Until(t *testing.T, after time.Duration, sig os.Signal, args ...string) int {
+	t.Helper()
+	cmd := exec.Command(string(c), args...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	require.NoError(t, cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-ended:
+		return cmd.ProcessState.ExitCode()
+	case <-time.After(after):
+	}
+	require.NoError(t, cmd.Process.Signal(sig))
+	select {
+	case <-ended:
+	case <-time.After(endsWithin):
+		_ = cmd.Process.Kill()
+		t.Fatalf("%s after %s it still runs:\n%s", endsWithin, sig, out.String())
+	}
+	return cmd.ProcessState.ExitCode()
+}
+
+// State is what `eastwest list` says of a lab; "" if it does not know it.
+func (c Command) State(t *testing.T, name string) lab.State {
+	t.Helper()
+	out, err := exec.Command(string(c), "list", "-o", "json").Output()
+	require.NoError(t, err)
+	var all []lab.Status
+	require.NoError(t, json.Unmarshal(out, &all), string(out))
+	for _, s := range all {
+		if s.Name == name {
+			return s.State
+		}
+	}
+	return ""
+}
