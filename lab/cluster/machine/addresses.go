@@ -1,4 +1,4 @@
-package embedded
+package machine
 
 import (
 	"fmt"
@@ -42,13 +42,8 @@ func (a Addresses) APIService(k int) netip.Addr { return a.at(136+8*(k-1), 1) }
 // DNSService is the address of the k-th cluster's DNS server as a Service.
 func (a Addresses) DNSService(k int) netip.Addr { return a.at(136+8*(k-1), 10) }
 
-// Of lists every range that is the k-th cluster's.
-func (a Addresses) Of(k int) []netip.Prefix {
-	node := a.Node(k).Addr()
-	return []netip.Prefix{netip.PrefixFrom(node, 32), a.LoadBalancers(k), a.Pods(k), a.Services(k)}
-}
-
-func parseLabRange(s string) (Addresses, error) {
+// ParseRange reads a lab's range.
+func ParseRange(s string) (Addresses, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil || p.Bits() != 16 || !p.Addr().Is4() || p.Masked() != p || !p.Addr().IsPrivate() {
 		return Addresses{}, fmt.Errorf("the lab's range %q: wanted a private IPv4 /16 such as 10.201.0.0/16", s)
