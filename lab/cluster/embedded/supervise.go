@@ -1,14 +1,10 @@
 package embedded
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -23,9 +19,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
-	"github.com/eastwest-lab/eastwest/lab/wait"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -172,7 +166,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := waitForAPI(ctx, config); err != nil {
+	if err := machine.APIAnswers(ctx, config); err != nil {
 		return err
 	}
 	s.milestone("api")
@@ -220,41 +214,6 @@ func (s *supervisor) setUpNetwork(ctx context.Context) error {
 		}
 	}
 	return s.control.Apply(ctx)
-}
-
-// waitForAPI waits until the API server is ready, RBAC's own roles included: a component that asks
-// earlier is refused once and then waits for seconds.
-func waitForAPI(ctx context.Context, config *rest.Config) error {
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return err
-	}
-	return wait.Until(ctx, "the API server to be ready", wait.Options{Within: 90 * time.Second, Every: 25 * time.Millisecond}, func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
-		if err != nil {
-			return wait.Permanent(err)
-		}
-		answer, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		defer answer.Body.Close()
-		if answer.StatusCode != http.StatusOK {
-			text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
-			return fmt.Errorf("%s: %s", answer.Status, lastLineWith(text, "[-]"))
-		}
-		return nil
-	})
-}
-
-func lastLineWith(text []byte, mark string) string {
-	var last string
-	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
-		if line := s.Text(); strings.HasPrefix(line, mark) {
-			last = line
-		}
-	}
-	return last
 }
 
 // nft changes rules in the node's network namespace.

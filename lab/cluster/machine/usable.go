@@ -1,9 +1,14 @@
 package machine
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
@@ -95,4 +101,39 @@ func (p Place) dnsAnswers(ctx context.Context) error {
 		_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
 		return err
 	})
+}
+
+// APIAnswers waits until the API server is ready, RBAC's own roles included: a component that asks
+// earlier is refused once and then waits for seconds.
+func APIAnswers(ctx context.Context, config *rest.Config) error {
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	return wait.Until(ctx, "the API server to be ready", wait.Options{Within: 90 * time.Second, Every: 25 * time.Millisecond}, func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
+		if err != nil {
+			return wait.Permanent(err)
+		}
+		answer, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
+			return fmt.Errorf("%s: %s", answer.Status, lastLineWith(text, "[-]"))
+		}
+		return nil
+	})
+}
+
+func lastLineWith(text []byte, mark string) string {
+	var last string
+	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
+		if line := s.Text(); strings.HasPrefix(line, mark) {
+			last = line
+		}
+	}
+	return last
 }
