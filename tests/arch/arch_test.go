@@ -93,6 +93,7 @@ var rules = map[string]rule{
 	},
 	"manifests":          {why: "manifests are files"},
 	"scripts/components": {why: "components are pins"},
+	"scripts/runtime":    {why: "it becomes runc: it is built alone, by scripts/docker-up"},
 	"scripts/components/pause": {
 		why: "the pause image holds this program alone",
 	},
