@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
-	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
@@ -108,7 +108,10 @@ func status(ctx context.Context, home, name string) Status {
 				c.Alive = true
 				up++
 			}
-			if own, ok := node.(*embedded.Node); ok { // of others we know no more
+			if own, ok := node.(interface {
+				Status(context.Context) (machine.Status, error)
+				Usage() (host.CgroupUsage, error)
+			}); ok { // of others we know no more
 				if now, err := own.Status(ctx); err == nil {
 					c.Components = now.Components
 				}
