@@ -83,9 +83,9 @@ func kindRecipes() []component {
 				map[string]string{"github.com/rancher/local-path-provisioner": "bin/local-path-provisioner"}),
 		},
 		{
-			name: "kubeadm", version: kubernetes, group: "kubernetes", space: 200 << 20, tools: []tool{toolGo},
-			inputs: moduleInputs("kubernetes", kubernetesFlags(kubernetes)),
-			build: binaries(goBuild{module: "kubernetes", ldflags: kubernetesFlags(kubernetes)},
+			name: "kubeadm", version: kubernetes, group: "kubeadm", space: 200 << 20, tools: []tool{toolGo},
+			inputs: moduleInputs("kubeadm", kubernetesFlags(kubernetes)),
+			build: binaries(goBuild{module: "kubeadm", ldflags: kubernetesFlags(kubernetes)},
 				map[string]string{"k8s.io/kubernetes/cmd/kubeadm": "bin/kubeadm"}),
 		},
 		{
@@ -109,9 +109,11 @@ func kindRecipes() []component {
 	return append(parts, node)
 }
 
+const depsOfKind = "scripts/deps.sh --with kind, or by hand: apt-get install debootstrap debian-archive-keyring"
+
 var (
-	toolDebootstrap = tool{name: "debootstrap", debian: "debootstrap", find: program("debootstrap", "debootstrap").find}
-	toolDebianKeys  = tool{name: "Debian's keys", debian: "debian-archive-keyring", find: func(context.Context) string {
+	toolDebootstrap = tool{name: "debootstrap", way: depsOfKind, find: program("debootstrap", "").find}
+	toolDebianKeys  = tool{name: "Debian's keys", way: depsOfKind, find: func(context.Context) string {
 		if _, err := os.Stat(debianKeys); err != nil {
 			return err.Error()
 		}
