@@ -20,6 +20,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -238,7 +239,8 @@ func (n *nodeImage) docker(ctx context.Context, args ...string) error {
 	return n.run(ctx, func() (string, error) { return exec.LookPath("docker") }, n.tmp, nil, args...)
 }
 
-// run runs a command with the machine's administration programs on its PATH.
+// run runs a command with the machine's administration programs on its PATH, in a mount namespace of its own: what
+// debootstrap mounts in the base would be there for whoever removes the folder after an interrupted build.
 func (n *nodeImage) run(ctx context.Context, find func() (string, error), dir string, env []string, args ...string) error {
 	program, err := find()
 	if err != nil {
@@ -248,6 +250,7 @@ func (n *nodeImage) run(ctx context.Context, find func() (string, error), dir st
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin", "LC_ALL=C")
 	cmd.Env = append(cmd.Env, env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	tail, err := run(cmd, func(string) bool { return false })
 	if err != nil {
 		return fmt.Errorf("running %s %s: %w\n%s", filepath.Base(program), strings.Join(args, " "), err, tail)
