@@ -191,7 +191,7 @@ func (s store) preflight(ctx context.Context, missing []component) error {
 			seen[t.name] = true
 			if lack := t.find(ctx); lack != "" {
 				lacks = append(lacks, fmt.Sprintf("%s (for %s): %s", t.name, c.name, lack))
-				if t.way != "" {
+				if t.way != "" && !slices.Contains(ways, t.way) {
 					ways = append(ways, t.way)
 				}
 				if t.debian != "" {

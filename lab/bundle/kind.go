@@ -20,6 +20,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -83,9 +84,9 @@ func kindRecipes() []component {
 				map[string]string{"github.com/rancher/local-path-provisioner": "bin/local-path-provisioner"}),
 		},
 		{
-			name: "kubeadm", version: kubernetes, group: "kubernetes", space: 200 << 20, tools: []tool{toolGo},
-			inputs: moduleInputs("kubernetes", kubernetesFlags(kubernetes)),
-			build: binaries(goBuild{module: "kubernetes", ldflags: kubernetesFlags(kubernetes)},
+			name: "kubeadm", version: kubernetes, group: "kubeadm", space: 200 << 20, tools: []tool{toolGo},
+			inputs: moduleInputs("kubeadm", kubernetesFlags(kubernetes)),
+			build: binaries(goBuild{module: "kubeadm", ldflags: kubernetesFlags(kubernetes)},
 				map[string]string{"k8s.io/kubernetes/cmd/kubeadm": "bin/kubeadm"}),
 		},
 		{
@@ -109,9 +110,11 @@ func kindRecipes() []component {
 	return append(parts, node)
 }
 
+const depsOfKind = "scripts/deps.sh --with kind, or by hand: apt-get install debootstrap debian-archive-keyring"
+
 var (
-	toolDebootstrap = tool{name: "debootstrap", debian: "debootstrap", find: program("debootstrap", "debootstrap").find}
-	toolDebianKeys  = tool{name: "Debian's keys", debian: "debian-archive-keyring", find: func(context.Context) string {
+	toolDebootstrap = tool{name: "debootstrap", way: depsOfKind, find: program("debootstrap", "").find}
+	toolDebianKeys  = tool{name: "Debian's keys", way: depsOfKind, find: func(context.Context) string {
 		if _, err := os.Stat(debianKeys); err != nil {
 			return err.Error()
 		}
@@ -236,7 +239,8 @@ func (n *nodeImage) docker(ctx context.Context, args ...string) error {
 	return n.run(ctx, func() (string, error) { return exec.LookPath("docker") }, n.tmp, nil, args...)
 }
 
-// run runs a command with the machine's administration programs on its PATH.
+// run runs a command with the machine's administration programs on its PATH, in a mount namespace of its own: what
+// debootstrap mounts in the base would be there for whoever removes the folder after an interrupted build.
 func (n *nodeImage) run(ctx context.Context, find func() (string, error), dir string, env []string, args ...string) error {
 	program, err := find()
 	if err != nil {
@@ -246,6 +250,7 @@ func (n *nodeImage) run(ctx context.Context, find func() (string, error), dir st
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PATH="+os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin", "LC_ALL=C")
 	cmd.Env = append(cmd.Env, env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	tail, err := run(cmd, func(string) bool { return false })
 	if err != nil {
 		return fmt.Errorf("running %s %s: %w\n%s", filepath.Base(program), strings.Join(args, " "), err, tail)
