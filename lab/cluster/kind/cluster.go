@@ -25,6 +25,7 @@ type Node struct {
 	node
 	machine.Underlay
 	config *rest.Config
+	tell   func(milestone string) // nil for one that was opened
 }
 
 var (
@@ -69,7 +70,7 @@ func (c *Node) Usage() (host.CgroupUsage, error) {
 
 // Usable implements cluster.Starting.
 func (c *Node) Usable(ctx context.Context) error {
-	return wait.Until(ctx, c.Spec.Name+" to be usable", wait.Options{Within: 3 * time.Minute, Every: 100 * time.Millisecond}, func(ctx context.Context) error {
+	err := wait.Until(ctx, c.Spec.Name+" to be usable", wait.Options{Within: 3 * time.Minute, Every: 100 * time.Millisecond}, func(ctx context.Context) error {
 		status, err := c.Status(ctx)
 		switch {
 		case err != nil:
@@ -81,6 +82,10 @@ func (c *Node) Usable(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err == nil && c.tell != nil {
+		c.tell("usable")
+	}
+	return err
 }
 
 // Dump implements cluster.Cluster: the node's status, its journal, the end of the logs of Kubernetes' own pods, and what

@@ -166,7 +166,11 @@ func (p *Provider) make(ctx context.Context, n node) (*Node, error) {
 	if err := machine.WriteJSON(n.path(nodeFile), n); err != nil { // now with its address: it can be opened
 		return nil, err
 	}
-	return p.Open(n.Lab, n.Name)
+	c, err := p.Open(n.Lab, n.Name)
+	if err == nil {
+		c.tell = tell
+	}
+	return c, err
 }
 
 // nodeImage returns the name of the node image that is asked for, once Docker has it.
