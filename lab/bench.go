@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
 )
 
 // Bench is the measurement of one lab that was made and removed. The JSON names are stable.
