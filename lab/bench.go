@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
 )
 
 // Bench is the measurement of one lab that was made and removed. The JSON names are stable.
@@ -119,12 +117,21 @@ type labUsage struct{ cpuSeconds, memoryMiB float64 }
 // usage is what all clusters of the lab use; those that are not there yet use nothing.
 func usage(o Options) labUsage {
 	var sum labUsage
-	p := &embedded.Provider{Home: o.Home}
+	r, err := readRecord(o.Home, o.Name)
+	if err != nil {
+		return sum
+	}
+	p, err := newProvider(r.Provider, o.Home, nil, Options{})
+	if err != nil {
+		return sum
+	}
 	for _, name := range o.Topology.Clusters() {
 		if node, err := p.Open(o.Name, name); err == nil {
-			if u, err := node.Usage(); err == nil {
-				sum.cpuSeconds += u.CPUSeconds
-				sum.memoryMiB += u.MemoryMiB
+			if own, ok := node.(ownNode); ok {
+				if u, err := own.Usage(); err == nil {
+					sum.cpuSeconds += u.CPUSeconds
+					sum.memoryMiB += u.MemoryMiB
+				}
 			}
 		}
 	}

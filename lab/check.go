@@ -12,7 +12,7 @@ func Check(ctx context.Context, o Options) error {
 		return err
 	}
 	o = o.settled()
-	name, err := chooseProvider(o.Provider)
+	name, err := chooseProvider(ctx, o.Provider)
 	if err != nil {
 		return err
 	}

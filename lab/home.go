@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -17,6 +18,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
+	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
@@ -38,8 +40,12 @@ func Home() (string, error) {
 	return filepath.Join(dir, "eastwest"), nil
 }
 
-// Supervise turns this process into the supervisor of an embedded node if it was started as one.
-func Supervise() { embedded.Supervise() }
+// Supervise turns this process into the supervisor of an embedded node, or the part inside a node of kind, if it was
+// started as one.
+func Supervise() {
+	embedded.Supervise()
+	kind.Supervise()
+}
 
 // SetupError says that a lab could not be made or opened: the machine, the bundle or Kubernetes is at
 // fault, not the command line and not a scenario.
@@ -75,16 +81,18 @@ func checkName(name string) error {
 
 // record is what is written down of a lab. It is there before anything else is made and goes last.
 type record struct {
-	Name     string            `json:"name"`
-	ID       string            `json:"id,omitempty"` // tells it from others of that name, wherever they were made
-	Provider string            `json:"provider"`
-	Existing *Foreign          `json:"existing,omitempty"` // of that provider
-	Topology scenario.Topology `json:"topology"`
-	Egress   bool              `json:"egress"`
-	Made     time.Time         `json:"made"`
-	Complete bool              `json:"complete"`         // false while it is being made
-	Left     string            `json:"left,omitempty"`   // the scenario that left it other than it found it
-	Bundle   string            `json:"bundle,omitempty"` // digest of the bundle it runs
+	Name     string   `json:"name"`
+	ID       string   `json:"id,omitempty"` // tells it from others of that name, wherever they were made
+	Provider string   `json:"provider"`
+	Existing *Foreign `json:"existing,omitempty"` // of that provider
+	// KindImage is the node image that was asked for.
+	KindImage string            `json:"kind_image,omitempty"`
+	Topology  scenario.Topology `json:"topology"`
+	Egress    bool              `json:"egress"`
+	Made      time.Time         `json:"made"`
+	Complete  bool              `json:"complete"`         // false while it is being made
+	Left      string            `json:"left,omitempty"`   // the scenario that left it other than it found it
+	Bundle    string            `json:"bundle,omitempty"` // digest of the bundle it runs
 }
 
 // newID returns an id that no other lab has.
@@ -93,13 +101,16 @@ func newID() string { return strings.ToLower(rand.Text()[:12]) }
 // settled fills in what the lab was made with that is there, where nothing else is asked for.
 func (o Options) settled() Options {
 	r, err := readRecord(o.Home, o.Name)
-	if err != nil || r.Existing == nil {
+	if err != nil {
 		return o
 	}
 	if o.Provider == "" || o.Provider == Auto {
 		o.Provider = r.Provider
 	}
-	if o.Provider == r.Provider && len(o.Existing.Contexts) == 0 {
+	if o.Provider == r.Provider && o.KindImage == "" {
+		o.KindImage = r.KindImage
+	}
+	if r.Existing != nil && o.Provider == r.Provider && len(o.Existing.Contexts) == 0 {
 		o.Existing = *r.Existing
 	}
 	return o
@@ -112,6 +123,8 @@ func (r record) other(provider string, o Options) string {
 		return "by another provider (" + r.Provider + ")"
 	case !sameTopology(r.Topology, o.Topology):
 		return fmt.Sprintf("with another topology (%s)", describe(r.Topology))
+	case r.KindImage != o.KindImage:
+		return fmt.Sprintf("with the node image %s", cmp.Or(r.KindImage, "of the bundle"))
 	case r.Existing == nil:
 		return ""
 	case !slices.Equal(r.Existing.Contexts, o.Existing.Contexts):

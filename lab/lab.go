@@ -28,10 +28,12 @@ type Options struct {
 	Name     string
 	Provider string // one of Providers
 	Topology scenario.Topology
-	Range    string // the embedded lab's private /16; a free one is found when empty
+	Range    string // the private /16 of a lab that is embedded or kind's; a free one is found when empty
 	Egress   bool   // let the lab reach what this machine reaches
-	Existing Foreign
-	Progress func(Progress)
+	// KindImage is the node image of kind's clusters: the bundle's when empty, or kind's own.
+	KindImage string
+	Existing  Foreign
+	Progress  func(Progress)
 
 	id string // of the lab that is made
 }
@@ -81,7 +83,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	o = o.settled()
-	name, err := chooseProvider(o.Provider)
+	name, err := chooseProvider(ctx, o.Provider)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +132,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	l := &Lab{Name: o.Name, Topology: o.Topology, home: o.Home, bundle: b, record: record{
 		Name: o.Name, ID: o.id, Provider: name, Topology: o.Topology, Egress: o.Egress, Made: time.Now(), Bundle: b.Digest(),
 	}}
+	l.record.KindImage = o.KindImage
 	if name == Existing {
 		l.record.Existing = &o.Existing
 	}

@@ -1,7 +1,7 @@
 package lab
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -12,6 +12,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
 	"github.com/eastwest-lab/eastwest/lab/cluster/existing"
+	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
@@ -20,11 +21,12 @@ import (
 const (
 	Auto     = "auto"
 	Embedded = "embedded"
+	Kind     = "kind"
 	Existing = "existing"
 )
 
 // Providers lists what --provider takes.
-func Providers() []string { return []string{Auto, Embedded, Existing} }
+func Providers() []string { return []string{Auto, Embedded, Kind, Existing} }
 
 // provider is what package lab needs of a provider beyond making clusters: finding those that are there.
 type provider interface {
@@ -37,13 +39,9 @@ type provider interface {
 func newProvider(name, home string, b *bundle.Bundle, o Options) (provider, error) {
 	switch name {
 	case Embedded:
-		p := &embedded.Provider{Home: home, Bundle: b, Range: o.Range, Egress: o.Egress}
-		if o.Progress != nil {
-			p.Progress = func(cluster, milestone string, since time.Duration) {
-				o.Progress(Progress{Cluster: cluster, Step: milestone, Since: since, Took: since})
-			}
-		}
-		return embeddedProvider{p}, nil
+		return embeddedProvider{&embedded.Provider{Home: home, Bundle: b, Range: o.Range, Egress: o.Egress, Progress: o.milestone()}}, nil
+	case Kind:
+		return kindProvider{&kind.Provider{Home: home, Bundle: b, Image: o.KindImage, Range: o.Range, Egress: o.Egress, ID: o.id, Progress: o.milestone()}}, nil
 	case Existing:
 		return existingProvider{&existing.Provider{
 			Home: home, Kubeconfig: o.Existing.Kubeconfig, Contexts: o.Existing.Contexts, APIServers: o.Existing.APIServers,
@@ -54,20 +52,43 @@ func newProvider(name, home string, b *bundle.Bundle, o Options) (provider, erro
 	}
 }
 
+// milestone hands on how far a cluster is; nil if nobody wants to know.
+func (o Options) milestone() func(cluster, milestone string, since time.Duration) {
+	if o.Progress == nil {
+		return nil
+	}
+	return func(cluster, milestone string, since time.Duration) {
+		o.Progress(Progress{Cluster: cluster, Step: milestone, Since: since, Took: since})
+	}
+}
+
 // chooseProvider turns "auto" into a provider that works here.
-func chooseProvider(name string) (string, error) {
+func chooseProvider(ctx context.Context, name string) (string, error) {
 	if name != Auto && name != "" {
 		return name, nil
 	}
 	if runtime.GOOS == "linux" && os.Geteuid() == 0 {
 		return Embedded, nil
 	}
-	return "", &SetupError{Err: errors.New("no provider works here: embedded needs Linux and root (run with sudo), existing needs clusters and the names of their contexts (--provider existing --context …)")}
+	err := kind.Answers(ctx)
+	if err == nil {
+		return Kind, nil
+	}
+	return "", &SetupError{Err: fmt.Errorf(`no provider works here:
+  embedded needs Linux and root: run with sudo
+  kind needs Docker: %w
+  existing needs clusters and the names of their contexts: --provider existing --context …`, err)}
 }
 
 type embeddedProvider struct{ *embedded.Provider }
 
 func (p embeddedProvider) Open(lab, name string) (cluster.Cluster, error) {
+	return p.Provider.Open(lab, name)
+}
+
+type kindProvider struct{ *kind.Provider }
+
+func (p kindProvider) Open(lab, name string) (cluster.Cluster, error) {
 	return p.Provider.Open(lab, name)
 }
 

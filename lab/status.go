@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
-	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
@@ -72,6 +72,12 @@ func StatusOf(ctx context.Context, home, name string) (Status, error) {
 	return status(ctx, home, name), nil
 }
 
+// ownNode is a cluster whose node the lab has made.
+type ownNode interface {
+	Status(context.Context) (machine.Status, error)
+	Usage() (host.CgroupUsage, error)
+}
+
 // alive returns nil if the cluster answers.
 func alive(ctx context.Context, c cluster.Cluster) error {
 	if pinger, ok := c.(interface{ Alive(context.Context) error }); ok {
@@ -108,7 +114,7 @@ func status(ctx context.Context, home, name string) Status {
 				c.Alive = true
 				up++
 			}
-			if own, ok := node.(*embedded.Node); ok { // of others we know no more
+			if own, ok := node.(ownNode); ok { // of others we know no more
 				if now, err := own.Status(ctx); err == nil {
 					c.Components = now.Components
 				}

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building and running a lab needs on this machine and is missing: a C compiler and libseccomp for runc,
-# pip for Envoy, and the programs that go into the proxy image. Does nothing, quickly, where nothing is missing.
+# pip for Envoy, and the programs that go into the proxy image. With `--with kind` it adds what the node image of kind needs.
+# Does nothing, quickly, where nothing is missing.
 #
 # With the word conformance: what `make conformance` needs, too.
 #
@@ -49,6 +50,17 @@ need dash dash
 need_file ca-certificates /usr/share/ca-certificates/mozilla
 need git git
 need make make
+case "$*" in
+"") ;;
+"--with kind")
+	need debootstrap debootstrap
+	need_file debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
+	;;
+*)
+	echo "deps: $*: wanted nothing or --with kind" >&2
+	exit 2
+	;;
+esac
 # Asking pip for its version takes longer than everything else here.
 python3 -c 'import sys, importlib.util as u; sys.exit(not u.find_spec("pip"))' 2>/dev/null || command -v pip3 >/dev/null 2>&1 ||
 	missing="$missing python3-pip"

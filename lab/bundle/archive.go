@@ -21,13 +21,12 @@ import (
 // maxManifest bounds what Import reads before it knows anything about a file.
 const maxManifest = 4 << 20
 
+// kindPrefix is where a bundle file holds what is for kind alone, after the rest.
+const kindPrefix = "kind/"
+
 // Export writes the bundle as one file: a zstd-compressed tar, the manifest first, then each file in the manifest's
-// order. Equal bundles give equal files.
+// order; and then the same for what it holds for kind alone. Equal bundles give equal files.
 func (b *Bundle) Export(ctx context.Context, w io.Writer) error {
-	data, err := jsonLines(b.manifest)
-	if err != nil {
-		return fmt.Errorf("exporting bundle: %w", err)
-	}
 	// Beyond the fastest level the file shrinks little and the time doubles.
 	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(runtime.NumCPU()))
 	if err != nil {
@@ -35,15 +34,12 @@ func (b *Bundle) Export(ctx context.Context, w io.Writer) error {
 	}
 	defer z.Close()
 	tw := tar.NewWriter(z)
-	if err := tw.WriteHeader(&tar.Header{Name: manifestName, Mode: 0o444, Size: int64(len(data)), ModTime: time.Unix(0, 0)}); err != nil {
-		return fmt.Errorf("exporting bundle: %w", err)
+	if err := b.exportTo(ctx, tw, ""); err != nil {
+		return err
 	}
-	if _, err := tw.Write(data); err != nil {
-		return fmt.Errorf("exporting bundle: %w", err)
-	}
-	for _, f := range b.manifest.Files {
-		if err := b.exportFile(ctx, tw, f); err != nil {
-			return fmt.Errorf("exporting %s: %w", f.Path, err)
+	if b.kind != nil {
+		if err := b.kind.exportTo(ctx, tw, kindPrefix); err != nil {
+			return err
 		}
 	}
 	if err := tw.Close(); err != nil {
@@ -51,6 +47,25 @@ func (b *Bundle) Export(ctx context.Context, w io.Writer) error {
 	}
 	if err := z.Close(); err != nil {
 		return fmt.Errorf("exporting bundle: %w", err)
+	}
+	return nil
+}
+
+func (b *Bundle) exportTo(ctx context.Context, tw *tar.Writer, prefix string) error {
+	data, err := jsonLines(b.manifest)
+	if err != nil {
+		return fmt.Errorf("exporting bundle: %w", err)
+	}
+	if err := tw.WriteHeader(&tar.Header{Name: prefix + manifestName, Mode: 0o444, Size: int64(len(data)), ModTime: time.Unix(0, 0)}); err != nil {
+		return fmt.Errorf("exporting bundle: %w", err)
+	}
+	if _, err := tw.Write(data); err != nil {
+		return fmt.Errorf("exporting bundle: %w", err)
+	}
+	for _, f := range b.manifest.Files {
+		if err := b.exportFile(ctx, tw, f, prefix); err != nil {
+			return fmt.Errorf("exporting %s: %w", f.Path, err)
+		}
 	}
 	return nil
 }
@@ -78,13 +93,13 @@ func (b *Bundle) ExportFile(ctx context.Context, path string) (err error) {
 	return err
 }
 
-func (b *Bundle) exportFile(ctx context.Context, tw *tar.Writer, f File) error {
+func (b *Bundle) exportFile(ctx context.Context, tw *tar.Writer, f File, prefix string) error {
 	in, err := os.Open(filepath.Join(b.root, f.Path))
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	if err := tw.WriteHeader(&tar.Header{Name: f.Path, Mode: int64(f.Mode), Size: f.Size, ModTime: time.Unix(0, 0)}); err != nil {
+	if err := tw.WriteHeader(&tar.Header{Name: prefix + f.Path, Mode: int64(f.Mode), Size: f.Size, ModTime: time.Unix(0, 0)}); err != nil {
 		return err
 	}
 	// What is handed to a class must not be damaged: the digest is checked on the way.
@@ -101,10 +116,10 @@ func (b *Bundle) exportFile(ctx context.Context, tw *tar.Writer, f File) error {
 // Import takes a file of Export into the bundle folder dir and returns the bundle. Every file is checked against its
 // digest before anything is installed. It needs no network and no tools.
 func Import(ctx context.Context, path, dir string) (*Bundle, error) {
-	return importFile(ctx, path, dir, recipes())
+	return importFile(ctx, path, dir, recipes(), kindRecipes())
 }
 
-func importFile(ctx context.Context, path, dir string, components []component) (*Bundle, error) {
+func importFile(ctx context.Context, path, dir string, components []component, extra ...[]component) (*Bundle, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("importing bundle: %w", err)
@@ -125,7 +140,8 @@ func importFile(ctx context.Context, path, dir string, components []component) (
 		return nil, s.explain("", fmt.Errorf("importing bundle: %w", err))
 	}
 	defer os.RemoveAll(staged) //nolint:errcheck // the next holder of the lock clears it
-	m, err := s.unpack(ctx, in, components, staged)
+	sets := append([][]component{components}, extra...)
+	all, err := s.unpack(ctx, in, sets, staged)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, fmt.Errorf("importing %s: %w", path, cause)
@@ -137,25 +153,54 @@ func importFile(ctx context.Context, path, dir string, components []component) (
 		}
 		return nil, &SetupError{What: path + " is not a whole bundle", Err: err, Try: "copy or export the file again"}
 	}
-	err = s.install(m, staged)
-	if err == nil {
-		err = s.publish(components)
+	err = s.install(all, staged)
+	for i := range all {
+		if err == nil {
+			err = s.publish(sets[i])
+		}
 	}
 	if err != nil {
 		return nil, s.explain("", fmt.Errorf("importing %s: %w", path, err))
 	}
-	return open(dir, components)
+	return open(dir, components, extra...)
 }
 
-// unpack checks the whole file into the folder staged, where each file is named by its digest.
-func (s store) unpack(ctx context.Context, in io.Reader, components []component, staged string) (manifest, error) {
+// unpack checks the whole file into the folder staged, where each file is named by its digest. The first of the sets of
+// components has to be there.
+func (s store) unpack(ctx context.Context, in io.Reader, sets [][]component, staged string) ([]manifest, error) {
 	z, err := zstd.NewReader(in)
 	if err != nil {
-		return manifest{}, err
+		return nil, err
 	}
 	defer z.Close()
 	tr := tar.NewReader(z)
-	m, err := readManifest(tr, components)
+	var all []manifest
+	prefix := ""
+	for i, components := range sets {
+		h, err := tr.Next()
+		if err == io.EOF && i > 0 {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.unpackSet(ctx, tr, h, components, prefix, staged)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+		prefix = kindPrefix
+	}
+	if _, err := tr.Next(); err != io.EOF {
+		return nil, errors.New("it holds more than its manifest names")
+	}
+	_, err = io.Copy(io.Discard, z) // to the checksum at the end
+	return all, err
+}
+
+// unpackSet takes the manifest, whose header has been read, and its files.
+func (s store) unpackSet(ctx context.Context, tr *tar.Reader, h *tar.Header, components []component, prefix, staged string) (manifest, error) {
+	m, err := readManifest(tr, h, components, prefix)
 	if err != nil {
 		return m, err
 	}
@@ -170,35 +215,35 @@ func (s store) unpack(ctx context.Context, in io.Reader, components []component,
 		}
 	}
 	for _, f := range m.Files {
-		if err := unpackFile(ctx, tr, f, filepath.Join(staged, f.SHA256)); err != nil {
+		if err := unpackFile(ctx, tr, f, prefix, filepath.Join(staged, f.SHA256)); err != nil {
 			return m, fmt.Errorf("%s: %w", f.Path, err)
 		}
 	}
-	if _, err := tr.Next(); err != io.EOF {
-		return m, errors.New("it holds more than its manifest names")
-	}
-	_, err = io.Copy(io.Discard, z) // to the checksum at the end
-	return m, err
+	return m, nil
 }
 
 // install takes over what unpack staged: blobs first, then the records that promise them.
-func (s store) install(m manifest, staged string) error {
+func (s store) install(all []manifest, staged string) error {
 	if err := os.MkdirAll(s.blobs(), 0o755); err != nil {
 		return err
 	}
 	taken := map[string]bool{}
-	for _, f := range m.Files {
-		if taken[f.SHA256] {
-			continue
-		}
-		taken[f.SHA256] = true
-		if err := os.Rename(filepath.Join(staged, f.SHA256), s.blob(f.SHA256)); err != nil {
-			return err
+	for _, m := range all {
+		for _, f := range m.Files {
+			if taken[f.SHA256] {
+				continue
+			}
+			taken[f.SHA256] = true
+			if err := os.Rename(filepath.Join(staged, f.SHA256), s.blob(f.SHA256)); err != nil {
+				return err
+			}
 		}
 	}
-	for _, r := range m.Components {
-		if err := s.record(r); err != nil {
-			return err
+	for _, m := range all {
+		for _, r := range m.Components {
+			if err := s.record(r); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -206,14 +251,10 @@ func (s store) install(m manifest, staged string) error {
 
 // readManifest reads the first entry and refuses what is not this command's bundle or does not fit together, before
 // anything is written. It believes nothing but the files' digests: the rest must be what we would write ourselves.
-func readManifest(tr *tar.Reader, components []component) (manifest, error) {
+func readManifest(tr *tar.Reader, h *tar.Header, components []component, prefix string) (manifest, error) {
 	var m manifest
-	h, err := tr.Next()
-	if err != nil {
-		return m, err
-	}
-	if h.Name != manifestName || h.Size > maxManifest {
-		return m, fmt.Errorf("wanted %s first, seen %s of %d bytes", manifestName, h.Name, h.Size)
+	if h.Name != prefix+manifestName || h.Size > maxManifest {
+		return m, fmt.Errorf("wanted %s first, seen %s of %d bytes", prefix+manifestName, h.Name, h.Size)
 	}
 	data, err := io.ReadAll(tr)
 	if err != nil {
@@ -256,7 +297,7 @@ func readManifest(tr *tar.Reader, components []component) (manifest, error) {
 	return m, nil
 }
 
-func unpackFile(ctx context.Context, tr *tar.Reader, f File, to string) error {
+func unpackFile(ctx context.Context, tr *tar.Reader, f File, prefix, to string) error {
 	h, err := tr.Next()
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -264,7 +305,7 @@ func unpackFile(ctx context.Context, tr *tar.Reader, f File, to string) error {
 	if err != nil {
 		return err
 	}
-	if h.Name != f.Path || h.Size != f.Size {
+	if h.Name != prefix+f.Path || h.Size != f.Size {
 		return fmt.Errorf("wanted %d bytes, seen %s with %d", f.Size, h.Name, h.Size)
 	}
 	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)

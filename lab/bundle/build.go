@@ -23,6 +23,7 @@ type BuildOptions struct {
 	Dir      string         // bundle folder; DefaultDir when empty
 	Parallel int            // components built at once; the number of CPUs when zero
 	Progress func(Progress) // told what happens, one call at a time; may be nil
+	WithKind bool           // what kind clusters without a registry need, too: see KindNodeImage
 }
 
 // Progress is a step of one component, or of the whole build where Component is empty.
@@ -53,18 +54,30 @@ const (
 // kept, so an interrupted build goes on where it stopped and a damaged bundle is repaired. A second Build in the same
 // folder waits for the first. Failures of the machine are a *SetupError.
 func Build(ctx context.Context, o BuildOptions) (*Bundle, error) {
-	return build(ctx, o, recipes())
+	if o.WithKind {
+		return build(ctx, o, recipes(), kindRecipes())
+	}
+	if _, err := build(ctx, o, recipes()); err != nil {
+		return nil, err
+	}
+	dir, err := o.dir()
+	if err != nil {
+		return nil, err
+	}
+	return Open(dir) // with what earlier builds have made for kind
 }
 
-func build(ctx context.Context, o BuildOptions, components []component) (*Bundle, error) {
-	if o.Dir == "" {
-		dir, err := DefaultDir()
-		if err != nil {
-			return nil, err
-		}
-		o.Dir = dir
+// dir returns the bundle folder.
+func (o BuildOptions) dir() (string, error) {
+	if o.Dir != "" {
+		return filepath.Abs(o.Dir)
 	}
-	dir, err := filepath.Abs(o.Dir)
+	return DefaultDir()
+}
+
+// build makes the sets of components one after another: the first is the bundle, and a later one may be made of it.
+func build(ctx context.Context, o BuildOptions, components []component, extra ...[]component) (*Bundle, error) {
+	dir, err := o.dir()
 	if err != nil {
 		return nil, fmt.Errorf("building bundle: %w", err)
 	}
@@ -79,22 +92,27 @@ func build(ctx context.Context, o BuildOptions, components []component) (*Bundle
 	}
 	defer unlock()
 
-	missing, err := s.check(components, p)
-	if err != nil {
-		return nil, err
-	}
-	if len(missing) > 0 {
-		if err := s.preflight(ctx, missing); err != nil {
-			return nil, err
-		}
-		if err := s.make(ctx, missing, o.Parallel, p); err != nil {
+	sets := append([][]component{components}, extra...)
+	missing := make([][]component, len(sets))
+	for i, set := range sets {
+		if missing[i], err = s.check(set, p); err != nil {
 			return nil, err
 		}
 	}
-	if err := s.publish(components); err != nil {
-		return nil, s.explain("", fmt.Errorf("completing bundle: %w", err))
+	if all := slices.Concat(missing...); len(all) > 0 {
+		if err := s.preflight(ctx, all); err != nil {
+			return nil, err
+		}
 	}
-	return open(dir, components)
+	for i, set := range sets {
+		if err := s.make(ctx, missing[i], o.Parallel, p); err != nil {
+			return nil, err
+		}
+		if err := s.publish(set); err != nil {
+			return nil, s.explain("", fmt.Errorf("completing bundle: %w", err))
+		}
+	}
+	return open(dir, components, extra...)
 }
 
 // hold takes the folder's lock, which the kernel frees when its holder dies, and clears what a killed build left.
@@ -163,8 +181,7 @@ func (s store) check(components []component, p *reporter) (missing []component, 
 
 // preflight finds everything that is missing before the first minute is spent.
 func (s store) preflight(ctx context.Context, missing []component) error {
-	var lacks []string
-	var packages []string
+	var lacks, packages, ways []string
 	seen := map[string]bool{}
 	for _, c := range missing {
 		for _, t := range c.tools {
@@ -174,16 +191,21 @@ func (s store) preflight(ctx context.Context, missing []component) error {
 			seen[t.name] = true
 			if lack := t.find(ctx); lack != "" {
 				lacks = append(lacks, fmt.Sprintf("%s (for %s): %s", t.name, c.name, lack))
-				packages = append(packages, t.debian)
+				if t.way != "" && !slices.Contains(ways, t.way) {
+					ways = append(ways, t.way)
+				}
+				if t.debian != "" {
+					packages = append(packages, t.debian)
+				}
 			}
 		}
 	}
 	if len(lacks) > 0 {
-		slices.Sort(packages)
-		return &SetupError{
-			What: "this machine lacks what building the bundle needs", Missing: lacks,
-			Try: "scripts/deps.sh, or by hand: apt-get install " + strings.Join(slices.Compact(packages), " "),
+		if len(packages) > 0 {
+			slices.Sort(packages)
+			ways = append([]string{"scripts/deps.sh, or by hand: apt-get install " + strings.Join(slices.Compact(packages), " ")}, ways...)
 		}
+		return &SetupError{What: "this machine lacks what building the bundle needs", Missing: lacks, Try: strings.Join(ways, "; ")}
 	}
 	needed := needs(missing)
 	if free, err := freeBytes(string(s)); err == nil && free < needed {
@@ -202,8 +224,15 @@ func needs(components []component) (bytes int64) {
 	return bytes
 }
 
-// make builds components: the groups side by side, in the order of the table, which has the long ones first.
+// make builds components: the groups side by side, in the order of the table, which has the long ones first, and then
+// what is made of the others.
 func (s store) make(ctx context.Context, missing []component, parallel int, p *reporter) error {
+	if i := slices.IndexFunc(missing, func(c component) bool { return c.last }); i > 0 {
+		if err := s.make(ctx, missing[:i], parallel, p); err != nil {
+			return err
+		}
+		missing = missing[i:]
+	}
 	var groups [][]component
 	place := map[string]int{}
 	for _, c := range missing {

@@ -12,9 +12,13 @@
 //	DIR/blobs/sha256/<digest>     every file once
 //	DIR/components/<key>.json     a finished component: its files and their digests
 //	DIR/<bundle key>/manifest.json, bin/, images/    hard links to the blobs
+//	DIR/<kind key>/manifest.json, bin/, kind/        the same for what only labs of the provider kind need, if it was built
 //
 // A key is a hash of pins (go.mod, go.sum, versions, recipe), so a changed pin builds anew and never overwrites what a
 // running lab uses. The digest is a hash of the files themselves.
+//
+// Rebuilding changes no digest, but for the node image of kind: Docker writes times into it, and its Debian is the stable
+// release as it is on that day. It is as its record says wherever it is handed to.
 package bundle
 
 import (
@@ -55,6 +59,7 @@ func DefaultDir() (string, error) {
 type Bundle struct {
 	root     string // DIR/<bundle key>
 	manifest manifest
+	kind     *Bundle // what Build was asked for with With; nil where it was never built
 }
 
 // Image is a container image of the bundle.
@@ -74,28 +79,43 @@ type IstioProxy struct {
 
 // Open returns the bundle of this command's pins in dir. Where there is none, or one that lacks files, the error is a
 // *SetupError that says how to get one. Open looks at sizes only: Verify reads every byte.
-func Open(dir string) (*Bundle, error) { return open(dir, recipes()) }
+func Open(dir string) (*Bundle, error) { return open(dir, recipes(), kindRecipes()) }
 
-func open(dir string, components []component) (*Bundle, error) {
+// open opens the bundle of components, with the extra ones where they have been built.
+func open(dir string, components []component, extra ...[]component) (*Bundle, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
 	}
-	b := &Bundle{root: filepath.Join(dir, bundleKey(components))}
-	data, err := os.ReadFile(filepath.Join(b.root, manifestName))
+	b, err := read(dir, components)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &SetupError{What: "there is no bundle for this version of eastwest in " + dir, Try: "run `eastwest bundle build`, or `eastwest bundle import FILE`"}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening bundle: %w", err)
-	}
-	if err := json.Unmarshal(data, &b.manifest); err != nil {
-		return nil, damaged(b.root, Problem{Path: manifestName, Seen: err.Error()})
+		return nil, err
 	}
 	for _, f := range b.manifest.Files {
 		if p := f.look(b.root); p != nil {
 			return nil, damaged(b.root, *p)
 		}
+	}
+	// Other labs run without it, so what it lacks is told by Verify and by those who ask for it.
+	for _, components := range extra {
+		if b.kind, err = read(dir, components); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+func read(dir string, components []component) (*Bundle, error) {
+	b := &Bundle{root: filepath.Join(dir, bundleKey(components))}
+	data, err := os.ReadFile(filepath.Join(b.root, manifestName))
+	if err != nil {
+		return nil, fmt.Errorf("opening bundle: %w", err)
+	}
+	if err := json.Unmarshal(data, &b.manifest); err != nil {
+		return nil, damaged(b.root, Problem{Path: manifestName, Seen: err.Error()})
 	}
 	return b, nil
 }
@@ -104,7 +124,8 @@ func damaged(root string, p Problem) error {
 	return &SetupError{What: fmt.Sprintf("the bundle in %s is damaged: %s", root, p), Try: "run `eastwest bundle build`, which makes only the damaged parts again"}
 }
 
-// Digest returns the content digest of the whole bundle, "sha256:…": equal for equal files, wherever and whenever they were built.
+// Digest returns the content digest of the bundle, "sha256:…": equal for equal files, wherever and whenever they were
+// built. What is there only for kind does not count: other labs are the same with and without it.
 func (b *Bundle) Digest() string { return b.manifest.Digest }
 
 // Dir returns the folder that holds bin and images.
@@ -147,8 +168,18 @@ func (b *Bundle) Parts() []Part {
 	for i, r := range b.manifest.Components {
 		parts[i] = Part{Name: r.Name, Version: r.Version, Files: slices.Clone(r.Files)}
 	}
+	if b.kind != nil {
+		parts = append(parts, b.kind.Parts()...)
+	}
 	return parts
 }
 
 // Verify hashes every file and returns those that are missing or differ, sorted by path. The error is of reading.
-func (b *Bundle) Verify() ([]Problem, error) { return verify(b.root, b.manifest.Files) }
+func (b *Bundle) Verify() ([]Problem, error) {
+	problems, err := verify(b.root, b.manifest.Files)
+	if err != nil || b.kind == nil {
+		return problems, err
+	}
+	more, err := b.kind.Verify()
+	return append(problems, more...), err
+}

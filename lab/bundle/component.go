@@ -23,6 +23,7 @@ type component struct {
 	version  string            // as its project numbers it
 	contains map[string]string // what else Bundle.Versions tells of it
 	tools    []tool            // what the machine must have to build it
+	last     bool              // it is made of the others and built when they are there
 	space    int64             // bytes of free disk that building it takes, results included
 	build    func(context.Context, *bench) ([]Image, error)
 }

@@ -76,11 +76,17 @@ func (b *bench) envoy(ctx context.Context) (string, error) {
 
 // moduleFile reads a file of a module that is a dependency of a pinned module, out of Go's module cache.
 func (b *bench) moduleFile(ctx context.Context, module, dependency, name string) ([]byte, error) {
-	var out bytes.Buffer
-	err := b.goCommand(ctx, filepath.Join(b.tmp, "module"), goBuild{module: module}, &out, func(string) bool { return false },
-		[]string{"list", "-m", "-f", "{{.Dir}}", dependency})
+	dir, err := b.moduleDir(ctx, module, dependency)
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(filepath.Join(strings.TrimSpace(out.String()), name))
+	return os.ReadFile(filepath.Join(dir, name))
+}
+
+// moduleDir returns the folder of such a module in Go's module cache. It is there once a package of it was built.
+func (b *bench) moduleDir(ctx context.Context, module, dependency string) (string, error) {
+	var out bytes.Buffer
+	err := b.goCommand(ctx, filepath.Join(b.tmp, "module"), goBuild{module: module}, &out, func(string) bool { return false },
+		[]string{"list", "-m", "-f", "{{.Dir}}", dependency})
+	return strings.TrimSpace(out.String()), err
 }

@@ -125,15 +125,15 @@ func (l *layer) Uncompressed() (io.ReadCloser, error) { return os.Open(l.file) }
 func (l *layer) Size() (int64, error)                 { return l.size, nil }
 func (l *layer) MediaType() (types.MediaType, error)  { return types.OCIUncompressedLayer, nil }
 
-// layer writes a tree as a layer into the bench's private folder.
-func (b *bench) layer(t *tree) (*layer, error) {
+// layer takes the tar that write makes, such as a tree's, as a layer into the bench's private folder.
+func (b *bench) layer(write func(io.Writer) error) (*layer, error) {
 	f, err := os.CreateTemp(b.tmp, "layer-")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	h := sha256.New()
-	if err := t.write(io.MultiWriter(f, h)); err != nil {
+	if err := write(io.MultiWriter(f, h)); err != nil {
 		return nil, err
 	}
 	info, err := f.Stat()
@@ -146,18 +146,26 @@ func (b *bench) layer(t *tree) (*layer, error) {
 // image assembles an image of layers, writes its archive to out/images and returns what the manifest says of it.
 func (b *bench) image(ctx context.Context, ref string, config v1.Config, trees ...*tree) (Image, error) {
 	b.tell(Progress{State: Packing, Detail: ref})
-	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
-	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
 	var layers []v1.Layer
 	for _, t := range trees {
 		if err := ctx.Err(); err != nil {
 			return Image{}, err
 		}
-		l, err := b.layer(t)
+		l, err := b.layer(t.write)
 		if err != nil {
 			return Image{}, fmt.Errorf("writing layer of %s: %w", ref, err)
 		}
 		layers = append(layers, l)
+	}
+	return b.imageOf(ref, config, layers...)
+}
+
+// imageOf is image for layers that are there.
+func (b *bench) imageOf(ref string, config v1.Config, layers ...v1.Layer) (Image, error) {
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
+	for _, l := range layers {
+		var err error
 		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: types.OCIUncompressedLayer, History: v1.History{CreatedBy: "eastwest bundle build"}}); err != nil {
 			return Image{}, fmt.Errorf("adding layer to %s: %w", ref, err)
 		}

@@ -13,6 +13,7 @@ import (
 type tool struct {
 	name   string
 	debian string                       // the package that brings it
+	way    string                       // how else to come by it
 	find   func(context.Context) string // what is wrong with it, or ""
 }
 

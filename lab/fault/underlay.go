@@ -29,7 +29,7 @@ func underlay(m *mesh.Mesh, name string) (cluster.Underlay, error) {
 	}
 	u, ok := member.Cluster.(cluster.Underlay)
 	if !ok {
-		return nil, fmt.Errorf("the machines below %s are not ours to touch: use the provider embedded", name)
+		return nil, fmt.Errorf("the machines below %s are not ours to touch: use the provider embedded or kind", name)
 	}
 	return u, nil
 }

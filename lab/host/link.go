@@ -1,12 +1,12 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -106,7 +106,7 @@ func LinkRoute(link string, to netip.Prefix) error {
 	if err != nil {
 		return fmt.Errorf("finding link %s: %w", link, err)
 	}
-	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(to), Scope: netlink.SCOPE_LINK}); err != nil {
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(to), Scope: netlink.SCOPE_LINK}); err != nil {
 		return fmt.Errorf("routing %s to %s: %w", to, link, err)
 	}
 	return nil
@@ -176,12 +176,8 @@ func RangeTaken(r netip.Prefix) (string, error) {
 
 // NFT gives rules in nft's own language to the kernel, in this network namespace, all or nothing.
 func NFT(rules string) error {
-	cmd := exec.Command("nft", "-f", "-")
-	cmd.Stdin = strings.NewReader(rules)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("running nft -f -: %w: %s", err, out)
-	}
-	return nil
+	_, err := Run(context.Background(), strings.NewReader(rules), "nft", "-f", "-")
+	return err
 }
 
 // Sysctl writes a kernel setting of this network namespace ("net/ipv4/ip_forward").
@@ -207,8 +203,32 @@ func Route(link string, to netip.Prefix, gateway netip.Addr) error {
 	if to.IsValid() {
 		route.Dst = ipNet(to)
 	}
-	if err := netlink.RouteAdd(route); err != nil {
+	if err := netlink.RouteReplace(route); err != nil {
 		return fmt.Errorf("routing %s to %s: %w", to, gateway, err)
 	}
 	return nil
+}
+
+// Seal takes away the route by which packets leave for everywhere else; no error if there is none.
+func Seal() error {
+	routes, err := netlink.RouteList(nil, unix.AF_INET)
+	if err != nil {
+		return fmt.Errorf("listing routes: %w", err)
+	}
+	for _, route := range routes {
+		if ones, _ := mask(route.Dst); ones == 0 {
+			if err := netlink.RouteDel(&route); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("removing the default route: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// mask is the width of a route's destination; 0 of the default route, which netlink shows with or without one.
+func mask(dst *net.IPNet) (ones, bits int) {
+	if dst == nil {
+		return 0, 0
+	}
+	return dst.Mask.Size()
 }

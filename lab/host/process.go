@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -240,6 +241,32 @@ func (i *Init) States() []ProcessState {
 	for _, name := range i.names() {
 		ch := i.running[name]
 		all = append(all, ProcessState{name, ch.pid, ch.starts, stopped(ch.pid), ch.lastExit})
+	}
+	return all
+}
+
+// Processes finds the processes that were started under one of the names, the oldest of each: one state per name, in
+// their order. Starts is not known.
+func Processes(names []string) []ProcessState {
+	found := map[string]int{}
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		program, _, _ := strings.Cut(string(line), "\x00")
+		name := filepath.Base(program)
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err == nil && (found[name] == 0 || pid < found[name]) {
+			found[name] = pid
+		}
+	}
+	all := make([]ProcessState, 0, len(names))
+	for _, name := range names {
+		p := ProcessState{Name: name, PID: found[name]}
+		p.Stopped = p.PID != 0 && stopped(p.PID)
+		all = append(all, p)
 	}
 	return all
 }

@@ -41,7 +41,7 @@ var rules = map[string]rule{
 	"scenarios": {why: "the catalogue is files; its test runs them through package lab"},
 	"lab": {
 		imports: []string{
-			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/cluster/existing", "lab/doctor", "lab/fault", "lab/host",
+			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/cluster/existing", "lab/cluster/kind", "lab/cluster/machine", "lab/doctor", "lab/fault", "lab/host",
 			"lab/mesh", "lab/observe",
 			"lab/pki", "lab/report", "lab/scenario", "lab/traffic", "lab/wait", "manifests",
 		},
@@ -54,8 +54,16 @@ var rules = map[string]rule{
 	"lab/wait":     {why: "everybody waits with it"},
 	"lab/bundle":   {imports: []string{"scripts/components"}, why: "the bundle is built before there is any lab"},
 	"lab/cluster":  {why: "it says what a cluster is; providers are below it and chosen by package lab"},
+	"lab/cluster/machine": {
+		imports: []string{"lab/cluster", "lab/host", "lab/wait"},
+		why:     "it is what nodes of every kind have below Kubernetes, and knows none of the kinds",
+	},
+	"lab/cluster/kind": {
+		imports: []string{"lab/bundle", "lab/cluster", "lab/cluster/machine", "lab/host", "lab/wait"},
+		why:     "a provider makes Kubernetes and knows nothing of Istio",
+	},
 	"lab/cluster/embedded": {
-		imports: []string{"lab/bundle", "lab/cluster", "lab/host", "lab/pki", "lab/wait"},
+		imports: []string{"lab/bundle", "lab/cluster", "lab/cluster/machine", "lab/host", "lab/pki", "lab/wait"},
 		why:     "a provider makes Kubernetes and knows nothing of Istio",
 	},
 	"lab/cluster/forward": {why: "it reaches ports of pods of any cluster, and knows neither labs nor Istio"},
@@ -85,6 +93,7 @@ var rules = map[string]rule{
 	},
 	"manifests":          {why: "manifests are files"},
 	"scripts/components": {why: "components are pins"},
+	"scripts/runtime":    {why: "it becomes runc: it is built alone, by scripts/docker-up"},
 	"scripts/components/pause": {
 		why: "the pause image holds this program alone",
 	},

@@ -351,9 +351,9 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 
 	t.Run("without images", func(t *testing.T) {
 		before := f.states(t)
-		out, code := f.up(t, name, "--context", east, "--context", west, "--hub", "registry.invalid/eastwest", "--tag", "1", "--timeout", "20s")
+		out, code := f.up(t, name, "--context", east, "--context", west, "--hub", "registry.invalid/eastwest", "--tag", "1", "--timeout", "40s")
 		require.Equal(t, 3, code)
-		require.Contains(t, out, "timed out after 20s (--timeout); last seen: istiod-")
+		require.Contains(t, out, "timed out after 40s (--timeout); last seen: istiod-")
 		require.Contains(t, out, "the nodes get registry.invalid/eastwest/pilot:1, proxyv2 and app of the same from no registry")
 		f.same(t, before)
 	})
@@ -361,7 +361,7 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 	t.Run("without load balancers", func(t *testing.T) {
 		f.takeAddresses(t, east)
 		before := f.states(t)
-		out, code := f.up(t, name, "--context", east, "--context", west, "--timeout", "45s") // everything else is ready by then
+		out, code := f.up(t, name, "--context", east, "--context", west, "--timeout", "60s") // everything else is ready by then
 		require.Equal(t, 3, code)
 		require.Contains(t, out, "cluster-a: wait for the east-west gateway's address")
 		require.Contains(t, out, "nothing in this cluster serves type LoadBalancer")

@@ -45,7 +45,7 @@ func makeCertificates(n node) error {
 		{"apiserver", pki.LeafOptions{
 			CommonName: "kube-apiserver", Server: true,
 			DNSNames: []string{n.hostName(), n.Name, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
-			IPs:      []netip.Addr{n.ip(), n.addresses().APIService(n.Index), loopback},
+			IPs:      []netip.Addr{n.ip(), n.Addresses().APIService(n.Index), loopback},
 		}, false},
 		{"apiserver-kubelet-client", pki.LeafOptions{CommonName: "kube-apiserver-kubelet-client", Organizations: []string{"kubeadm:cluster-admins"}, Client: true}, false},
 		{"kubelet", pki.LeafOptions{CommonName: "system:node:" + n.hostName(), Organizations: []string{"system:nodes"}, Server: true, Client: true, DNSNames: []string{n.hostName()}, IPs: []netip.Addr{n.ip(), loopback}}, true},

@@ -3,18 +3,14 @@ package embedded
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubelet "k8s.io/kubelet/config/v1beta1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
-
-// volumeRefresh is how soon a changed Secret or ConfigMap is seen in a running pod's volume. The
-// kubelet's own default is a minute, and most faults of trust are a changed Secret.
-const volumeRefresh = 2 * time.Second
 
 // components of a node. The first four are started together; the others wait for the API, since a
 // client that starts before the server backs off for longer than the server takes.
@@ -35,7 +31,7 @@ func componentNames() []string {
 // command is the one table of how each component is started.
 func (n node) command(name string) host.Command {
 	pki := func(file string) string { return n.path("pki", file) }
-	services := n.addresses().Services(n.Index).String()
+	services := n.Addresses().Services(n.Index).String()
 	args := map[string][]string{
 		etcd: {
 			"--data-dir=/var/lib/etcd", "--name=" + n.Name,
@@ -59,7 +55,7 @@ func (n node) command(name string) host.Command {
 		},
 		controllerManager: {
 			"--kubeconfig=" + pki(controllerManager+".conf"), "--bind-address=127.0.0.1", "--leader-elect=false",
-			"--cluster-cidr=" + n.addresses().Pods(n.Index).String(), "--allocate-node-cidrs=true", "--node-cidr-mask-size=21",
+			"--cluster-cidr=" + n.Addresses().Pods(n.Index).String(), "--allocate-node-cidrs=true", "--node-cidr-mask-size=21",
 			"--service-cluster-ip-range=" + services,
 			"--service-account-private-key-file=" + pki("sa.key"), "--root-ca-file=" + pki("ca.crt"),
 		},
@@ -80,23 +76,16 @@ func (n node) files() (map[string]string, error) {
 		return nil, err
 	}
 	return map[string]string{
-		"/etc/hostname":               n.hostName() + "\n",
-		"/etc/hosts":                  "127.0.0.1 localhost\n" + n.ip().String() + " " + n.hostName() + "\n",
-		"/etc/resolv.conf":            "", // no name server outside: CoreDNS alone answers pods
-		"/etc/passwd":                 "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-		"/etc/group":                  "root:x:0:\nnogroup:x:65534:\n",
-		"/etc/nsswitch.conf":          "hosts: files dns\n",
-		"/etc/machine-id":             strings.Repeat(fmt.Sprintf("%02x", n.Index), 16) + "\n",
-		"/etc/containerd/config.toml": n.containerdConfig(),
-		"/etc/cni/net.d/10-eastwest.conflist": fmt.Sprintf(`{
-  "cniVersion": "1.0.0", "name": "eastwest",
-  "plugins": [
-    {"type": "ptp", "ipam": {"type": "host-local", "dataDir": "/run/cni", "ranges": [[{"subnet": %q}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-    {"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}}
-  ]
-}
-`, n.addresses().Pods(n.Index)),
-		"/etc/kubernetes/kubelet.yaml": kubeletYAML,
+		"/etc/hostname":                       n.hostName() + "\n",
+		"/etc/hosts":                          "127.0.0.1 localhost\n" + n.ip().String() + " " + n.hostName() + "\n",
+		"/etc/resolv.conf":                    "", // no name server outside: CoreDNS alone answers pods
+		"/etc/passwd":                         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+		"/etc/group":                          "root:x:0:\nnogroup:x:65534:\n",
+		"/etc/nsswitch.conf":                  "hosts: files dns\n",
+		"/etc/machine-id":                     strings.Repeat(fmt.Sprintf("%02x", n.Index), 16) + "\n",
+		"/etc/containerd/config.toml":         n.containerdConfig(),
+		"/etc/cni/net.d/10-eastwest.conflist": n.CNIConfig(),
+		"/etc/kubernetes/kubelet.yaml":        kubeletYAML,
 		"/etc/kubernetes/kube-proxy.yaml": fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
@@ -107,7 +96,7 @@ clientConnection: {kubeconfig: %s}
 conntrack: {maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 nftables: {minSyncPeriod: 50ms, syncPeriod: 30s}
 oomScoreAdj: 0
-`, n.addresses().Pods(n.Index), n.ip(), n.path("pki", kubeProxy+".conf")),
+`, n.Addresses().Pods(n.Index), n.ip(), n.path("pki", kubeProxy+".conf")),
 	}, nil
 }
 
@@ -150,9 +139,9 @@ func (n node) kubeletConfig() (string, error) {
 		CgroupDriver:                "cgroupfs",
 		FailCgroupV1:                &no,
 		EnforceNodeAllocatable:      []string{"none"},
-		ClusterDNS:                  []string{n.addresses().DNSService(n.Index).String()},
+		ClusterDNS:                  []string{n.Addresses().DNSService(n.Index).String()},
 		ClusterDomain:               "cluster.local",
-		SyncFrequency:               metav1.Duration{Duration: volumeRefresh},
+		SyncFrequency:               metav1.Duration{Duration: machine.VolumeRefresh},
 		FailSwapOn:                  &no,
 		OOMScoreAdj:                 &zero,
 		SerializeImagePulls:         &no,

@@ -13,6 +13,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
@@ -39,7 +40,7 @@ func (p *Provider) Prepare(ctx context.Context) (string, error) {
 	}
 	const lab, name = "eastwest-prepare", "images"
 	dir := filepath.Join(parent, "unfinished")
-	n := p.newNode(cluster.Spec{Lab: lab, Name: name, Index: 1}, network{Range: netip.MustParsePrefix("10.201.0.0/16")})
+	n := p.newNode(cluster.Spec{Lab: lab, Name: name, Index: 1}, network{machine.Network{Range: netip.MustParsePrefix("10.201.0.0/16")}})
 	n.Dir = dir
 	if err := errors.Join(p.stopNode(ctx, lab, ""), os.RemoveAll(dir)); err != nil {
 		return "", err
@@ -50,7 +51,7 @@ func (p *Provider) Prepare(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	if err := writeJSON(n.path(prepareFile), n); err != nil {
+	if err := machine.WriteJSON(n.path(prepareFile), n); err != nil {
 		return "", err
 	}
 	if p.Progress != nil {

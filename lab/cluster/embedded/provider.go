@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
@@ -69,8 +71,8 @@ func (p *Provider) Check(context.Context) error {
 
 // Create implements cluster.Provider. Clusters of one lab may be created side by side.
 func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Cluster, error) {
-	if spec.Index < 1 || spec.Index > MaxClusters {
-		return nil, fmt.Errorf("cluster %s is number %d: a lab has room for %d", spec.Name, spec.Index, MaxClusters)
+	if spec.Index < 1 || spec.Index > machine.MaxClusters {
+		return nil, fmt.Errorf("cluster %s is number %d: a lab has room for %d", spec.Name, spec.Index, machine.MaxClusters)
 	}
 	if c, err := p.Open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
 		return c, nil
@@ -100,18 +102,16 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 
 // plan fixes the lab's network, if that has not been done, and writes everything down.
 func (p *Provider) plan(spec cluster.Spec) (node, network, error) {
-	unlock, err := p.lock()
+	unlock, err := machine.Lock(p.Home)
 	if err != nil {
 		return node{}, network{}, err
 	}
 	defer unlock()
-	net, err := p.network(spec.Lab)
+	planned, err := machine.Plan(p.Home, spec.Lab, provider, p.Range, func(netip.Prefix) (string, error) { return "", nil })
 	if err != nil {
 		return node{}, network{}, err
 	}
-	if err := writeJSON(p.networkFile(spec.Lab), net); err != nil {
-		return node{}, network{}, err
-	}
+	net := network{planned}
 	if err := host.Bridge(net.bridge(), net.alias(), net.addresses().Bridge()); err != nil {
 		return node{}, network{}, err
 	}
@@ -123,7 +123,7 @@ func (p *Provider) plan(spec cluster.Spec) (node, network, error) {
 
 func (p *Provider) newNode(spec cluster.Spec, net network) node {
 	n := node{
-		Spec: spec, Range: net.Range, Dir: p.nodeDir(spec.Lab, spec.Name),
+		Place: machine.Place{Spec: spec, Range: net.Range}, Dir: p.nodeDir(spec.Lab, spec.Name),
 		Bin: p.Bundle.BinDir(), CNI: p.Bundle.CNIDir(), Bundle: p.Bundle.Dir(),
 		Restrict: !host.CanLowerOOMScore(), Egress: p.Egress,
 	}
@@ -156,7 +156,7 @@ func (p *Provider) fill(ctx context.Context, n node) error {
 	if err := linkTree(prepared, n.path("var", "lib", "containerd")); err != nil {
 		return fmt.Errorf("sharing prepared images with %s: %w", n.Name, err)
 	}
-	return writeJSON(n.path(nodeFile), n)
+	return machine.WriteJSON(n.path(nodeFile), n)
 }
 
 const (
@@ -270,7 +270,7 @@ func tail(file string) string {
 
 // Delete implements cluster.Provider.
 func (p *Provider) Delete(ctx context.Context, lab string) error {
-	unlock, err := p.lock()
+	unlock, err := machine.Lock(p.Home)
 	if err != nil {
 		return err
 	}
@@ -280,7 +280,7 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 	}
 	var problems []error
 	problems = append(problems, p.stopNode(ctx, lab, ""))
-	net := network{Lab: lab}
+	net := network{machine.Network{Lab: lab}}
 	problems = append(problems, host.DeleteLinks(net.alias()), host.NFT(fmt.Sprintf("table inet %[1]s {}\ndelete table inet %[1]s\n", net.table())))
 	problems = append(problems, os.RemoveAll(p.labDir(lab)))
 	return errors.Join(problems...)
@@ -323,7 +323,7 @@ func (p *Provider) stopNode(ctx context.Context, lab, name string) error {
 // Open returns a cluster that was created before, whether it runs or not.
 func (p *Provider) Open(lab, name string) (*Node, error) {
 	var n node
-	if err := readJSON(filepath.Join(p.nodeDir(lab, name), nodeFile), &n); err != nil {
+	if err := machine.ReadJSON(filepath.Join(p.nodeDir(lab, name), nodeFile), &n); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("lab %s has no cluster %s", lab, name)
 		}

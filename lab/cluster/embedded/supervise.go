@@ -1,32 +1,24 @@
 package embedded
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
-	"github.com/eastwest-lab/eastwest/lab/wait"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -68,7 +60,7 @@ func Supervise() {
 
 func supervise(file string, tell *os.File) error {
 	var n node
-	if err := readJSON(file, &n); err != nil {
+	if err := machine.ReadJSON(file, &n); err != nil {
 		return err
 	}
 	if os.Getenv(stageEnv) == "" {
@@ -106,7 +98,8 @@ func supervise(file string, tell *os.File) error {
 		return err
 	}
 	go init.Reap(ctx, sigchld)
-	s := &supervisor{node: n, init: init, begin: time.Now(), tell: tell, blocks: map[string]block{}}
+	s := &supervisor{node: n, init: init, begin: time.Now(), tell: tell}
+	s.control = machine.Server{Place: n.Place, Processes: init.States, Signal: init.Signal, NFT: s.nft}
 	if os.Getenv(stageEnv) == prepareStage {
 		return s.prepare(ctx)
 	}
@@ -137,12 +130,10 @@ func (n node) firstLife(file string) error {
 // supervisor is the running node, seen from inside.
 type supervisor struct {
 	node
-	init  *host.Init
-	begin time.Time
-	tell  *os.File
-
-	mu     sync.Mutex // guards blocks and the rules made of them
-	blocks map[string]block
+	init    *host.Init
+	control machine.Server
+	begin   time.Time
+	tell    *os.File
 }
 
 func (s *supervisor) milestone(name string) {
@@ -162,7 +153,7 @@ func (s *supervisor) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.serveControl(ctx); err != nil {
+	if err := s.control.Serve(ctx, s.Dir); err != nil {
 		return err
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", s.path("pki", "admin.conf"))
@@ -174,7 +165,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := waitForAPI(ctx, config); err != nil {
+	if err := machine.APIAnswers(ctx, config); err != nil {
 		return err
 	}
 	s.milestone("api")
@@ -183,7 +174,7 @@ func (s *supervisor) run(ctx context.Context) error {
 			return err
 		}
 	}
-	go s.loadBalancers(ctx, api)
+	go s.LoadBalancers(ctx, api)
 	if err := s.becomeUsable(ctx, api); err != nil {
 		return err
 	}
@@ -196,7 +187,7 @@ func (s *supervisor) run(ctx context.Context) error {
 // setUpNetwork gives the node its address and no way out: there is no default route, and what no rule
 // of kube-proxy has caught is refused.
 func (s *supervisor) setUpNetwork(ctx context.Context) error {
-	a := s.addresses()
+	a := s.Addresses()
 	if err := host.Sysctl("net/ipv4/ip_forward", "1"); err != nil {
 		return err
 	}
@@ -207,7 +198,7 @@ func (s *supervisor) setUpNetwork(ctx context.Context) error {
 		return err
 	}
 	// A packet to a Service is rewritten only after the kernel has found a route for it, so a range
-	// without any route would fail too early. Where this one leads does not matter: see nodeRules.
+	// without any route would fail too early. Where this one leads does not matter: see machine.Rules.
 	if err := host.LinkRoute("eth0", a.Services(s.Index)); err != nil {
 		return err
 	}
@@ -221,42 +212,7 @@ func (s *supervisor) setUpNetwork(ctx context.Context) error {
 			return err
 		}
 	}
-	return s.changeBlocks(ctx, func(map[string]block) {})
-}
-
-// waitForAPI waits until the API server is ready, RBAC's own roles included: a component that asks
-// earlier is refused once and then waits for seconds.
-func waitForAPI(ctx context.Context, config *rest.Config) error {
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return err
-	}
-	return wait.Until(ctx, "the API server to be ready", wait.Options{Within: 90 * time.Second, Every: 25 * time.Millisecond}, func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
-		if err != nil {
-			return wait.Permanent(err)
-		}
-		answer, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		defer answer.Body.Close()
-		if answer.StatusCode != http.StatusOK {
-			text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
-			return fmt.Errorf("%s: %s", answer.Status, lastLineWith(text, "[-]"))
-		}
-		return nil
-	})
-}
-
-func lastLineWith(text []byte, mark string) string {
-	var last string
-	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
-		if line := s.Text(); strings.HasPrefix(line, mark) {
-			last = line
-		}
-	}
-	return last
+	return s.control.Apply(ctx)
 }
 
 // nft changes rules in the node's network namespace.
@@ -275,9 +231,5 @@ func (s *supervisor) becomeUsable(ctx context.Context, api kubernetes.Interface)
 	if err := s.applyCoreDNS(ctx, api); err != nil {
 		return fmt.Errorf("applying CoreDNS: %w", err)
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.nodeReady(ctx, api) })
-	group.Go(func() error { return s.serviceAccountThere(ctx, api) })
-	group.Go(func() error { return s.dnsAnswers(ctx, api) })
-	return group.Wait()
+	return s.Usable(ctx, api, s.hostName(), s.milestone)
 }

@@ -19,21 +19,25 @@ import (
 // labFlags are the flags that say which lab is wanted.
 type labFlags struct {
 	topologyFlags
-	provider, addresses string
-	egress              bool
+	provider, addresses, kindImage string
+	egress                         bool
 }
 
 func (f *labFlags) addTo(cmd *cobra.Command) {
 	f.provider = lab.Auto
 	choice{&f.provider, "provider", "who makes the clusters", lab.Providers()}.addTo(cmd)
 	f.topologyFlags.addTo(cmd)
-	cmd.Flags().StringVar(&f.addresses, "range", "", "the embedded lab's private /16, like 10.77.0.0/16 (default: one that is free)")
+	cmd.Flags().StringVar(&f.addresses, "range", "", "the lab's private /16, like 10.77.0.0/16, with --provider embedded or kind (default: one that is free)")
+	cmd.Flags().StringVar(&f.kindImage, "kind-image", "", "with --provider kind: the node image, like kindest/node:v1.36.1 (default: the bundle's, or kind's own where the bundle was built without)")
 	cmd.Flags().BoolVar(&f.egress, "egress", false, "let the lab reach what this machine reaches; it is sealed otherwise")
 }
 
 func (f *labFlags) options(home, name string) (lab.Options, error) {
 	t, err := f.topology()
-	return lab.Options{Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress, Topology: t}, err
+	if err == nil && f.kindImage != "" && f.provider != lab.Kind && f.provider != lab.Auto {
+		err = usagef("--kind-image: wanted --provider %s with it", lab.Kind)
+	}
+	return lab.Options{Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress, KindImage: f.kindImage, Topology: t}, err
 }
 
 // foreignFlags say which clusters the provider existing takes.
@@ -132,6 +136,10 @@ and works is left as it is; one that does not work is made anew. When up fails o
 The clusters are those of a topology of the lesson (--topology) or of a file that lists them (-f); eastwest explain
 --topology or -f prints the steps of making it, eastwest schema --topology the schema of such files.
 
+With --provider kind the clusters are made by kind, in containers of the Docker Engine of this machine, with a Docker
+network for each lab. The node image is that of the bundle, if it was built for it (eastwest bundle build --with kind), so
+that nothing is pulled; down removes all of it.
+
 With --provider existing the clusters are contexts of a kubeconfig, made by whatever tool. Everything that up makes there
 carries the lab's labels, and nothing else is changed: when an object of that name is there, up refuses before it makes
 any. down removes what up has made and leaves the clusters. The images come from a registry (--hub, --tag), or from the
@@ -141,6 +149,7 @@ how far they reach.
 The first lab on a machine needs the bundle: up builds it (see eastwest bundle --help).`,
 		Example: `  eastwest up --topology primary-remote --network shared
   eastwest up -f manifests/topologies/three-primaries.yaml
+  eastwest up --provider kind
   eastwest up --provider existing --context kind-east --context kind-west --hub registry.example/eastwest`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

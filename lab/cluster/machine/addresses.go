@@ -1,4 +1,4 @@
-package embedded
+package machine
 
 import (
 	"fmt"
@@ -11,7 +11,8 @@ const MaxClusters = 15
 // Addresses is the plan of one lab, all inside one /16 so that a collision is one comparison:
 //
 //	10.N.0.0/20     the bridge: this machine is .0.1, node k is .0.(10+k), and 10.N.k.0/24 are the
-//	                LoadBalancer addresses of cluster k, all on one link so that ARP finds them
+//	                LoadBalancer addresses of cluster k, all on one link so that ARP finds them.
+//	                Where others give nodes their addresses, those are 10.N.0.128/25
 //	10.N.(16+8(k-1)).0/21    pods of cluster k
 //	10.N.(136+8(k-1)).0/21   Services of cluster k
 type Addresses struct{ Lab netip.Prefix }
@@ -30,6 +31,12 @@ func (a Addresses) Node(k int) netip.Prefix { return netip.PrefixFrom(a.at(0, 10
 // LoadBalancers is the pool of the k-th cluster.
 func (a Addresses) LoadBalancers(k int) netip.Prefix { return netip.PrefixFrom(a.at(k, 0), 24) }
 
+// Assigned is the part of the bridge's network from which nodes get addresses that are not Node's.
+func (a Addresses) Assigned() netip.Prefix { return netip.PrefixFrom(a.at(0, 128), 25) }
+
+// Gateway is an address of the k-th node that is known before the node is there: the one of its pool that no Service gets.
+func (a Addresses) Gateway(k int) netip.Addr { return a.LoadBalancers(k).Addr() }
+
 // Pods is the pod range of the k-th cluster.
 func (a Addresses) Pods(k int) netip.Prefix { return netip.PrefixFrom(a.at(16+8*(k-1), 0), 21) }
 
@@ -42,13 +49,8 @@ func (a Addresses) APIService(k int) netip.Addr { return a.at(136+8*(k-1), 1) }
 // DNSService is the address of the k-th cluster's DNS server as a Service.
 func (a Addresses) DNSService(k int) netip.Addr { return a.at(136+8*(k-1), 10) }
 
-// Of lists every range that is the k-th cluster's.
-func (a Addresses) Of(k int) []netip.Prefix {
-	node := a.Node(k).Addr()
-	return []netip.Prefix{netip.PrefixFrom(node, 32), a.LoadBalancers(k), a.Pods(k), a.Services(k)}
-}
-
-func parseLabRange(s string) (Addresses, error) {
+// ParseRange reads a lab's range.
+func ParseRange(s string) (Addresses, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil || p.Bits() != 16 || !p.Addr().Is4() || p.Masked() != p || !p.Addr().IsPrivate() {
 		return Addresses{}, fmt.Errorf("the lab's range %q: wanted a private IPv4 /16 such as 10.201.0.0/16", s)

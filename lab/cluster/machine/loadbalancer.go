@@ -1,4 +1,4 @@
-package embedded
+package machine
 
 import (
 	"context"
@@ -17,11 +17,11 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// loadBalancers gives every Service of type LoadBalancer an address of the node's pool for as long as
-// the cluster lives: the address is put on the node's link, where the other nodes and this machine find
-// it by ARP, and kube-proxy does the rest once the Service's status names it.
-func (s *supervisor) loadBalancers(ctx context.Context, api kubernetes.Interface) {
-	lb := &balancer{api: api, pool: s.addresses().LoadBalancers(s.Index), held: map[types.UID]netip.Addr{}}
+// LoadBalancers gives every Service of type LoadBalancer an address of the node's pool until ctx ends: the address is put
+// on the node's link, where the other nodes and this machine find it by ARP, and kube-proxy does the rest once the
+// Service's status names it. It runs inside the node.
+func (p Place) LoadBalancers(ctx context.Context, api kubernetes.Interface) {
+	lb := &balancer{api: api, pool: p.Addresses().LoadBalancers(p.Index), held: map[types.UID]netip.Addr{}}
 	factory := informers.NewSharedInformerFactory(api, 0)
 	informer := factory.Core().V1().Services().Informer()
 	settle := func(obj any) {
@@ -107,7 +107,7 @@ func (b *balancer) hold(uid types.UID, shown netip.Addr) (netip.Addr, error) {
 	if !b.pool.Contains(addr.Next()) { // the last address of the range stays unused
 		return addr, fmt.Errorf("all addresses of %s are in use", b.pool)
 	}
-	if err := host.AddAddress("eth0", addr); err != nil {
+	if err := host.AddAddress(Link, addr); err != nil {
 		return addr, err
 	}
 	b.held[uid] = addr
@@ -118,7 +118,7 @@ func (b *balancer) release(uid types.UID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if addr, ok := b.held[uid]; ok {
-		_ = host.RemoveAddress("eth0", addr)
+		_ = host.RemoveAddress(Link, addr)
 		delete(b.held, uid)
 	}
 }

@@ -1,4 +1,4 @@
-package embedded
+package machine
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,20 +21,47 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
-// controlSocket is how the outside talks to a supervisor: HTTP on a Unix socket in the node's folder,
-// which only root can enter. See serveControl for its few words.
+// controlSocket is how the outside talks to a node: HTTP on a Unix socket in the node's folder. See Serve for its few
+// words.
 const controlSocket = "control.sock"
 
-// Status is what a supervisor says of itself.
+// Status is what a node says of itself.
 type Status struct {
 	Cluster    string              `json:"cluster"`
 	Up         float64             `json:"up_seconds"`
 	Components []host.ProcessState `json:"components"`
-	Blocks     map[string]block    `json:"blocks,omitempty"`
+	Blocks     map[string]Block    `json:"blocks,omitempty"`
+	Usable     bool                `json:"usable,omitempty"`  // of nodes that are watched by no parent
+	Problem    string              `json:"problem,omitempty"` // why it is not going to be
+	Usage      *host.CgroupUsage   `json:"usage,omitempty"`   // where only the node can tell
 }
 
-func (s *supervisor) serveControl(ctx context.Context) error {
-	listener, err := listenUnix(s.Dir)
+// Server is a node seen from inside: it keeps the node's rules and answers the control socket.
+type Server struct {
+	Place      Place
+	Processes  func() []host.ProcessState
+	Signal     func(component string, sig syscall.Signal) error
+	NFT        func(ctx context.Context, rules string) error // gives rules to the kernel
+	Complete   func(*Status)                                 // adds what only this kind of node knows; may be nil
+	SocketMode os.FileMode
+
+	begin  time.Time
+	mu     sync.Mutex // guards blocks and the rules made of them
+	blocks map[string]Block
+}
+
+// Apply gives the node its rules.
+func (s *Server) Apply(ctx context.Context) error {
+	return s.changeBlocks(ctx, func(map[string]Block) {})
+}
+
+// Serve opens the control socket in the folder and answers until ctx ends. It does not wait for that.
+func (s *Server) Serve(ctx context.Context, dir string) error {
+	s.begin = time.Now()
+	listener, err := listenUnix(dir)
+	if err == nil && s.SocketMode != 0 {
+		err = os.Chmod(filepath.Join(dir, controlSocket), s.SocketMode)
+	}
 	if err != nil {
 		return fmt.Errorf("opening the control socket: %w", err)
 	}
@@ -41,21 +69,25 @@ func (s *supervisor) serveControl(ctx context.Context) error {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		_ = json.NewEncoder(w).Encode(Status{s.Name, time.Since(s.begin).Seconds(), s.init.States(), s.blocks})
+		status := Status{Cluster: s.Place.Name, Up: time.Since(s.begin).Seconds(), Components: s.Processes(), Blocks: s.blocks}
+		if s.Complete != nil {
+			s.Complete(&status)
+		}
+		_ = json.NewEncoder(w).Encode(status)
 	})
 	mux.HandleFunc("POST /signal", func(w http.ResponseWriter, r *http.Request) {
 		var order signalOrder
-		s.answer(w, json.NewDecoder(r.Body).Decode(&order), func() error { return s.init.Signal(order.Component, syscall.Signal(order.Signal)) })
+		s.answer(w, json.NewDecoder(r.Body).Decode(&order), func() error { return s.Signal(order.Component, syscall.Signal(order.Signal)) })
 	})
 	mux.HandleFunc("PUT /blocks/{id}", func(w http.ResponseWriter, r *http.Request) {
-		var b block
+		var b Block
 		s.answer(w, json.NewDecoder(r.Body).Decode(&b), func() error {
-			return s.changeBlocks(ctx, func(all map[string]block) { all[r.PathValue("id")] = b })
+			return s.changeBlocks(ctx, func(all map[string]Block) { all[r.PathValue("id")] = b })
 		})
 	})
 	mux.HandleFunc("DELETE /blocks/{id}", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, nil, func() error {
-			return s.changeBlocks(ctx, func(all map[string]block) { delete(all, r.PathValue("id")) })
+			return s.changeBlocks(ctx, func(all map[string]Block) { delete(all, r.PathValue("id")) })
 		})
 	})
 	mux.HandleFunc("POST /dial/{address}", s.dial)
@@ -68,7 +100,7 @@ type signalOrder struct {
 	Signal    int    `json:"signal"`
 }
 
-func (s *supervisor) answer(w http.ResponseWriter, err error, do func() error) {
+func (s *Server) answer(w http.ResponseWriter, err error, do func() error) {
 	if err == nil {
 		err = do()
 	}
@@ -78,15 +110,15 @@ func (s *supervisor) answer(w http.ResponseWriter, err error, do func() error) {
 }
 
 // changeBlocks applies a change of the blocks; the old ones stay when the kernel refuses the new rules.
-func (s *supervisor) changeBlocks(ctx context.Context, change func(map[string]block)) error {
+func (s *Server) changeBlocks(ctx context.Context, change func(map[string]Block)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := map[string]block{}
+	next := map[string]Block{}
 	for id, b := range s.blocks {
 		next[id] = b
 	}
 	change(next)
-	if err := s.nft(ctx, nodeRules(s.node, next)); err != nil {
+	if err := s.NFT(ctx, Rules(s.Place, next)); err != nil {
 		return err
 	}
 	s.blocks = next
@@ -94,7 +126,7 @@ func (s *supervisor) changeBlocks(ctx context.Context, change func(map[string]bl
 }
 
 // dial connects to an address of the node's network and then hands bytes on in both directions.
-func (s *supervisor) dial(w http.ResponseWriter, r *http.Request) {
+func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 	target, err := (&net.Dialer{}).DialContext(r.Context(), "tcp", r.PathValue("address"))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
@@ -171,12 +203,12 @@ func (c control) do(ctx context.Context, method, path string, body, answer any) 
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) }, DisableKeepAlives: true}
 	response, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(request)
 	if err != nil {
-		return fmt.Errorf("asking the supervisor of %s: %w", filepath.Base(c.dir), err)
+		return fmt.Errorf("asking the node of %s: %w", filepath.Base(c.dir), err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 4096))
-		return fmt.Errorf("asking the supervisor of %s: %s", filepath.Base(c.dir), bytes.TrimSpace(text))
+		return fmt.Errorf("asking the node of %s: %s", filepath.Base(c.dir), bytes.TrimSpace(text))
 	}
 	if answer == nil {
 		return nil

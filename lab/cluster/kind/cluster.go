@@ -1,0 +1,148 @@
+package kind
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
+	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+// Node is a kind cluster of a lab. Stop of a component of the control plane does not last: after 80 s without an answer
+// to its probes the kubelet starts etcd and kube-apiserver again. Kill is followed by the kubelet's back-off, which grows
+// to minutes where a component is killed again and again.
+type Node struct {
+	node
+	machine.Underlay
+	config *rest.Config
+	tell   func(milestone string) // nil for one that was opened
+}
+
+var (
+	_ cluster.Cluster    = (*Node)(nil)
+	_ cluster.Underlay   = (*Node)(nil)
+	_ cluster.Starting   = (*Node)(nil)
+	_ cluster.Advertiser = (*Node)(nil)
+	_ cluster.Pauser     = (*Node)(nil)
+	_ cluster.Healer     = (*Node)(nil)
+)
+
+func newCluster(n node) (*Node, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", n.path(kubeconfig))
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig of %s: %w", n.Spec.Name, err)
+	}
+	return &Node{node: n, Underlay: machine.NewUnderlay(n.Place, n.Address, n.Dir, components), config: config}, nil
+}
+
+// RESTConfig implements cluster.Cluster.
+func (c *Node) RESTConfig() *rest.Config { return rest.CopyConfig(c.config) }
+
+// Kubeconfig is the path of the administrator's kubeconfig.
+func (c *Node) Kubeconfig() string { return c.path(kubeconfig) }
+
+// APIServer implements cluster.Advertiser.
+func (c *Node) APIServer() string { return c.apiServer() }
+
+// Container is the node's name in Docker.
+func (c *Node) Container() string { return c.container() }
+
+// Usage is what the node's processes, pods included, use.
+func (c *Node) Usage() (host.CgroupUsage, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	status, err := c.Status(ctx)
+	if err != nil || status.Usage == nil {
+		return host.CgroupUsage{}, err
+	}
+	return *status.Usage, nil
+}
+
+// Usable implements cluster.Starting.
+func (c *Node) Usable(ctx context.Context) error {
+	err := wait.Until(ctx, c.Spec.Name+" to be usable", wait.Options{Within: 3 * time.Minute, Every: 100 * time.Millisecond}, func(ctx context.Context) error {
+		status, err := c.Status(ctx)
+		switch {
+		case err != nil:
+			return err
+		case status.Problem != "":
+			return wait.Permanent(errors.New(status.Problem))
+		case !status.Usable:
+			return errors.New("the node, the default ServiceAccount or CoreDNS is not there yet")
+		}
+		return nil
+	})
+	if err == nil && c.tell != nil {
+		c.tell("usable")
+	}
+	return err
+}
+
+// Dump implements cluster.Cluster: the node's status, its journal, the end of the logs of Kubernetes' own pods, and what
+// Docker knows.
+func (c *Node) Dump(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	var problems []error
+	if status, err := c.Status(ctx); err != nil {
+		problems = append(problems, err)
+	} else {
+		problems = append(problems, machine.WriteJSON(filepath.Join(dir, "status.json"), status))
+	}
+	for file, args := range map[string][]string{
+		"journal.log":     {"exec", c.container(), "journalctl", "--no-pager"},
+		"kube-system.log": {"exec", c.container(), "sh", "-c", "tail -n 2000 /var/log/pods/kube-system_*/*/*.log"},
+		"console.log":     {"logs", c.container()},
+		"docker.json":     {"inspect", c.container()},
+	} {
+		text, err := docker(ctx, args...)
+		problems = append(problems, err, os.WriteFile(filepath.Join(dir, file), []byte(text+"\n"), 0o644))
+	}
+	return errors.Join(problems...)
+}
+
+// Pause implements cluster.Pauser.
+func (c *Node) Pause(ctx context.Context) (cluster.Heal, error) {
+	if paused, err := c.paused(ctx); err != nil || paused {
+		return c.unpause, err
+	}
+	if _, err := docker(ctx, "pause", c.container()); err != nil {
+		return nil, err
+	}
+	return c.unpause, nil
+}
+
+func (c *Node) unpause(ctx context.Context) error {
+	paused, err := c.paused(ctx)
+	if err == nil && paused {
+		_, err = docker(ctx, "unpause", c.container())
+	}
+	return err
+}
+
+func (c *Node) paused(ctx context.Context) (paused bool, err error) {
+	text, err := docker(ctx, "inspect", "--format", "{{.State.Paused}}", c.container())
+	if err != nil {
+		return false, err
+	}
+	return paused, json.Unmarshal([]byte(text), &paused)
+}
+
+// HealAll implements cluster.Healer.
+func (c *Node) HealAll(ctx context.Context) error {
+	if err := c.unpause(ctx); err != nil { // a paused node could not be asked
+		return err
+	}
+	return c.Underlay.HealAll(ctx)
+}

@@ -1,0 +1,139 @@
+package machine
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/eastwest-lab/eastwest/lab/wait"
+)
+
+// usableWithin bounds the wait until a node whose API answers can run pods.
+const usableWithin = 2 * time.Minute
+
+// Usable waits until pods can be made and names resolved. It runs inside the node; milestone hears of the node being
+// Ready.
+func (p Place) Usable(ctx context.Context, api kubernetes.Interface, nodeName string, milestone func(string)) error {
+	ctx, cancel := context.WithTimeout(ctx, usableWithin)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return nodeReady(ctx, api, nodeName, milestone) })
+	group.Go(func() error { return serviceAccountThere(ctx, api) })
+	group.Go(func() error { return p.dnsAnswers(ctx) })
+	return group.Wait()
+}
+
+// nodeReady waits by watch until the node is Ready and the controller manager has taken away the taint
+// that keeps pods off it.
+func nodeReady(ctx context.Context, api kubernetes.Interface, name string, milestone func(string)) error {
+	only := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
+	return watchUntil(ctx, "the node to be Ready", func() (watch.Interface, error) { return api.CoreV1().Nodes().Watch(ctx, only) },
+		func(obj any) bool {
+			node, ok := obj.(*corev1.Node)
+			if !ok || len(node.Spec.Taints) > 0 {
+				return false
+			}
+			for _, c := range node.Status.Conditions {
+				if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+					milestone("node")
+					return true
+				}
+			}
+			return false
+		})
+}
+
+// serviceAccountThere waits for the default ServiceAccount: pods made before it are refused.
+func serviceAccountThere(ctx context.Context, api kubernetes.Interface) error {
+	only := metav1.ListOptions{FieldSelector: "metadata.name=default"}
+	return watchUntil(ctx, "the default ServiceAccount", func() (watch.Interface, error) {
+		return api.CoreV1().ServiceAccounts("default").Watch(ctx, only)
+	}, func(any) bool { return true })
+}
+
+// watchUntil opens a watch, again if the server ends it, until one of its objects is as wanted.
+func watchUntil(ctx context.Context, what string, open func() (watch.Interface, error), done func(obj any) bool) error {
+	return wait.Until(ctx, what, wait.Options{Within: usableWithin}, func(ctx context.Context) error {
+		w, err := open()
+		if err != nil {
+			return err
+		}
+		defer w.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%w: it has not come yet", ctx.Err())
+			case event, ok := <-w.ResultChan():
+				if !ok || event.Type == watch.Error {
+					return fmt.Errorf("the watch ended: %v", event.Object)
+				}
+				if event.Type != watch.Deleted && done(event.Object) {
+					return nil
+				}
+			}
+		}
+	})
+}
+
+// dnsAnswers waits until the cluster's own DNS server resolves the API's name through its Service address.
+func (p Place) dnsAnswers(ctx context.Context) error {
+	server := net.JoinHostPort(p.Addresses().DNSService(p.Index).String(), "53")
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", server)
+	}}
+	return wait.Until(ctx, "CoreDNS to answer", wait.Options{Within: usableWithin, Every: 25 * time.Millisecond}, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
+		return err
+	})
+}
+
+// APIAnswers waits until the API server is ready, RBAC's own roles included: a component that asks
+// earlier is refused once and then waits for seconds.
+func APIAnswers(ctx context.Context, config *rest.Config) error {
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	return wait.Until(ctx, "the API server to be ready", wait.Options{Within: 90 * time.Second, Every: 25 * time.Millisecond}, func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
+		if err != nil {
+			return wait.Permanent(err)
+		}
+		answer, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
+			return fmt.Errorf("%s: %s", answer.Status, lastLineWith(text, "[-]"))
+		}
+		return nil
+	})
+}
+
+func lastLineWith(text []byte, mark string) string {
+	var last string
+	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); {
+		if line := s.Text(); strings.HasPrefix(line, mark) {
+			last = line
+		}
+	}
+	return last
+}

@@ -1,0 +1,42 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+)
+
+// CommandError is a command that has failed, and what it said.
+type CommandError struct {
+	Command []string
+	Said    string
+	Err     error
+}
+
+func (e *CommandError) Error() string {
+	return strings.TrimSuffix(fmt.Sprintf("running %s: %v: %s", strings.Join(e.Command, " "), e.Err, e.Said), ": ")
+}
+
+// Unwrap returns the cause.
+func (e *CommandError) Unwrap() error { return e.Err }
+
+// Run runs a command with the input, which may be nil, and returns what it prints. It is killed when ctx ends.
+func Run(ctx context.Context, stdin io.Reader, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	var out, problems bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &problems
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		said := strings.TrimSpace(problems.String())
+		if said == "" {
+			said = strings.TrimSpace(out.String())
+		}
+		return out.String(), &CommandError{Command: append([]string{name}, args...), Said: said, Err: err}
+	}
+	return out.String(), nil
+}
