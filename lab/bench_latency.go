@@ -162,7 +162,7 @@ type latencyOrder struct {
 	counted bool
 }
 
-// latencySchedule lets all routes take turns, in a new order in each round, so that none has always the same neighbour.
+// latencySchedule lets all routes take turns, in a new order in each round, so that none has always the same neighbor.
 func latencySchedule(routes []latencyRoute, rounds, warmUp int, interval time.Duration) []latencyOrder {
 	dice := rand.New(rand.NewPCG(5, 5)) // the same in each run
 	var all []latencyOrder

@@ -497,21 +497,21 @@ func judgeCalls(all []directed, p takeable) ([]OutageCalls, []traffic.Count) {
 	why := map[string]int{}
 	for _, class := range []CallClass{InsideAffected, InsideOthers, AcrossBorder} {
 		for _, connection := range []traffic.Connection{traffic.Reused, traffic.Fresh} {
-			sum, any := OutageCalls{Class: class, Connection: connection}, false
+			sum, some := OutageCalls{Class: class, Connection: connection}, false
 			for _, d := range all {
 				gone := p.part == ClusterAway && d.from == p.cluster
 				if gone || d.fresh != (connection == traffic.Fresh) || classOf(p.cluster, d.from, d.to) != class {
 					continue
 				}
 				s := d.Stats()
-				any = true
+				some = true
 				sum.Calls, sum.Lost, sum.NotIssued = sum.Calls+s.Calls, sum.Lost+s.Lost, sum.NotIssued+s.NotIssued
 				sum.LongestGapSeconds = max(sum.LongestGapSeconds, s.LongestGapSeconds)
 				for _, e := range s.Errors {
 					why[e.Text] += e.Count
 				}
 			}
-			if any {
+			if some {
 				sums = append(sums, sum)
 			}
 		}

@@ -190,7 +190,7 @@ func (b *batch) run(t *testing.T) {
 	go func() {
 		defer cancel()
 		tally, err := b.catalogue.Run(ctx, b.list)
-		fmt.Printf("%d scenarios in %.1f s on %d lanes, %d labs\n", len(b.list), tally.Took.Seconds(), tally.Lanes, tally.Labs)
+		fmt.Fprintf(os.Stdout, "%d scenarios in %.1f s on %d lanes, %d labs\n", len(b.list), tally.Took.Seconds(), tally.Lanes, tally.Labs)
 		ended <- err
 	}()
 	t.Cleanup(func() { assert.NoError(t, <-ended, "taking labs down") })

@@ -32,6 +32,7 @@ func (w *world) a() *Cluster { return &w.Clusters[0] }
 func (w *world) b() *Cluster { return &w.Clusters[1] }
 
 func must[T any](t testing.TB) func(T, error) T {
+	t.Helper()
 	return func(v T, err error) T {
 		t.Helper()
 		require.NoError(t, err)
@@ -39,9 +40,13 @@ func must[T any](t testing.TB) func(T, error) T {
 	}
 }
 
-func newRoot(t testing.TB, o pki.Options) *pki.CA { return must[*pki.CA](t)(pki.NewRoot(o)) }
+func newRoot(t testing.TB, o pki.Options) *pki.CA {
+	t.Helper()
+	return must[*pki.CA](t)(pki.NewRoot(o))
+}
 
 func below(t testing.TB, root *pki.CA, o pki.Options) *pki.CA {
+	t.Helper()
 	return must[*pki.CA](t)(root.Intermediate(o))
 }
 
@@ -615,6 +620,7 @@ func TestUnreadIsUnknown(t *testing.T) {
 // Other topologies are well, too: one istiod for both clusters, and one that runs in a third.
 func TestHealthyTopologies(t *testing.T) {
 	primary := func(t *testing.T) *world {
+		t.Helper()
 		w := healthy(t)
 		b := w.b()
 		b.IstiodDeployed, b.Istiods, b.CACerts, b.Remotes, b.Exposed = false, nil, nil, nil, nil

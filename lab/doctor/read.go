@@ -221,13 +221,10 @@ func version(p *corev1.Pod, name string) string {
 
 // workload is what a pod belongs to: the Deployment and not its ReplicaSet.
 func workload(p *corev1.Pod) string {
-	for _, o := range p.OwnerReferences {
-		if hash := p.Labels["pod-template-hash"]; hash != "" {
-			return strings.TrimSuffix(o.Name, "-"+hash)
-		}
-		return o.Name
+	if len(p.OwnerReferences) == 0 {
+		return p.Name
 	}
-	return p.Name
+	return strings.TrimSuffix(p.OwnerReferences[0].Name, "-"+cmp.Or(p.Labels["pod-template-hash"], "-")) // no name ends in two
 }
 
 // env reads settings of a container that stand in the pod as they are.

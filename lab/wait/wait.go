@@ -78,7 +78,7 @@ func Until(ctx context.Context, what string, o Options, look func(context.Contex
 func Stopped(ctx context.Context, what string, last error) error {
 	err := fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
 	if last != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		err = fmt.Errorf("%w; last seen: %v", err, last)
+		err = fmt.Errorf("%w; last seen: %s", err, last.Error()) // what was seen is no cause
 	}
 	return err
 }

@@ -170,6 +170,7 @@ func evidence(t *testing.T, l *lab.Lab) {
 
 // A cluster whose API server does not answer takes nothing from what the others have to tell.
 func frozen(t *testing.T, m *mesh.Mesh) {
+	t.Helper()
 	undo, err := fault.StopComponent(a, "kube-apiserver").Inject(t.Context(), m)
 	require.NoError(t, err)
 	dir := t.TempDir()
@@ -222,6 +223,7 @@ func change(t *testing.T, m *mesh.Mesh, f fault.Fault, err error, shows string, 
 }
 
 func faults(t *testing.T, m *mesh.Mesh) {
+	t.Helper()
 	fails := func(pattern string) func() {
 		return func() { look(t, m, observe.Call{From: clientA, To: echoB, Count: 2, Fails: like(pattern)}, true) }
 	}
