@@ -265,7 +265,7 @@ var cases = []struct {
 		}
 		w.a().CACerts, w.a().Elsewhere = nil, []string{"default"}
 		w.secret(1, map[string][]byte{"ca.crt": w.root.CertPEM(), "root.pem": w.root.CertPEM()})
-	}, "cacerts-unrecognised", []string{"disjoint-roots", "stale-workloads", "self-signed-ca"}},
+	}, "cacerts-unrecognized", []string{"disjoint-roots", "stale-workloads", "self-signed-ca"}},
 	{"cert-chain.pem is missing and istiod crashes", func(w *world) {
 		w.secret(1, w.cacerts(w.ca[1], func(d map[string][]byte) { delete(d, pki.CertChainFile) }))
 		w.b().Istiods = []Istiod{{Pod: "istiod-b", State: "discovery: CrashLoopBackOff"}}

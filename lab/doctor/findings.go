@@ -28,7 +28,7 @@ type Kind struct {
 
 // What several kinds name as their causes.
 var (
-	newCA      = []string{"late-cacerts", "cacerts-unrecognised"}                                                                                                                                         // istiod signs with another CA than people think
+	newCA      = []string{"late-cacerts", "cacerts-unrecognized"}                                                                                                                                         // istiod signs with another CA than people think
 	badCA      = []string{"root-expired", "intermediate-expired", "certificate-not-yet-valid", "cacerts-chain-empty"}                                                                                     // what is signed is refused
 	noStart    = []string{"cacerts-incomplete", "cacerts-damaged", "cacerts-key-mismatch", "cacerts-chain-broken", "crl-incomplete", "root-expired", "intermediate-expired", "certificate-not-yet-valid"} // istiod does not start
 	splitRoots = []string{"ca-certificates-not-applied", "same-subject-roots", "disjoint-roots", "half-trust"}
@@ -112,7 +112,7 @@ func Findings() []Kind {
 			"Proxies with the list refuse whoever shows it.", "The same.",
 			"If it was meant: restart the workloads after cacerts has another CA. If not, publish a list without it.",
 			"no", []Part{RootMaps, Proxies}, nil},
-		{"cacerts-unrecognised", Error, "cacerts is there, but istiod does not find it and signs with a CA of its own",
+		{"cacerts-unrecognized", Error, "cacerts is there, but istiod does not find it and signs with a CA of its own",
 			"The names of the keys in the Secret cacerts, the namespace it stands in, and what istiod signs with.",
 			"Each istiod has a root of its own: clusters do not trust each other.",
 			"Pods from before and after the start of that istiod distrust each other, too.",

@@ -70,7 +70,7 @@ func (e *exam) secret(p *plane, c Cluster) (good bool) {
 	s, here := c.CACerts, p.all()
 	if s == nil {
 		if len(c.Elsewhere) > 0 && p.signsItself(c) {
-			e.add("cacerts-unrecognised", "", here, fmt.Sprintf("in %s the Secret %s is in namespace %s, where istiod does not look", c.Context, mesh.CACerts, words(c.Elsewhere)),
+			e.add("cacerts-unrecognized", "", here, fmt.Sprintf("in %s the Secret %s is in namespace %s, where istiod does not look", c.Context, mesh.CACerts, words(c.Elsewhere)),
 				append([]Evidence{{"Secret " + mesh.CACerts, "in namespace " + words(c.Elsewhere) + ", not in " + mesh.SystemNamespace,
 					fmt.Sprintf("kubectl --context=%s get secrets -A --field-selector metadata.name=%s", c.Context, mesh.CACerts)}}, logEvidence(c, "Use self-signed")...)...)
 		}
@@ -83,7 +83,7 @@ func (e *exam) secret(p *plane, c Cluster) (good bool) {
 	missing := slices.DeleteFunc(slices.Clone(wanted), func(k string) bool { return slices.Contains(s.Keys, k) })
 	switch {
 	case len(missing) == len(wanted):
-		e.add("cacerts-unrecognised", "", here, fmt.Sprintf("in %s the Secret %s has keys that istiod does not know", c.Context, mesh.CACerts),
+		e.add("cacerts-unrecognized", "", here, fmt.Sprintf("in %s the Secret %s has keys that istiod does not know", c.Context, mesh.CACerts),
 			append([]Evidence{cacertsEvidence(c, "its keys are "+words(s.Keys)+"; istiod knows "+words(wanted))}, logEvidence(c, "Use self-signed")...)...)
 		return false
 	case len(missing) > 0:
