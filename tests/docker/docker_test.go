@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 // story is the whole life of a Docker Engine of docker-up. The program in the image is this test, which is linked with nothing.
 const story = `
 mount -t tmpfs none /run
+echo 0 >/proc/sys/net/ipv4/ip_forward # a new namespace has that of the machine
 ip link set lo up
 ip link add uplink type bridge
 ip address add 192.0.2.1/24 dev uplink
