@@ -39,7 +39,7 @@ byte by byte, keeps it, and goes on where an interrupted build stopped.
 
 --with kind adds what labs of the provider kind need to pull nothing: a node image, made by kind's own command from
 the bundle's files and a Debian, with all images in it. It needs root and a running Docker (scripts/docker-up starts
-one), and takes about 4 minutes more.`,
+one), and takes a few minutes more.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			start := time.Now()
