@@ -188,9 +188,17 @@ func (n *nodeImage) build(ctx context.Context) (image Image, err error) {
 		return image, err
 	}
 
-	// What an interrupted build has left in Docker goes first; what this one leaves does whatever happens.
+	// What an interrupted build has left in Docker goes first, and what this one leaves whatever happens; but an image that
+	// somebody has loaded is loaded afterwards, too.
+	_, absent := n.id(ctx)
 	n.sweep(ctx)
-	defer n.sweep(context.WithoutCancel(ctx))
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		if absent != nil {
+			_ = n.docker(ctx, "rmi", n.ref)
+		}
+		n.sweep(ctx)
+	}()
 	if err := n.docker(ctx, "load", "--quiet", "--input", base.Archive); err != nil {
 		return image, err
 	}
@@ -215,14 +223,20 @@ func (n *nodeImage) build(ctx context.Context) (image Image, err error) {
 	if err := n.docker(ctx, "save", "--output", filepath.Join(n.out, archive), n.ref); err != nil {
 		return image, err
 	}
-	id, err := exec.CommandContext(ctx, "docker", "image", "inspect", "--format", "{{.Id}}", n.ref).Output()
-	if err != nil {
-		return image, fmt.Errorf("asking Docker for %s: %w", n.ref, err)
-	}
-	return Image{Ref: n.ref, Archive: archive, Digest: strings.TrimSpace(string(id))}, nil
+	id, err := n.id(ctx)
+	return Image{Ref: n.ref, Archive: archive, Digest: id}, err
 }
 
-// sweep removes containers of an unfinished build and both images from Docker. What labs run from stays: Docker refuses.
+// id returns the digest by which Docker knows the node image; the error tells that it has none.
+func (n *nodeImage) id(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "docker", "image", "inspect", "--format", "{{.Id}}", n.ref).Output()
+	if err != nil {
+		return "", fmt.Errorf("asking Docker for %s: %w", n.ref, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// sweep removes the base image and the containers that are made of it from Docker.
 func (n *nodeImage) sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -230,9 +244,7 @@ func (n *nodeImage) sweep(ctx context.Context) {
 	if err == nil && len(out) > 0 {
 		_ = n.docker(ctx, append([]string{"rm", "--force", "--volumes"}, strings.Fields(string(out))...)...)
 	}
-	for _, ref := range []string{n.ref, n.base} {
-		_ = n.docker(ctx, "rmi", ref) // mostly there is none
-	}
+	_ = n.docker(ctx, "rmi", n.base) // at first there is none
 }
 
 func (n *nodeImage) docker(ctx context.Context, args ...string) error {

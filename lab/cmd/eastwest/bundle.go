@@ -39,7 +39,7 @@ byte by byte, keeps it, and goes on where an interrupted build stopped.
 
 --with kind adds what labs of the provider kind need to pull nothing: a node image, made by kind's own command from
 the bundle's files and a Debian, with all images in it. It needs root and a running Docker (scripts/docker-up starts
-one), and takes about 4 minutes more.`,
+one), and takes a few minutes more.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			start := time.Now()
@@ -197,12 +197,23 @@ type bundleJSON struct {
 	IstioProxy bundle.IstioProxy `json:"istioProxy"`
 	Images     []bundle.Image    `json:"images"`
 	Components []bundle.Part     `json:"components"`
+	KindNode   *kindNodeJSON     `json:"kindNodeImage,omitempty"`
+}
+
+// kindNodeJSON is the node image for kind, where it was built.
+type kindNodeJSON struct {
+	Ref     string `json:"ref"`
+	Archive string `json:"archive"` // for `docker load`
 }
 
 func printBundleJSON(w io.Writer, b *bundle.Bundle) error {
-	return printJSON(w, bundleJSON{
+	all := bundleJSON{
 		Digest: b.Digest(), Dir: b.Dir(), Versions: b.Versions(), IstioProxy: b.IstioProxy(), Images: b.Images(), Components: b.Parts(),
-	})
+	}
+	if archive, ref, ok := b.KindNodeImage(); ok {
+		all.KindNode = &kindNodeJSON{Ref: ref, Archive: archive}
+	}
+	return printJSON(w, all)
 }
 
 func printBundleTable(out io.Writer, b *bundle.Bundle) error {
@@ -221,6 +232,9 @@ func printBundleTable(out io.Writer, b *bundle.Bundle) error {
 	fmt.Fprintln(w, "\nIMAGE\t\t\tDIGEST")
 	for _, i := range b.Images() {
 		fmt.Fprintf(w, "%s\t\t\t%s\n", i.Ref, i.Digest)
+	}
+	if archive, ref, ok := b.KindNodeImage(); ok {
+		fmt.Fprintf(w, "\nNODE IMAGE FOR KIND\t\t\tARCHIVE\n%s\t\t\t%s\n", ref, archive)
 	}
 	return w.Flush()
 }

@@ -1,0 +1,132 @@
+//go:build integration
+
+// Package docker runs scripts/docker-up and scripts/docker-down as a machine without Docker sees them: in a network, mount and pid
+// namespace of its own, so that it disturbs no Docker that runs here. It needs Linux, root, and the program dockerd:
+// `go test -tags integration ./tests/docker`.
+package docker
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// insideEnv is set where this test's own program runs in a container.
+const insideEnv = "EASTWEST_TEST_INSIDE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(insideEnv) != "" {
+		fmt.Println("inside a container, as process", os.Getpid())
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// story is the whole life of a Docker Engine of docker-up. The program in the image is this test, which is linked with nothing.
+const story = `
+mount -t tmpfs none /run
+echo 0 >/proc/sys/net/ipv4/ip_forward # a new namespace has that of the machine
+ip link set lo up
+ip link add uplink type bridge
+ip address add 192.0.2.1/24 dev uplink
+ip link set uplink up
+ip route add default via 192.0.2.254
+mkdir "$WORK/root"
+cp "$SELF" "$WORK/root/test"
+rules() { iptables -S; iptables -t nat -S; }
+rules >"$WORK/before"
+
+echo "== down before up"
+"$SCRIPTS/docker-down"
+echo "== up"
+"$SCRIPTS/docker-up"
+echo "== up again"
+"$SCRIPTS/docker-up"
+echo "== rules"
+iptables -S DOCKER-USER
+echo "== containers"
+tar -C "$WORK/root" -c . | docker import - eastwest.local/test:v1 >/dev/null
+docker network create lab >/dev/null
+docker run --rm --privileged --network lab -e ` + insideEnv + `=1 eastwest.local/test:v1 /test
+echo "== down"
+"$SCRIPTS/docker-down"
+echo "== left"
+[ ! -e "$EASTWEST_DOCKER_DIR" ] || ls -R "$EASTWEST_DOCKER_DIR"
+ls /run
+ip -o link | grep -E 'docker0|br-' || true
+rules | diff "$WORK/before" -
+cat /proc/sys/net/ipv4/ip_forward
+echo "== killed"
+"$SCRIPTS/docker-up" >/dev/null
+kill -9 "$(cat "$EASTWEST_DOCKER_DIR/pid")"
+"$SCRIPTS/docker-up"
+"$SCRIPTS/docker-down"
+rules | diff "$WORK/before" -
+`
+
+func TestUpAndDown(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a Docker Engine needs root: run with sudo")
+	}
+	if _, err := exec.LookPath("dockerd"); err != nil {
+		t.Skip("the test has no network to install docker.io from: apt-get install docker.io")
+	}
+	work, scripts := t.TempDir(), script(t)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc", story)
+	cmd.Env = append(os.Environ(), "WORK="+work, "SELF="+self, "SCRIPTS="+scripts, "EASTWEST_DOCKER_DIR="+filepath.Join(work, "docker"), "DOCKER_HOST=")
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	require.NoError(t, err)
+	part := map[string]string{}
+	for _, s := range strings.Split(string(out), "== ")[1:] {
+		title, text, _ := strings.Cut(s, "\n")
+		part[title] = text
+	}
+	require.Contains(t, part["down before up"], "started nothing")
+	require.Contains(t, part["up"], "do not get out by uplink")
+	require.Contains(t, part["up again"], "nothing to do")
+	rules := strings.Split(strings.TrimSpace(part["rules"]), "\n")
+	require.Equal(t, []string{
+		"-N DOCKER-USER",
+		"-A DOCKER-USER -i br-+ -o uplink -p tcp -j REJECT --reject-with tcp-reset",
+		"-A DOCKER-USER -i br-+ -o uplink -j REJECT --reject-with icmp-port-unreachable",
+		"-A DOCKER-USER -j RETURN",
+	}, rules)
+	require.Contains(t, part["containers"], "inside a container, as process 1")
+	require.Equal(t, "0", strings.TrimSpace(strings.ReplaceAll(part["left"], "xtables.lock", "")), "neither files, links nor rules, and forwarding is off again")
+	require.Contains(t, part["killed"], "answers, its files are in")
+	require.NoDirExists(t, filepath.Join(work, "docker"))
+}
+
+// TestDockerOfOthersIsLeftAlone holds where a Docker answers: neither script does anything.
+func TestDockerOfOthersIsLeftAlone(t *testing.T) {
+	version := exec.CommandContext(t.Context(), "docker", "version", "--format", "{{.Server.Version}}")
+	if out, err := version.CombinedOutput(); err != nil {
+		t.Skipf("no Docker answers here, TestUpAndDown is the test for that: %s", out)
+	}
+	state := filepath.Join(t.TempDir(), "docker")
+	for name, want := range map[string]string{"docker-up": "nothing to do", "docker-down": "started nothing"} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(script(t), name))
+		cmd.Env = append(os.Environ(), "EASTWEST_DOCKER_DIR="+state)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), want)
+		require.NoDirExists(t, state)
+	}
+	require.NoError(t, exec.CommandContext(t.Context(), "docker", "version").Run())
+}
+
+// script returns the folder of the scripts.
+func script(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.Abs("../../scripts")
+	require.NoError(t, err)
+	return dir
+}
