@@ -243,3 +243,20 @@ func TestResultsAreOfTheSelection(t *testing.T) {
 		}
 	}
 }
+
+// The reports are Ginkgo's own, of a dry run and of a run without a cluster, shortened to what is read.
+func TestReadReport(t *testing.T) {
+	read := func(name string) (map[string]result, error) {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		require.NoError(t, err)
+		return readReport(data)
+	}
+	results, err := read("report.json")
+	require.NoError(t, err)
+	require.Equal(t, map[string]result{
+		"[sig-storage] Projected downwardAPI should update labels on modification [NodeConformance] [Conformance]":           {state: passed},
+		"[sig-network] Services should have session affinity work for service with type clusterIP [LinuxOnly] [Conformance]": {state: passed},
+	}, results)
+	_, err = read("no-cluster.json")
+	require.ErrorContains(t, err, "SynchronizedBeforeSuite")
+}
