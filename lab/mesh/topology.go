@@ -120,7 +120,7 @@ func (t Topology) Trusts(a, b ClusterSpec) bool {
 func (t Topology) Neighbors(c ClusterSpec) []int {
 	var all []int
 	for i, other := range t.Clusters {
-		if c.InMesh() && other.InMesh() && other.Name != c.Name && other.Network == c.Network {
+		if c.InMesh() == other.InMesh() && other.Name != c.Name && other.Network == c.Network { // with kind none no cluster is in a mesh
 			all = append(all, i+1)
 		}
 	}
