@@ -22,9 +22,41 @@ func (e *exam) discovery() {
 				Evidence{"API server " + c.Server, c.Down, fmt.Sprintf("kubectl --context=%s get --raw /readyz", c.Context)})
 		}
 	}
+	e.cut()
 	e.twice()
 	for _, p := range e.planes {
 		e.remotes(p)
+	}
+}
+
+// cut finds clusters from which no way leads to another one: neither to a gateway of it nor to its API server.
+func (e *exam) cut() {
+	for from, c := range e.Clusters {
+		for to, other := range e.Clusters {
+			if from == to || other.Down != "" {
+				continue
+			}
+			ways := map[string]bool{}
+			for _, g := range other.Gateways {
+				for _, a := range g.Addresses {
+					ways[net.JoinHostPort(a, strconv.Itoa(g.Port))] = true
+				}
+			}
+			for _, s := range c.Remotes {
+				if s.ID == other.ID {
+					ways[s.address()] = true
+				}
+			}
+			var evidence []Evidence
+			for _, t := range c.Tried {
+				if ways[t.Address] && t.Err != "" {
+					evidence = append(evidence, t.evidence(c.Context))
+				}
+			}
+			if len(evidence) > 1 && len(evidence) == len(ways) {
+				e.add("cluster-cut-off", "", []int{from, to}, fmt.Sprintf("nothing gets from %s to %s", c.Context, other.Context), evidence...)
+			}
+		}
 	}
 }
 

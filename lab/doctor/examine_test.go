@@ -453,6 +453,10 @@ var cases = []struct {
 	{"a gateway that does not listen", func(w *world) { w.b().Gateways[0].Listens = false }, "gateway-not-listening", nil},
 	{"a gateway that istiod does not know", func(w *world) { w.a().Istiods[0].Networks = w.a().Istiods[0].Networks[:1] }, "gateway-unknown", nil},
 	{"a port that is closed to the other cluster", func(w *world) { w.a().Tried[0].Err = "there was no answer" }, "gateway-unreachable", nil},
+	{"a cluster that is cut off", func(w *world) {
+		w.a().Tried[0].Err = "there was no answer"
+		w.a().Tried = append(w.a().Tried, Tried{From: "istio-system/gateway", Address: "192.0.2.9:6443", Err: "there was no answer"})
+	}, "cluster-cut-off", []string{"gateway-unreachable", "remote-secret-unreachable"}},
 	{"connections that fail, where nobody can try", func(w *world) {
 		w.a().Tried, w.a().Proxies[0].Failing = nil, []string{"192.0.2.2:15443"}
 	}, "gateway-unreachable", nil},

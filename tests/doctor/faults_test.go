@@ -41,7 +41,7 @@ var faults = []struct{ name, breaks, finds string }{
 	{"nothing is exposed", `delete: {in: cluster-b, kind: gateways.networking.istio.io, name: cross-network-gateway, namespace: istio-system}`, "gateway-object-missing"},
 	{"one host is exposed", `patch: {in: cluster-b, kind: gateways.networking.istio.io, name: cross-network-gateway, namespace: istio-system, patch: {spec: {servers: [{hosts: [echo.production.svc.cluster.local], port: {name: tls, number: 15443, protocol: TLS}, tls: {mode: AUTO_PASSTHROUGH}}]}}}`, "gateway-hosts"},
 	{"port 15443 is blocked", `block-port: {in: cluster-b, from: cluster-a, port: 15443}`, "gateway-unreachable"},
-	{"the clusters do not reach each other", `sever: {between: [cluster-a, cluster-b]}`, "gateway-unreachable"},
+	{"the clusters do not reach each other", `sever: {between: [cluster-a, cluster-b]}`, "cluster-cut-off"},
 	{"injection on one side", `label: {in: cluster-b, kind: Namespace, name: production, labels: {istio-injection: disabled}}`, "injection-differs"},
 	{"another port on one side", `patch: {in: cluster-b, kind: Service, name: echo, namespace: production, patch: {spec: {ports: [{name: http, port: 81, targetPort: 8080}]}}}`, "service-ports-differ"},
 	{"a rule on one side", `apply: {in: cluster-a, file: mutual.yaml}`, "config-differs"},
