@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -177,8 +178,9 @@ func (s Service) tcp() (int, bool) {
 	return 0, false
 }
 
-// passes makes TLS handshakes through a pod of a gateway, as proxies of other networks do, up to where a client shows
-// its certificate.
+// passes begins TLS handshakes through a pod of a gateway, as proxies of other networks do, and ends them as soon as
+// the service behind it shows its certificate: a client that shows none would be counted there as refused
+// (ssl.fail_verify_no_cert).
 func (r *reader) passes(ctx context.Context, g *Gateway, hosts []string) {
 	if !g.Listens || len(hosts) == 0 {
 		return
@@ -198,10 +200,18 @@ func (r *reader) passes(ctx context.Context, g *Gateway, hosts []string) {
 			continue
 		}
 		// Gateways and sidecars choose what to do by ALPN, and let in what Istio's proxies say.
-		secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: host, NextProtos: []string{"istio-http/1.1", "istio", "http/1.1"}}) //nolint:gosec // whom to trust is another question
+		passed := false
+		secured := tls.Client(conn, &tls.Config{
+			InsecureSkipVerify: true, //nolint:gosec // whom to trust is another question
+			ServerName:         host, NextProtos: []string{"istio-http/1.1", "istio", "http/1.1"},
+			VerifyPeerCertificate: func([][]byte, [][]*x509.Certificate) error {
+				passed = true
+				return conn.Close() // before the alert that an error would send
+			},
+		})
 		err = secured.HandshakeContext(ctx)
-		_ = conn.Close() // a handshake is all
-		if err == nil {
+		_ = conn.Close() // that is all
+		if passed {
 			g.Passes, g.Refuses = host, ""
 			return
 		}
