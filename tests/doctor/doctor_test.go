@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -202,6 +203,7 @@ func TestCommand(t *testing.T) {
 		out, err := exec.Command(binary, append([]string{"doctor", "--kubeconfig", kubeconfig, "--context", "cluster-a", "--context", "cluster-b"}, args...)...).CombinedOutput()
 		return string(out), err
 	}
+	before := counted(t, l)
 	best := time.Hour
 	for range quickest {
 		start := time.Now()
@@ -209,6 +211,7 @@ func TestCommand(t *testing.T) {
 		best = min(best, time.Since(start))
 	}
 	assert.Less(t, best, quick)
+	assert.Equal(t, before, counted(t, l), "what doctor has tried shows in what people look at")
 	out, err := run("--probe", "-o", "json")
 	require.NoError(t, err, out)
 	var r doctor.Report
@@ -232,6 +235,20 @@ func TestCommand(t *testing.T) {
 			assert.NotContains(t, out+page, field)
 		}
 	}
+}
+
+// counted is what the proxies of echo have counted of TLS handshakes, refused ones included.
+func counted(t *testing.T, l *lab.Lab) (pages []string) {
+	t.Helper()
+	for _, m := range l.Mesh.Members {
+		pods, err := m.ReadyPods(t.Context(), "echo")
+		require.NoError(t, err)
+		page, err := m.Admin(t.Context(), pods[0], "/stats?filter="+url.QueryEscape(`15006\.ssl\.(handshake|connection_error|fail_verify|no_certificate)`))
+		require.NoError(t, err)
+		require.Contains(t, string(page), "ssl.fail_verify_no_cert")
+		pages = append(pages, string(page))
+	}
+	return pages
 }
 
 // TestRights reads as somebody who may not read everything: what is lost is named, and the rest is still examined. A
