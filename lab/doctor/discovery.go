@@ -38,8 +38,8 @@ func (e *exam) cut() {
 			}
 			ways := map[string]bool{}
 			for _, g := range other.Gateways {
-				for _, a := range g.Addresses {
-					ways[net.JoinHostPort(a, strconv.Itoa(g.Port))] = true
+				for _, way := range g.ways() {
+					ways[way] = true
 				}
 			}
 			for _, s := range c.Remotes {

@@ -49,7 +49,7 @@ func across(ctx context.Context, readers []*reader) {
 // tryWays connects from proxies of the cluster to gateways of other networks, and to the API servers that its istiods
 // may read. What the proxy's user sends goes straight out and not through the proxy itself.
 func (r *reader) tryWays(ctx context.Context, readers []*reader) {
-	var workload, near *Proxy // the newest beside a workload; the newest in istiod's namespace, or else any
+	var workload, near *Proxy // the newest beside a workload; one in istiod's namespace, or else any
 	for i := range r.cluster.Proxies {
 		p := &r.cluster.Proxies[i]
 		if !p.Ready {
@@ -69,8 +69,8 @@ func (r *reader) tryWays(ctx context.Context, readers []*reader) {
 			if workload == nil || r.cluster.Network == "" || network == r.cluster.Network || network == "" || g.Port == 0 {
 				continue
 			}
-			for _, a := range g.Addresses {
-				from[net.JoinHostPort(a, strconv.Itoa(g.Port))] = workload
+			for _, way := range g.ways() {
+				from[way] = workload
 			}
 		}
 		for _, s := range other.cluster.Remotes {
@@ -94,6 +94,14 @@ func (r *reader) tryWays(ctx context.Context, readers []*reader) {
 		r.cluster.Tried = append(r.cluster.Tried, tried)
 	})
 	slices.SortFunc(r.cluster.Tried, func(a, b Tried) int { return strings.Compare(a.Address, b.Address) })
+}
+
+// ways are the hosts and ports by which other networks come in.
+func (g Gateway) ways() (all []string) {
+	for _, a := range g.Addresses {
+		all = append(all, net.JoinHostPort(a, strconv.Itoa(g.Port)))
+	}
+	return all
 }
 
 // address is the host and port of the API server; empty if it cannot be told.
