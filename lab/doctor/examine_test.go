@@ -745,3 +745,14 @@ func TestReadWatch(t *testing.T) {
 	}
 	assert.Equal(t, map[string]Watch{"cluster-b": {now.Add(-5 * time.Minute), now.Add(-2 * time.Minute), "failed to list *v1.Node: connection refused"}}, i.Watches)
 }
+
+func TestHostsThatGatewaysPassOnTo(t *testing.T) {
+	w := healthy(t)
+	w.b().Services = append(w.b().Services, Service{Namespace: "production", Name: "dns", Ports: []string{"53/UDP"}}, Service{Namespace: "other", Name: "echo", Ports: []string{"80/TCP"}})
+	readers := []*reader{{cluster: w.a()}, {cluster: w.b()}}
+	assert.Equal(t, []string{"outbound_.80_._.echo.production.svc.cluster.local"}, readers[1].hosts(readers))
+	for i := range w.Clusters {
+		w.Clusters[i].Istiods[0].Endpoints = nil
+	}
+	assert.Empty(t, readers[1].hosts(readers))
+}

@@ -152,26 +152,26 @@ func curlTo(address string) []string {
 	return []string{"curl", "-sk", "-o", "/dev/null", "--connect-timeout", "2", "-m", "3", "https://" + address}
 }
 
-// hosts are names under which a gateway of the cluster passes TLS on to services that have endpoints there.
+// hosts are names under which a gateway of the cluster passes TLS on to services that have endpoints there, the first few.
 func (r *reader) hosts(readers []*reader) (names []string) {
-	for _, s := range r.cluster.Services {
-		port, ok := s.tcp()
-		if !ok || s.Headless {
-			continue
-		}
-		prefix := fmt.Sprintf("%s/%s.%s.", s.Namespace, s.Name, s.Namespace)
-		for _, other := range readers {
-			for _, i := range other.cluster.Istiods {
-				for key, its := range i.Endpoints {
-					if strings.HasPrefix(key, prefix) && its[r.cluster.ID] > 0 {
-						names = append(names, fmt.Sprintf("outbound_.%d_._.%s", port, key[len(s.Namespace)+1:]))
-					}
+	served := map[string]string{} // NAMESPACE/NAME of a service, to its host
+	for _, other := range readers {
+		for _, i := range other.cluster.Istiods {
+			for key, its := range i.Endpoints {
+				space, host, _ := strings.Cut(key, "/")
+				if name, rest, _ := strings.Cut(host, "."); its[r.cluster.ID] > 0 && strings.HasPrefix(rest, space+".") {
+					served[space+"/"+name] = host
 				}
 			}
 		}
 	}
+	for _, s := range r.cluster.Services {
+		port, ok := s.tcp()
+		if host := served[s.Namespace+"/"+s.Name]; ok && !s.Headless && host != "" {
+			names = append(names, fmt.Sprintf("outbound_.%d_._.%s", port, host))
+		}
+	}
 	slices.Sort(names)
-	names = slices.Compact(names)
 	return names[:min(len(names), hostsTried)]
 }
 
