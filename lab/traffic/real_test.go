@@ -293,7 +293,7 @@ func TestRestartedSourceIsNoLoss(t *testing.T) {
 	require.NoError(t, err)
 	reached(t, s, "a healthy stream", allAnswered)
 	source.kill()
-	reached(t, s, "orders that nobody takes", func(s Stats) bool { return s.NotIssued >= 10 && s.Calls == 0 })
+	reached(t, s, "orders that nobody takes", func(s Stats) bool { return s.NotIssued >= 50 && s.Calls == 0 })
 	source.start(t)
 	reached(t, s, "a healthy stream again", allAnswered)
 	// A source that closes the connection of a pod that is about to go is asked for another one.
@@ -306,7 +306,7 @@ func TestRestartedSourceIsNoLoss(t *testing.T) {
 	t.Log(all)
 	assert.Zero(t, all.Lost)
 	assert.Positive(t, all.SourceAway)
-	assert.Less(t, all.LongestGap, 300*time.Millisecond, "the time in which nobody called is no gap of the mesh")
+	assert.Less(t, all.LongestGap, all.SourceAway, "the time in which nobody called is no gap of the mesh")
 	pods := map[string]bool{}
 	for _, c := range r.Calls {
 		if c.Issued {
