@@ -293,7 +293,8 @@ func TestRestartedSourceIsNoLoss(t *testing.T) {
 	require.NoError(t, err)
 	reached(t, s, "a healthy stream", allAnswered)
 	source.kill()
-	reached(t, s, "orders that nobody takes", func(s Stats) bool { return s.NotIssued >= 50 && s.Calls == 0 })
+	reached(t, s, "orders that nobody takes", func(s Stats) bool { return s.NotIssued >= 10 && s.Calls == 0 })
+	pause(t, time.Second) // longer than a gap that a busy machine makes
 	source.start(t)
 	reached(t, s, "a healthy stream again", allAnswered)
 	// A source that closes the connection of a pod that is about to go is asked for another one.
