@@ -3,6 +3,7 @@
 package bundle
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,8 +35,11 @@ func TestKindNodeImage(t *testing.T) {
 	const name = "eastwest-bundle"
 	command := func(args ...string) string {
 		t.Helper()
-		out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
-		require.NoError(t, err, "%v: %s", args, out)
+		var said bytes.Buffer // containerd warns of old cgroups there
+		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
+		cmd.Stderr = &said
+		out, err := cmd.Output()
+		require.NoError(t, err, "%v: %s%s", args, out, said.String())
 		return string(out)
 	}
 	command("docker", "load", "--input", archive)
