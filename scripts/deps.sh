@@ -51,13 +51,13 @@ need_file ca-certificates /usr/share/ca-certificates/mozilla
 need git git
 need make make
 case "$*" in
-"") ;;
+"" | conformance) ;;
 "--with kind")
 	need debootstrap debootstrap
 	need_file debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
 	;;
 *)
-	echo "deps: $*: wanted nothing or --with kind" >&2
+	echo "deps: $*: wanted nothing, --with kind or conformance" >&2
 	exit 2
 	;;
 esac

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,6 +65,7 @@ var expectations = []struct {
 	{"create again: it is the same lab", createAgain},
 	{"dial: a pod and a Service are reached from this machine", dial},
 	{"dns: names of the cluster resolve, others are refused at once", dns},
+	{"images: nothing is pulled, and what no node has is refused", images},
 	{"load balancer: its address is reached from the other cluster and from this machine", loadBalancer},
 	{"network separate: pods of the other cluster are not reached", separateNetworks},
 	{"volume: a changed Secret reaches a running pod", volumeRefresh},
@@ -300,6 +302,59 @@ func dns(t *testing.T, s *suite) {
 	out, err := s.first.curl(t, 0, "http://no-such."+namespace+".svc.cluster.local/")
 	require.Error(t, err, out)
 	require.Contains(t, out, "curl: (6)", "wanted the answer that there is no such name, before curl gives up waiting for any")
+	// Of the world, too: a cluster that reaches nothing else must not wait for its name servers. Two seconds are CoreDNS's patience.
+	begin := time.Now()
+	out, err = s.first.curl(t, 0, "http://world.example/")
+	require.Error(t, err, out)
+	require.Contains(t, out, "curl: (6)")
+	require.Less(t, time.Since(begin), 2*time.Second, out)
+}
+
+// pulls tells how often a cluster's kubelets have asked a registry for an image.
+func pulls(t *testing.T, kube kubernetes.Interface) (count int) {
+	t.Helper()
+	nodes, err := kube.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	for _, node := range nodes.Items {
+		text, err := kube.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes", node.Name, "proxy/metrics").DoRaw(t.Context())
+		require.NoError(t, err)
+		require.Contains(t, string(text), `kubelet_runtime_operations_total{operation_type="create_container"}`, "the kubelet counts otherwise")
+		for line := range strings.Lines(string(text)) {
+			if value, ok := strings.CutPrefix(line, `kubelet_runtime_operations_total{operation_type="pull_image"}`); ok {
+				n, err := strconv.Atoi(strings.TrimSpace(value))
+				require.NoError(t, err)
+				count += n
+			}
+		}
+	}
+	return count
+}
+
+func images(t *testing.T, s *suite) {
+	for i, kube := range s.first.kube {
+		require.Zero(t, pulls(t, kube), "of %s", s.first.Clusters[i].Name())
+	}
+	const name = "no-such-image"
+	kube := s.first.kube[0]
+	pods := kube.CoreV1().Pods(namespace)
+	_, err := pods.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PodSpec{
+		Containers: []corev1.Container{{Name: name, Image: "registry.k8s.io/pause:0.0-" + name, ImagePullPolicy: corev1.PullIfNotPresent}},
+	}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.NoError(t, wait.Until(t.Context(), "the pull to be refused", wait.Options{Within: 20 * time.Second, Every: 500 * time.Millisecond}, func(ctx context.Context) error {
+		pod, err := pods.Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range pod.Status.ContainerStatuses {
+			if w := c.State.Waiting; w != nil && (w.Reason == "ErrImagePull" || w.Reason == "ImagePullBackOff") {
+				return nil
+			}
+		}
+		return fmt.Errorf("seen %v", pod.Status.ContainerStatuses)
+	}))
+	require.NotZero(t, pulls(t, kube), "pulls are not counted")
+	require.NoError(t, pods.Delete(t.Context(), name, metav1.DeleteOptions{}))
 }
 
 // service exposes the pod of a cluster.

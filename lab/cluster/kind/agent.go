@@ -2,6 +2,7 @@ package kind
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -28,6 +29,12 @@ const agentEnv = "EASTWEST_KIND_NODE"
 // components are the processes of a node that can be stopped and killed. The kubelet starts those of the control plane
 // and kube-proxy again, systemd the others.
 var components = []string{"containerd", "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet"}
+
+// units are those of them that systemd starts, controlPlane those that kubeadm has the kubelet start.
+var (
+	units        = []string{"containerd", "kubelet"}
+	controlPlane = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+)
 
 // adminConf is where kubeadm writes the administrator's kubeconfig.
 const adminConf = "/etc/kubernetes/admin.conf"
@@ -110,7 +117,28 @@ func (a *agent) setUpNetwork() error {
 	if a.Egress {
 		return nil
 	}
-	return host.Seal()
+	// Without a limit every question is refused, not one a second (icmp(7)).
+	return errors.Join(host.Seal(), host.Sysctl("net/ipv4/icmp_ratelimit", "0"), host.NFT(a.sealedDNS()))
+}
+
+// sealedDNS refuses what CoreDNS and containerd ask the name server that kind gives a node, which is Docker's and knows
+// the world, or takes seconds to say nothing: starting proxies and pods with a wrong image wait for the answer.
+func (n node) sealedDNS() string {
+	return fmt.Sprintf(`table ip eastwest-sealed {}
+delete table ip eastwest-sealed
+table ip eastwest-sealed {
+	chain dns {
+		type filter hook prerouting priority dstnat - 10;
+		ip daddr %[1]s udp dport 53 reject with icmp port-unreachable
+		ip daddr %[1]s tcp dport 53 reject with tcp reset
+	}
+	chain own {
+		type filter hook output priority -110; # before Docker's own, which sends them elsewhere
+		ip daddr %[1]s udp dport 53 reject with icmp port-unreachable
+		ip daddr %[1]s tcp dport 53 reject with tcp reset
+	}
+}
+`, n.Addresses().Bridge().Addr())
 }
 
 // follow waits for Kubernetes, serves LoadBalancers as long as ctx lasts, and returns when the node is usable.

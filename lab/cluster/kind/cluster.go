@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -29,12 +30,13 @@ type Node struct {
 }
 
 var (
-	_ cluster.Cluster    = (*Node)(nil)
-	_ cluster.Underlay   = (*Node)(nil)
-	_ cluster.Starting   = (*Node)(nil)
-	_ cluster.Advertiser = (*Node)(nil)
-	_ cluster.Pauser     = (*Node)(nil)
-	_ cluster.Healer     = (*Node)(nil)
+	_ cluster.Cluster     = (*Node)(nil)
+	_ cluster.Underlay    = (*Node)(nil)
+	_ cluster.Starting    = (*Node)(nil)
+	_ cluster.Advertiser  = (*Node)(nil)
+	_ cluster.Pauser      = (*Node)(nil)
+	_ cluster.Healer      = (*Node)(nil)
+	_ cluster.ImageLoader = (*Node)(nil)
 )
 
 func newCluster(n node) (*Node, error) {
@@ -82,14 +84,32 @@ func (c *Node) Usable(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err != nil && ctx.Err() == nil {
+		if said, jerr := docker(ctx, "exec", c.container(), "journalctl", "--no-pager", "--output=cat", "--lines=3", "--unit=eastwest"); jerr == nil {
+			err = fmt.Errorf("%w; the part of eastwest in the node says: %s", err, said)
+		}
+	}
 	if err == nil && c.tell != nil {
 		c.tell("usable")
 	}
 	return err
 }
 
-// Dump implements cluster.Cluster: the node's status, its journal, the end of the logs of Kubernetes' own pods, and what
-// Docker knows.
+// LoadImage implements cluster.ImageLoader.
+func (c *Node) LoadImage(_ context.Context, archive string) error {
+	to, err := kindNode(newKinds(&watcher{tell: func(string) {}}), c.node)
+	if err != nil {
+		return err
+	}
+	return loadImage(to, archive)
+}
+
+// podLogs is the command that prints the end of the logs of one of Kubernetes' own pods, earlier containers included.
+func podLogs(container, pod string) []string {
+	return []string{"exec", container, "sh", "-c", "tail -q -n 2000 /var/log/pods/kube-system_" + pod + "-*/*/*.log"}
+}
+
+// Dump implements cluster.Cluster: the node's status, its journal, the logs of each component, and what Docker knows.
 func (c *Node) Dump(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -100,12 +120,20 @@ func (c *Node) Dump(ctx context.Context, dir string) error {
 	} else {
 		problems = append(problems, machine.WriteJSON(filepath.Join(dir, "status.json"), status))
 	}
-	for file, args := range map[string][]string{
-		"journal.log":     {"exec", c.container(), "journalctl", "--no-pager"},
-		"kube-system.log": {"exec", c.container(), "sh", "-c", "tail -n 2000 /var/log/pods/kube-system_*/*/*.log"},
-		"console.log":     {"logs", c.container()},
-		"docker.json":     {"inspect", c.container()},
-	} {
+	sources := map[string][]string{
+		"journal.log": {"exec", c.container(), "journalctl", "--no-pager"},
+		"console.log": {"logs", c.container()},
+		"docker.json": {"inspect", c.container()},
+		"coredns.log": podLogs(c.container(), "coredns"),
+	}
+	for _, component := range components {
+		if slices.Contains(units, component) {
+			sources[component+".log"] = []string{"exec", c.container(), "journalctl", "--no-pager", "--unit", component}
+		} else {
+			sources[component+".log"] = podLogs(c.container(), component)
+		}
+	}
+	for file, args := range sources {
 		text, err := docker(ctx, args...)
 		problems = append(problems, err, os.WriteFile(filepath.Join(dir, file), []byte(text+"\n"), 0o644))
 	}

@@ -61,7 +61,14 @@ const (
 	nodeFile   = "node.json"
 	program    = "eastwest-node"
 	kubeconfig = "kubeconfig"
+	patches    = "patches"
 )
+
+// fair is a patch of kubeadm's for a part of the control plane. kubeadm has a busy API server run before everything that
+// asks for less of the CPU than it, and apps of a lab ask for little: on a small machine their calls would stand still for seconds.
+func fair(component string) string {
+	return fmt.Sprintf("spec: {containers: [{name: %s, resources: {requests: {cpu: 10m}}}]}\n", component)
+}
 
 // mounts are the files that a node gets from its folder, by their path inside.
 func (n node) mounts() map[string]string {
@@ -97,6 +104,14 @@ func (n node) write() ([]v1alpha4.Mount, error) {
 	}
 	if err := share(self, n.path(program)); err != nil {
 		return nil, fmt.Errorf("giving the node this program: %w", err)
+	}
+	if err := os.MkdirAll(n.path(patches), 0o755); err != nil {
+		return nil, err
+	}
+	for _, component := range controlPlane {
+		if err := os.WriteFile(n.path(patches, component+"+strategic.yaml"), []byte(fair(component)), 0o644); err != nil {
+			return nil, err
+		}
 	}
 	mounts := []v1alpha4.Mount{{HostPath: n.Dir, ContainerPath: inside}}
 	for to, text := range n.mounts() {
@@ -142,6 +157,7 @@ syncFrequency: %s
 serializeImagePulls: false
 imagePullCredentialsVerificationPolicy: NeverVerify # one try to pull would make every later pod ask the registry too
 `, machine.VolumeRefresh),
+			"kind: InitConfiguration\npatches: {directory: " + inside + "/" + patches + "}\n",
 			`kind: KubeProxyConfiguration
 nftables: {minSyncPeriod: 50ms, syncPeriod: 30s}
 `,

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 	"sigs.k8s.io/kind/pkg/apis/config/v1alpha4"
 	kind "sigs.k8s.io/kind/pkg/cluster"
+	"sigs.k8s.io/kind/pkg/cluster/nodes"
 	"sigs.k8s.io/kind/pkg/cluster/nodeutils"
 	kindexec "sigs.k8s.io/kind/pkg/exec"
 
@@ -149,7 +150,7 @@ func (p *Provider) make(ctx context.Context, n node) (*Node, error) {
 		return nil, err
 	}
 	log := &watcher{tell: tell}
-	kinds := kind.NewProvider(kind.ProviderWithDocker(), kind.ProviderWithLogger(log))
+	kinds := newKinds(log)
 	if err := create(ctx, kinds, log, n, mounts); err != nil {
 		return nil, err
 	}
@@ -171,6 +172,11 @@ func (p *Provider) make(ctx context.Context, n node) (*Node, error) {
 		c.tell = tell
 	}
 	return c, err
+}
+
+// newKinds is kind itself, on Docker.
+func newKinds(log *watcher) *kind.Provider {
+	return kind.NewProvider(kind.ProviderWithDocker(), kind.ProviderWithLogger(log))
 }
 
 // nodeImage returns the name of the node image that is asked for, once Docker has it.
@@ -322,7 +328,7 @@ func (p *Provider) loadImages(ctx context.Context, kinds *kind.Provider, n node)
 	if err != nil {
 		return fmt.Errorf("listing the images of the node: %w", err)
 	}
-	nodes, err := kinds.ListNodes(n.kindName())
+	to, err := kindNode(kinds, n)
 	if err != nil {
 		return err
 	}
@@ -330,14 +336,34 @@ func (p *Provider) loadImages(ctx context.Context, kinds *kind.Provider, n node)
 		if !strings.HasPrefix(image.Ref, bundle.Hub+"/") || strings.Contains("\n"+has+"\n", "\n"+image.Ref+"\n") {
 			continue
 		}
-		archive, err := os.Open(image.Archive)
-		if err != nil {
+		if err := loadImage(to, image.Archive); err != nil {
 			return err
 		}
-		err = nodeutils.LoadImageArchive(nodes[0], archive)
-		if err = errors.Join(err, archive.Close()); err != nil {
-			return fmt.Errorf("loading %s: %w", image.Ref, explain(err))
-		}
+	}
+	return nil
+}
+
+// kindNode is kind's own idea of the node.
+func kindNode(kinds *kind.Provider, n node) (nodes.Node, error) {
+	all, err := kinds.ListNodes(n.kindName())
+	if err != nil {
+		return nil, err
+	}
+	if len(all) != 1 {
+		return nil, fmt.Errorf("kind cluster %s: wanted one node, seen %d", n.kindName(), len(all))
+	}
+	return all[0], nil
+}
+
+// loadImage gives a node the images of an archive.
+func loadImage(to nodes.Node, archive string) error {
+	file, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	err = nodeutils.LoadImageArchive(to, file)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("loading %s into %s: %w", archive, to, explain(err))
 	}
 	return nil
 }
