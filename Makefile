@@ -6,6 +6,8 @@ export CGO_ENABLED := 0
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 EASTWEST := bin/eastwest
+# What `make test` runs on kind, after the conformance suite.
+ON_KIND := cross-cluster-call mismatched-root-ca late-cacerts primary-lost
 STORIES := cross-cluster-call mismatched-root-ca late-cacerts
 # Tests are not vetted again, `make verify` does that, and linked without what a debugger reads.
 GOTEST := go test -vet=off -ldflags '-s -w'
@@ -17,7 +19,7 @@ LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps build bundle run test unit integration scenarios mutations doctor conformance topologies verify lint generate bench clean
+.PHONY: help deps build bundle run test kind unit integration scenarios mutations doctor conformance topologies verify lint generate bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +44,16 @@ test: deps bundle ## run every test, with real clusters
 	go build ./...
 	@status=0; set -x; \
 	$(GOTEST) -timeout 30m ./scenarios || status=1; \
+	if docker version >/dev/null 2>&1; then $(MAKE) kind || status=1; else : no Docker answers, so nothing runs on kind: scripts/docker-up starts one; fi; \
 	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 30m $(LONGEST) $$(go list -tags integration ./... | grep -v /scenarios$$) || status=1; \
+	exit $$status
+
+kind: build ## run the conformance suite and some scenarios on kind clusters; needs a Docker that answers
+	@scripts/deps.sh --with kind
+	$(EASTWEST) bundle build --with kind
+	@status=0; set -x; export EASTWEST_PROVIDER=kind; \
+	$(GOTEST) -timeout 20m ./tests/provider || status=1; \
+	$(GOTEST) -timeout 20m ./scenarios -run 'TestScenarios/^($(subst $(eval ) ,|,$(ON_KIND)))$$' || status=1; \
 	exit $$status
 
 unit: ## run the tests that need no cluster

@@ -1,12 +1,12 @@
 //go:build integration
 
-// Package kind tests the provider kind on this machine: real clusters without a mesh. It needs a Docker Engine and the
-// bundle's node image: go test -tags integration ./tests/kind
+// Package kind tests what is special to the provider kind: labels in Docker, and everything that it refuses. What every
+// provider has to show is in tests/provider. It needs a Docker Engine and the bundle's node image:
+// go test -tags integration ./tests/kind
 package kind
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -15,33 +15,24 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
-	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
-const (
-	labName = "kind-test"
-	podPort = 8080
-)
+const labName = "kind-test"
 
-var command string
+var eastwest labs.Command
 
 func TestMain(m *testing.M) {
 	lab.Supervise()
-	os.Exit(labs.RunWithCommand(m, &command))
+	os.Exit(labs.RunWithCommand(m, &eastwest))
 }
 
 // need skips the test where there is no Docker, or no node image that needs no registry.
@@ -65,7 +56,7 @@ func need(t *testing.T) (home string) {
 	return home
 }
 
-// docker returns the lines that a docker command prints.
+// docker returns the words that a docker command prints.
 func docker(t *testing.T, args ...string) []string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "docker", args...).CombinedOutput()
@@ -87,42 +78,6 @@ func options(home, name string) lab.Options {
 	return lab.Options{Home: home, Name: name, Provider: lab.Kind, Topology: scenario.Topology{Kind: scenario.NoMesh}}
 }
 
-// startPod runs the lab's app and returns its address once it is ready.
-func startPod(t *testing.T, kube kubernetes.Interface) netip.Addr {
-	t.Helper()
-	_, err := kube.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "app", Labels: map[string]string{"app": "app"}},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{
-			Name: "app", Image: bundle.Hub + "/app:" + bundle.Tag, ImagePullPolicy: corev1.PullNever, Args: []string{"--port", fmt.Sprint(podPort)},
-			ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(podPort)}}},
-		}}},
-	}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	var addr netip.Addr
-	require.NoError(t, wait.Until(t.Context(), "the pod to be ready", wait.Options{Within: time.Minute}, func(ctx context.Context) error {
-		pod, err := kube.CoreV1().Pods("default").Get(ctx, "app", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		for _, c := range pod.Status.Conditions {
-			if c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-				addr, err = netip.ParseAddr(pod.Status.PodIP)
-				return err
-			}
-		}
-		return fmt.Errorf("phase %s", pod.Status.Phase)
-	}))
-	return addr
-}
-
-// curl calls a URL from the pod of a cluster.
-func curl(t *testing.T, l *lab.Lab, in, url string) (string, error) {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), filepath.Join(l.Env().BinDir, "kubectl"), "--kubeconfig", l.Env().Kubeconfig, "--context", in,
-		"exec", "app", "--", "curl", "-sS", "--max-time", "4", url).CombinedOutput()
-	return string(out), err
-}
-
 func TestTwoClusters(t *testing.T) {
 	home := need(t)
 	l, err := lab.Up(t.Context(), options(home, labName))
@@ -131,137 +86,59 @@ func TestTwoClusters(t *testing.T) {
 		l.Close()
 		require.NoError(t, lab.Down(context.Background(), home, labName))
 	})
-	a, b := l.Clusters[0].(*kind.Node), l.Clusters[1].(*kind.Node)
-	var pods []netip.Addr
-	var kube []kubernetes.Interface
-	for _, c := range l.Clusters {
-		k, err := kubernetes.NewForConfig(c.RESTConfig())
-		require.NoError(t, err)
-		kube, pods = append(kube, k), append(pods, startPod(t, k))
-	}
+	a := l.Clusters[0].(*kind.Node)
 
 	t.Run("everything carries the lab's labels", func(t *testing.T) {
 		nodes := docker(t, "ps", "--quiet", "--filter", "label="+cluster.LabLabel+"="+labName, "--filter", "label="+cluster.IDLabel)
 		require.Len(t, nodes, 2)
 		require.Len(t, left(t, labName), 2+2+1, "two nodes, their images and a network")
 	})
-
-	t.Run("a pod is dialed through its node", func(t *testing.T) {
-		conn, err := a.Dial(t.Context(), netip.AddrPortFrom(pods[0], podPort))
-		require.NoError(t, err)
-		require.NoError(t, conn.Close())
-	})
-
-	t.Run("pod ranges are not routed to each other, and nothing leaves", func(t *testing.T) {
-		for _, url := range []string{fmt.Sprintf("http://%s:%d/", pods[1], podPort), "http://198.51.100.1/"} {
-			_, err := curl(t, l, "cluster-a", url)
-			require.Error(t, err, url)
-		}
-		out, err := curl(t, l, "cluster-b", fmt.Sprintf("http://%s:%d/", pods[1], podPort))
-		require.NoError(t, err, out)
+	t.Run("a node has no way out", func(t *testing.T) {
 		require.NotContains(t, docker(t, "exec", a.Container(), "ip", "route"), "default")
 	})
-
-	t.Run("a LoadBalancer is reached from the other cluster, until the port is blocked or the link severed", func(t *testing.T) {
-		services := kube[1].CoreV1().Services("default")
-		_, err := services.Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "app"}, Spec: corev1.ServiceSpec{
-			Type: corev1.ServiceTypeLoadBalancer, Selector: map[string]string{"app": "app"},
-			Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(podPort)}},
-		}}, metav1.CreateOptions{})
-		require.NoError(t, err)
-		var url string
-		require.NoError(t, wait.Until(t.Context(), "an address for the Service", wait.Options{Within: 5 * time.Second}, func(ctx context.Context) error {
-			s, err := services.Get(ctx, "app", metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			if len(s.Status.LoadBalancer.Ingress) == 0 {
-				return errors.New("no address yet")
-			}
-			url = "http://" + s.Status.LoadBalancer.Ingress[0].IP + "/"
-			return nil
-		}))
-		answers := func(t *testing.T) {
-			t.Helper()
-			require.NoError(t, wait.Until(t.Context(), "an answer", wait.Options{Within: 10 * time.Second}, func(context.Context) error {
-				out, err := curl(t, l, "cluster-a", url)
-				if err != nil {
-					return errors.New(out)
-				}
-				return nil
-			}))
-		}
-		answers(t)
-		for what, do := range map[string]func() (cluster.Heal, error){
-			"block":       func() (cluster.Heal, error) { return b.BlockPort(t.Context(), a, 80) },
-			"sever":       func() (cluster.Heal, error) { return a.Sever(t.Context(), b) },
-			"sever there": func() (cluster.Heal, error) { return b.Sever(t.Context(), a) },
-			"pause":       func() (cluster.Heal, error) { return b.Pause(t.Context()) },
-		} {
-			heal, err := do()
-			require.NoError(t, err, what)
-			_, err = curl(t, l, "cluster-a", url)
-			require.Error(t, err, what)
-			require.NoError(t, heal(t.Context()))
-			require.NoError(t, heal(t.Context()), "healing twice is allowed")
-			answers(t)
-		}
-	})
-
-	t.Run("components stop, go on, and come back", func(t *testing.T) {
-		_, err := a.Stop(t.Context(), "kube-apiserver")
+	t.Run("faults are listed", func(t *testing.T) {
+		_, err := a.Stop(t.Context(), "kube-scheduler")
 		require.NoError(t, err)
 		faults, err := a.Faults(t.Context())
 		require.NoError(t, err)
-		require.Equal(t, []string{"kube-apiserver is stopped"}, faults)
+		require.Equal(t, []string{"kube-scheduler is stopped"}, faults)
 		require.NoError(t, a.HealAll(t.Context()))
-		for _, component := range []string{"kubelet", "kube-scheduler"} {
-			require.NoError(t, a.Kill(t.Context(), component))
-			require.NoError(t, wait.Until(t.Context(), component+" to be there again", wait.Options{Within: 90 * time.Second}, func(ctx context.Context) error {
-				status, err := a.Status(ctx)
-				if err != nil {
-					return err
-				}
-				for _, c := range status.Components {
-					if c.Name == component && c.PID == 0 {
-						return errors.New("it does not run")
-					}
-				}
-				return nil
-			}))
-		}
-		require.ErrorContains(t, a.Kill(t.Context(), "no-such"), "there are [containerd etcd")
 	})
-
-	t.Run("evidence", func(t *testing.T) {
-		dir := t.TempDir()
-		require.NoError(t, a.Dump(t.Context(), dir))
-		journal, err := os.ReadFile(filepath.Join(dir, "journal.log"))
-		require.NoError(t, err)
-		require.Contains(t, string(journal), "kubelet")
-	})
-
-	t.Run("up again is the same lab", func(t *testing.T) {
-		again, err := lab.Up(t.Context(), options(home, labName))
-		require.NoError(t, err)
-		defer again.Close()
-		require.Equal(t, a.RESTConfig().Host, again.Clusters[0].RESTConfig().Host)
-	})
-
-	t.Run("a lab of that name from another home, and a range that is taken, are refused", func(t *testing.T) {
+	t.Run("a lab of that name from another home is refused", func(t *testing.T) {
 		_, err := lab.Up(t.Context(), options(t.TempDir(), labName))
 		require.ErrorContains(t, err, "was made with another EASTWEST_HOME")
-		o := options(home, labName+"-2")
-		taken, err := netip.ParseAddrPort(strings.TrimPrefix(a.RESTConfig().Host, "https://"))
-		require.NoError(t, err)
-		prefix, err := taken.Addr().Prefix(16)
-		require.NoError(t, err)
-		o.Range = prefix.String()
-		_, err = lab.Up(t.Context(), o)
-		require.ErrorContains(t, err, "is taken by lab "+labName)
-		require.Empty(t, left(t, o.Name))
-		require.NoError(t, a.Alive(t.Context()))
 	})
+	for title, taken := range map[string]string{"of another lab": rangeOf(t, a), "of a Docker network of the user's": usersNetwork(t)} {
+		t.Run("a range "+title+" is refused", func(t *testing.T) {
+			o := options(home, labName+"-2")
+			o.Range = taken
+			_, err := lab.Up(t.Context(), o)
+			require.ErrorContains(t, err, "is taken by")
+			require.Empty(t, left(t, o.Name))
+		})
+	}
+	require.NoError(t, a.Alive(t.Context()))
+}
+
+// rangeOf is that of the node's lab.
+func rangeOf(t *testing.T, n *kind.Node) string {
+	t.Helper()
+	at, err := netip.ParseAddrPort(strings.TrimPrefix(n.RESTConfig().Host, "https://"))
+	require.NoError(t, err)
+	prefix, err := at.Addr().Prefix(16)
+	require.NoError(t, err)
+	return prefix.String()
+}
+
+// usersNetwork makes a Docker network that is no lab's, and returns a lab's range that it is in.
+func usersNetwork(t *testing.T) string {
+	t.Helper()
+	docker(t, "network", "create", "--subnet", "10.249.7.0/24", labName+"-users")
+	t.Cleanup(func() {
+		out, err := exec.Command("docker", "network", "rm", labName+"-users").CombinedOutput()
+		require.NoError(t, err, "it has not been left alone: %s", out)
+	})
+	return "10.249.0.0/16"
 }
 
 // TestKindClusterOfTheUser stands for every cluster that is not ours: what kind calls like one of the lab's stays.
@@ -283,28 +160,85 @@ func TestKindClusterOfTheUser(t *testing.T) {
 	require.Empty(t, left(t, name))
 }
 
-// TestNothingIsLeft interrupts the making of a lab and kills it, each while kind is at work.
-func TestNothingIsLeft(t *testing.T) {
-	home := need(t)
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
-		t.Run(sig.String(), func(t *testing.T) {
-			name := fmt.Sprintf("%s-%d", labName, sig)
-			up := exec.CommandContext(t.Context(), command, "up", "--name", name, "--provider", lab.Kind, "--topology", "none")
-			require.NoError(t, up.Start())
-			require.NoError(t, wait.Until(t.Context(), "a node to be there", wait.Options{Within: 2 * time.Minute}, func(context.Context) error {
-				if len(docker(t, "ps", "--quiet", "--filter", "label="+cluster.LabLabel+"="+name)) == 0 {
-					return errors.New("none yet")
-				}
-				return nil
-			}))
-			require.NoError(t, up.Process.Signal(sig))
-			require.Error(t, up.Wait())
-			if sig == syscall.SIGKILL {
-				require.NoError(t, lab.Down(t.Context(), home, name))
-			}
-			require.Empty(t, left(t, name))
-			var unknown *lab.UnknownLabError
-			require.ErrorAs(t, lab.Down(t.Context(), home, name), &unknown)
-		})
+// refused runs `up --provider kind` somewhere it cannot work, and wants those words, exit code 3 and an empty home.
+func refused(t *testing.T, cmd *exec.Cmd, words string) {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit, "%s", out)
+	require.Equal(t, 3, exit.ExitCode(), "%s", out)
+	require.Contains(t, string(out), words)
+}
+
+// up is the command that cannot work, with a bundle and a home of its own.
+func up(t *testing.T, env ...string) *exec.Cmd {
+	t.Helper()
+	dir, err := bundle.DefaultDir()
+	require.NoError(t, err)
+	home := t.TempDir()
+	t.Cleanup(func() {
+		made, err := filepath.Glob(filepath.Join(home, "labs", "[a-z]*"))
+		require.NoError(t, err)
+		require.Empty(t, made, "what was refused has left something")
+	})
+	cmd := exec.CommandContext(t.Context(), string(eastwest), "up", "--provider", lab.Kind, "--name", labName+"-refused")
+	cmd.Env = append(os.Environ(), append([]string{"EASTWEST_HOME=" + home, "EASTWEST_BUNDLE=" + dir}, env...)...)
+	return cmd
+}
+
+func TestDockerThatCannotBeUsed(t *testing.T) {
+	need(t)
+	t.Run("none", func(t *testing.T) { refused(t, up(t, "PATH="+t.TempDir()), `the tool "docker" is missing: install Docker`) })
+	t.Run("not running", func(t *testing.T) {
+		refused(t, up(t, "DOCKER_HOST=unix://"+filepath.Join(t.TempDir(), "none.sock")), "Docker does not run: start it")
+	})
+	t.Run("no permission", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("only root can be somebody else")
+		}
+		// In a folder that everybody may enter: the checkout and the user's home are not always.
+		dir, err := os.MkdirTemp("/tmp", "eastwest-kind-test")
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+		require.NoError(t, os.Chmod(dir, 0o777))
+		data, err := os.ReadFile(string(eastwest))
+		require.NoError(t, err)
+		program := filepath.Join(dir, "eastwest")
+		require.NoError(t, os.WriteFile(program, data, 0o755))
+		cmd := up(t, "HOME="+dir, "EASTWEST_HOME="+dir, "EASTWEST_BUNDLE=")
+		cmd.Path, cmd.Args[0], cmd.Dir = program, program, dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		refused(t, cmd, "this user may not talk to Docker")
+	})
+}
+
+// smallDisk runs a Docker Engine of its own, whose disk has no room for a lab, in namespaces of its own.
+const smallDisk = `
+mount -t tmpfs none /run
+ip link set lo up
+ip link add uplink type bridge
+ip address add 192.0.2.1/24 dev uplink
+ip link set uplink up
+ip route add default via 192.0.2.254
+mount -t tmpfs -o size=1g none "$DISK"
+"$SCRIPTS/docker-up" >&2
+trap '"$SCRIPTS/docker-down" >&2' EXIT
+`
+
+func TestDiskFull(t *testing.T) {
+	need(t)
+	if os.Geteuid() != 0 {
+		t.Skip("a Docker Engine needs root: run with sudo")
 	}
+	if _, err := exec.LookPath("dockerd"); err != nil {
+		t.Skip(fmt.Sprint("this machine's Docker is not of its own packages: ", err))
+	}
+	scripts, err := filepath.Abs("../../scripts")
+	require.NoError(t, err)
+	disk := t.TempDir()
+	cmd := up(t, "SCRIPTS="+scripts, "DISK="+disk, "EASTWEST_DOCKER_DIR="+filepath.Join(disk, "docker"), "DOCKER_HOST=")
+	inside := append([]string{"--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc", smallDisk + `"$@"`, "sh"}, cmd.Args...)
+	wrapped := exec.CommandContext(t.Context(), "unshare", inside...)
+	wrapped.Env = cmd.Env
+	refused(t, wrapped, "the disk is full: Docker's folder")
 }
