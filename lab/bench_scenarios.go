@@ -27,7 +27,7 @@ type ScenarioBench struct {
 	Topology string        `json:"topology"`
 	Result   report.Result `json:"result"` // the worst of the runs
 	Runs     []ScenarioRun `json:"runs"`
-	Median   ScenarioRun   `json:"median"` // of each figure, over the runs that passed; no result and no reason
+	Median   ScenarioRun   `json:"median"` // of each figure, over the runs that passed, and the texts of the last; no result and no reason
 }
 
 // ScenarioRun is one run. A phase that the scenario has not, or did not come to, took no time.
@@ -43,6 +43,7 @@ type ScenarioRun struct {
 	HealthySeconds    float64       `json:"healthy_seconds"`
 	AlwaysSeconds     float64       `json:"always_seconds"`
 	UndoSeconds       float64       `json:"undo_seconds"`
+	Symptoms          []string      `json:"symptoms,omitempty"` // what their checks saw; see Plain
 	Lab               string        `json:"lab,omitempty"`
 	Result            report.Result `json:"result,omitempty"`
 	Reason            string        `json:"reason,omitempty"` // why it did not pass
@@ -61,6 +62,9 @@ func newScenarioRun(e Ending) ScenarioRun {
 	if e.Err != nil {
 		r.Result, r.Reason = report.Errored, e.Err.Error()
 	}
+	for _, seen := range e.Symptoms {
+		r.Symptoms = append(r.Symptoms, Plain(seen))
+	}
 	of := map[scenario.Phase]*float64{
 		Baseline: &r.BaselineSeconds, scenario.Break: &r.BreakSeconds, scenario.Operate: &r.BreakSeconds, scenario.Symptoms: &r.SymptomsSeconds,
 		scenario.Diagnose: &r.DiagnoseSeconds, scenario.LaterOn: &r.LaterSeconds, scenario.WrongFixes: &r.WrongFixesSeconds,
@@ -77,6 +81,9 @@ func newScenarioRun(e Ending) ScenarioRun {
 func medianRun(runs []ScenarioRun) ScenarioRun {
 	runs = slices.DeleteFunc(slices.Clone(runs), func(r ScenarioRun) bool { return r.Result != report.Passed })
 	var median ScenarioRun
+	if len(runs) > 0 {
+		median.Symptoms = runs[len(runs)-1].Symptoms
+	}
 	for i, figure := range median.figures() {
 		*figure = medianOf(runs, func(r ScenarioRun) float64 { return *r.figures()[i] })
 	}
@@ -167,7 +174,7 @@ func (b CatalogueBench) Into(known Measurements, day time.Time) Measurements {
 	for _, s := range b.passed() {
 		all[s.Scenario] = Measurement{
 			Seconds: float64(int(s.Median.Seconds*10+0.5)) / 10, Istio: b.Versions["istioctl"], Envoy: b.Versions["envoy"],
-			Kubernetes: strings.TrimPrefix(b.Versions["kubernetes"], "v"), Date: day.Format(time.DateOnly),
+			Kubernetes: strings.TrimPrefix(b.Versions["kubernetes"], "v"), Date: day.Format(time.DateOnly), Symptoms: s.Median.Symptoms,
 		}
 	}
 	return all

@@ -50,8 +50,9 @@ type Ending struct {
 	Verdict  Verdict
 	Err      error // it was not run, and why; there is no verdict then
 	Phases   []PhaseTime
-	Story    string // what a terminal shows of it: quiet when green, complete when red
-	PutBack  bool   // the lab is what it was
+	Story    string   // what a terminal shows of it: quiet when green, complete when red
+	PutBack  bool     // the lab is what it was
+	Symptoms []string // what the checks of that phase saw, in their order
 }
 
 // PhaseTime is a phase that a scenario came to.
@@ -77,13 +78,18 @@ const (
 	labAttempts     = 2                // labs of a topology that fail before its scenarios are given up
 )
 
-// LanesFor returns how many lanes this machine has CPUs and memory for, one at least and no more than scenarios.
-func LanesFor(all []*scenario.Scenario) int {
+// LanesFor returns how many lanes this machine has CPUs and memory for, one at least and no more than scenarios. A lab on
+// kind needs two CPUs: two of them on two CPUs took longer than one after the other, and lost calls that nothing had broken.
+func LanesFor(all []*scenario.Scenario, provider string) int {
 	clusters := 1
 	for _, s := range all {
 		clusters = max(clusters, len(s.Topology.Clusters()))
 	}
-	lanes := min(runtime.NumCPU(), len(all))
+	cpus := runtime.NumCPU()
+	if provider == Kind {
+		cpus /= 2
+	}
+	lanes := min(cpus, len(all))
 	if free, ok := memoryAvailable(); ok {
 		lanes = min(lanes, int(free/(memoryOfCluster*uint64(clusters))))
 	}
@@ -113,7 +119,11 @@ func (c Catalogue) Run(ctx context.Context, all []*scenario.Scenario) (Tally, er
 		c.up, c.down = upAnew, Down
 	}
 	q := newQueue(all, c.Times)
-	tally := Tally{Lanes: min(cmp.Or(c.Lanes, LanesFor(all)), max(len(all), 1))}
+	provider, err := chooseProvider(ctx, c.Provider)
+	if err != nil {
+		return Tally{}, err
+	}
+	tally := Tally{Lanes: min(cmp.Or(c.Lanes, LanesFor(all, provider)), max(len(all), 1))}
 	var (
 		lanes    sync.WaitGroup
 		mu       sync.Mutex
@@ -196,7 +206,7 @@ func (n *lane) do(ctx context.Context, j job) (o Ending) {
 	sink := report.Multi(folder, &events, report.Terminal(&story, report.TerminalOptions{Folder: folder.Dir()}))
 	o.Verdict, err = n.lab.Run(ctx, j.scenario, RunOptions{Folder: folder, Sink: sink, Without: n.Without})
 	o.Err = errors.Join(err, folder.Close())
-	o.Story, o.Phases = story.String(), phaseTimes(events.Events())
+	o.Story, o.Phases, o.Symptoms = story.String(), phaseTimes(events.Events()), symptoms(events.Events())
 	o.PutBack = n.lab.Suits(j.scenario.Topology)
 	if o.Verdict.Result == report.Passed && o.Err == nil {
 		o.Err = os.RemoveAll(folder.Dir())
@@ -211,6 +221,15 @@ func phaseTimes(events []report.Event) (all []PhaseTime) {
 	for _, e := range events {
 		if e.Type == report.PhaseEnded {
 			all = append(all, PhaseTime{scenario.Phase(e.Phase), e.Took, e.Result})
+		}
+	}
+	return all
+}
+
+func symptoms(events []report.Event) (all []string) {
+	for _, e := range events {
+		if e.Type == report.StepEnded && e.Phase == string(scenario.Symptoms) && e.Seen != "" {
+			all = append(all, e.Seen)
 		}
 	}
 	return all

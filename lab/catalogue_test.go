@@ -237,6 +237,17 @@ func TestScenarioRunsAreMeasuredByPhase(t *testing.T) {
 	require.InDelta(t, 3.13, b.MedianSeconds(), 0.001)
 	day := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
 	require.Equal(t, Measurements{
-		"a": {1.3, "1.31", "1.38", "1.36.1", "2026-11-24"}, "b": {5, "1.31", "1.38", "1.36.1", "2026-11-24"}, "c": {Seconds: 7},
+		"a": {1.3, "1.31", "1.38", "1.36.1", "2026-11-24", nil}, "b": {5, "1.31", "1.38", "1.36.1", "2026-11-24", nil}, "c": {Seconds: 7},
 	}, b.Into(Measurements{"a": {Seconds: 8}, "c": {Seconds: 7}}, day))
+}
+
+func TestPlainTextsOfTwoRunsAreEqual(t *testing.T) {
+	for _, two := range [][2]string{
+		{"5 × 503 from echo-58774b8c6-28bhr in 1.2s at 10.202.16.2:15443", "4 × 503 from echo-6d5ccc9764-frdtw in 980ms at 10.201.8.11:15443"},
+		{"request 72d28a74-5f9e-471c-b4fc-811b244d856a", "request 0872f343-9b5c-41ef-8a76-91da2c4a1636"},
+	} {
+		require.Equal(t, Plain(two[0]), Plain(two[1]))
+	}
+	require.NotEqual(t, Plain("CERTIFICATE_VERIFY_FAILED"), Plain("SAN_MATCHER"))
+	require.Contains(t, Plain("CERTIFICATE_VERIFY_FAILED in cluster-a"), "CERTIFICATE_VERIFY_FAILED in cluster-a")
 }

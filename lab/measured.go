@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"time"
 )
 
@@ -14,7 +15,15 @@ type Measurement struct {
 	Envoy      string  `json:"envoy"`
 	Kubernetes string  `json:"kubernetes"`
 	Date       string  `json:"date"`
+	// What the checks of phase symptoms saw, in their order, less what is another in every run: see Plain.
+	Symptoms []string `json:"symptoms,omitempty"`
 }
+
+// passing is what is another in every run of the same thing: names of pods, addresses, identifiers, and numbers.
+var passing = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f-]{27}\b|-[0-9a-f]{8,10}-[a-z0-9]{5}\b|\b\d+\.\d+\.\d+\.\d+(:\d+)?\b|\b[0-9a-f]{12,}\b|\d+([.:]\d+)*(µs|ms|s|m|h)?\b`)
+
+// Plain is a text that a check saw, without what is another in every run, so that texts of two runs can be compared.
+func Plain(seen string) string { return passing.ReplaceAllString(seen, "·") }
 
 // Measurements are those of a catalogue, by scenario.
 type Measurements map[string]Measurement

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -31,6 +33,7 @@ type benchScenariosJSON struct {
 func newBenchScenariosCommand() *cobra.Command {
 	var (
 		runs, lanes int
+		provider    string
 		write       string
 		timeout     timeoutFlag
 		output      outputFormat
@@ -46,11 +49,15 @@ together less. Use --lanes 1 to learn what one takes, and leave the machine alon
 
 The exit code is 1 if a scenario failed.`,
 		Example: `  eastwest bench scenarios
-  eastwest bench scenarios --lanes 1 --runs 3 --write scenarios/measured.json late-cacerts`,
+  eastwest bench scenarios --lanes 1 --runs 3 --write scenarios/measured.json late-cacerts
+  eastwest bench scenarios --provider kind --lanes 1 --write scenarios/measured-kind.json`,
 		ValidArgsFunction: completeScenarios,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if runs < 1 {
 				return usagef("--runs %d: wanted at least 1", runs)
+			}
+			if !slices.Contains(makers(), provider) {
+				return usagef("--provider %s: wanted one of %s", provider, strings.Join(makers(), ", "))
 			}
 			if lanes < 0 {
 				return usagef("--lanes %d: wanted a number from 1, or 0 for as many as fit", lanes)
@@ -74,7 +81,7 @@ The exit code is 1 if a scenario failed.`,
 			}
 			name := fmt.Sprintf("bench-%d", os.Getpid())
 			for _, s := range all {
-				if err := lab.Check(cmd.Context(), lab.Options{Home: home, Name: name, Provider: lab.Auto, Topology: s.Topology}); err != nil {
+				if err := lab.Check(cmd.Context(), lab.Options{Home: home, Name: name, Provider: provider, Topology: s.Topology}); err != nil {
 					return wrongUnlessSetup(err)
 				}
 			}
@@ -84,18 +91,24 @@ The exit code is 1 if a scenario failed.`,
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
 			c := lab.Catalogue{
-				Home: home, Provider: lab.Auto, Prefix: name, Lanes: lanes, Times: known.Times(),
+				Home: home, Provider: provider, Prefix: name, Lanes: lanes, Times: known.Times(),
 				Folder: filepath.Join(home, "runs", time.Now().Format("20060102-150405.000")),
 			}
 			return benchScenarios(ctx, cmd, c, all, runs, output, func(b lab.CatalogueBench) error { return writeMeasurements(write, known, b) })
 		},
 	}
+	cmd.Flags().StringVar(&provider, "provider", lab.Auto, "who makes the clusters: "+strings.Join(makers(), ", "))
 	cmd.Flags().IntVar(&runs, "runs", 1, "how often each scenario runs")
 	cmd.Flags().IntVar(&lanes, "lanes", 0, "how many labs are used side by side (default: as many as CPUs and memory allow)")
 	cmd.Flags().StringVar(&write, "write", "", "keep seconds and versions of what passed in this file, such as scenarios/measured.json")
 	timeout.addTo(cmd, 3*time.Hour, "how long everything may take")
 	output.addTo(cmd)
 	return cmd
+}
+
+// makers are the providers that make clusters of their own.
+func makers() []string {
+	return slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Existing })
 }
 
 func benchScenarios(ctx context.Context, cmd *cobra.Command, c lab.Catalogue, all []*scenario.Scenario, runs int, output outputFormat, keep func(lab.CatalogueBench) error) error {
