@@ -283,6 +283,25 @@ func TestKindClusterOfTheUser(t *testing.T) {
 	require.Empty(t, left(t, name))
 }
 
+// TestImagesThatNobodyHas asks for images of a registry that there is not: that is told long before --timeout is over.
+func TestImagesThatNobodyHas(t *testing.T) {
+	home := need(t)
+	const name = labName + "-hub"
+	start := time.Now()
+	out, err := exec.CommandContext(t.Context(), command, "up", "--name", name, "--provider", lab.Kind, "--topology", "single",
+		"--hub", "registry.invalid/istio", "--tag", "x", "--timeout", "30m").CombinedOutput()
+	t.Logf("%s\n%s", time.Since(start).Round(time.Second), out)
+	var failed *exec.ExitError
+	require.ErrorAs(t, err, &failed)
+	require.Equal(t, 3, failed.ExitCode())
+	require.Contains(t, string(out), "cluster-a cannot pull registry.invalid/istio/pilot:x: ")
+	require.Contains(t, string(out), "try `docker pull registry.invalid/istio/pilot:x`: the registry has to have it (--hub, --tag)")
+	require.Less(t, time.Since(start), 8*time.Minute, "a slow machine needs most of it for the node")
+	require.Empty(t, left(t, name))
+	var unknown *lab.UnknownLabError
+	require.ErrorAs(t, lab.Down(t.Context(), home, name), &unknown)
+}
+
 // TestNothingIsLeft interrupts the making of a lab and kills it, each while kind is at work.
 func TestNothingIsLeft(t *testing.T) {
 	home := need(t)
