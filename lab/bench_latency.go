@@ -27,7 +27,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
@@ -243,7 +242,7 @@ func (l *Lab) acrossGateway() (from, to *mesh.Member, err error) {
 }
 
 func (l *Lab) benchLatency(ctx context.Context, from, to *mesh.Member, o LatencyOptions) (Latency, error) {
-	if err := makePlainPods(ctx, from); err != nil {
+	if err := makePlainPods(ctx, from, l.meshOptions().Istio.Image("app")); err != nil {
 		return Latency{}, err
 	}
 	routes, err := latencyRoutes(ctx, from, to)
@@ -613,8 +612,8 @@ func loadAverage() float64 {
 	return float64(info.Loads[0]) / (1 << unix.SI_LOAD_SHIFT)
 }
 
-// makePlainPods makes a client and an echo app without sidecars and waits until they are ready.
-func makePlainPods(ctx context.Context, m *mesh.Member) error {
+// makePlainPods makes a client and an echo app of the image without sidecars and waits until they are ready.
+func makePlainPods(ctx context.Context, m *mesh.Member, image string) error {
 	if err := removePlainPods(ctx, m); err != nil { // what a crash has left
 		return err
 	}
@@ -623,7 +622,7 @@ func makePlainPods(ctx context.Context, m *mesh.Member) error {
 	if _, err := m.Kube.CoreV1().Namespaces().Create(ctx, namespace, metav1.CreateOptions{FieldManager: mesh.FieldManager}); err != nil {
 		return fmt.Errorf("making namespace %s in %s: %w", latencyNamespace, m.Name(), err)
 	}
-	for _, pod := range []*corev1.Pod{plainPod(plainClient, m.Name(), mesh.OrderPort), plainPod(plainEcho, m.Name(), 8080)} {
+	for _, pod := range []*corev1.Pod{plainPod(plainClient, m.Name(), image, mesh.OrderPort), plainPod(plainEcho, m.Name(), image, 8080)} {
 		// The namespace's ServiceAccount comes a moment later.
 		err := wait.Until(ctx, "making pod "+pod.Name, wait.Options{Within: 20 * time.Second, Every: 50 * time.Millisecond}, func(ctx context.Context) error {
 			_, err := m.Kube.CoreV1().Pods(latencyNamespace).Create(ctx, pod, metav1.CreateOptions{FieldManager: mesh.FieldManager})
@@ -645,7 +644,7 @@ func makePlainPods(ctx context.Context, m *mesh.Member) error {
 }
 
 // plainPod is the same container as in manifests/apps/workloads.yaml. Only its start is probed: a probe is a connection.
-func plainPod(app, in string, port int32) *corev1.Pod {
+func plainPod(app, in, image string, port int32) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: app, Namespace: latencyNamespace,
@@ -655,7 +654,7 @@ func plainPod(app, in string, port int32) *corev1.Pod {
 		Spec: corev1.PodSpec{
 			TerminationGracePeriodSeconds: new(int64),
 			Containers: []corev1.Container{{
-				Name: "app", Image: bundle.Hub + "/app:" + bundle.Tag, ImagePullPolicy: corev1.PullIfNotPresent,
+				Name: "app", Image: image, ImagePullPolicy: corev1.PullIfNotPresent,
 				Args: []string{"--cluster=" + in, "--version=v1", "--port=8080", "--grpc=17070", "--tcp=9090"},
 				StartupProbe: &corev1.Probe{
 					ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(port)}},

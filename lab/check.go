@@ -16,6 +16,9 @@ func Check(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	if err := o.Images.check(name); err != nil {
+		return err
+	}
 	p, err := newProvider(name, o.Home, nil, o)
 	if err != nil {
 		return err

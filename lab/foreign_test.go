@@ -11,7 +11,7 @@ import (
 func guestRecord() record {
 	return record{
 		Name: "guest", ID: "7c1f", Provider: Existing, Topology: DefaultTopology(), Complete: true,
-		Existing: &Foreign{Kubeconfig: "/etc/kube/config", Contexts: []string{"east", "west"}, Hub: "registry.example"},
+		Existing: &Foreign{Kubeconfig: "/etc/kube/config", Contexts: []string{"east", "west"}},
 	}
 }
 

@@ -87,6 +87,7 @@ type record struct {
 	Existing *Foreign `json:"existing,omitempty"` // of that provider
 	// KindImage is the node image that was asked for.
 	KindImage string            `json:"kind_image,omitempty"`
+	Images    Images            `json:"images,omitzero"`
 	Topology  scenario.Topology `json:"topology"`
 	Egress    bool              `json:"egress"`
 	Made      time.Time         `json:"made"`
@@ -110,6 +111,9 @@ func (o Options) settled() Options {
 	if o.Provider == r.Provider && o.KindImage == "" {
 		o.KindImage = r.KindImage
 	}
+	if o.Provider == r.Provider && !o.Images.Published() {
+		o.Images = r.Images
+	}
 	if r.Existing != nil && o.Provider == r.Provider && len(o.Existing.Contexts) == 0 {
 		o.Existing = *r.Existing
 	}
@@ -125,6 +129,8 @@ func (r record) other(provider string, o Options) string {
 		return fmt.Sprintf("with another topology (%s)", describe(r.Topology))
 	case r.KindImage != o.KindImage:
 		return fmt.Sprintf("with the node image %s", cmp.Or(r.KindImage, "of the bundle"))
+	case r.Images != o.Images:
+		return "with " + r.Images.String()
 	case r.Existing == nil:
 		return ""
 	case !slices.Equal(r.Existing.Contexts, o.Existing.Contexts):

@@ -32,6 +32,7 @@ type Options struct {
 	Egress   bool   // let the lab reach what this machine reaches
 	// KindImage is the node image of kind's clusters: the bundle's when empty, or kind's own.
 	KindImage string
+	Images    Images // of the mesh; with published ones kind's nodes are let out, as by Egress
 	Existing  Foreign
 	Progress  func(Progress)
 
@@ -43,8 +44,6 @@ type Foreign struct {
 	Kubeconfig string            `json:"kubeconfig,omitempty"` // files as in $KUBECONFIG; what kubectl takes when empty
 	Contexts   []string          `json:"contexts"`             // in the order of the topology's clusters
 	APIServers map[string]string `json:"api_servers,omitempty"`
-	Hub        string            `json:"hub,omitempty"` // where the images are; the bundle's names when empty
-	Tag        string            `json:"tag,omitempty"`
 	Adopt      bool              `json:"adopt,omitempty"` // use the Istio that is there
 }
 
@@ -87,6 +86,10 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.Images.check(name); err != nil {
+		return nil, err
+	}
+	o.Egress = o.Egress || o.Images.Published()
 	topology, err := meshTopology(o.Topology)
 	if err != nil {
 		return nil, err
@@ -132,7 +135,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	l := &Lab{Name: o.Name, Topology: o.Topology, home: o.Home, bundle: b, record: record{
 		Name: o.Name, ID: o.id, Provider: name, Topology: o.Topology, Egress: o.Egress, Made: time.Now(), Bundle: b.Digest(),
 	}}
-	l.record.KindImage = o.KindImage
+	l.record.KindImage, l.record.Images = o.KindImage, o.Images
 	if name == Existing {
 		l.record.Existing = &o.Existing
 	}
@@ -216,19 +219,26 @@ func (l *Lab) meshOptions() mesh.Options {
 	o := mesh.Options{Lab: l.Name, ID: l.record.ID, Dir: labDir(l.home, l.Name), Clusters: l.Clusters, Istio: mesh.FromBundle(l.bundle)}
 	if e := l.record.Existing; e != nil {
 		o.Shared, o.Adopted = true, e.Adopt
-		o.Istio.Hub, o.Istio.Tag = cmp.Or(e.Hub, o.Istio.Hub), cmp.Or(e.Tag, o.Istio.Tag)
+	}
+	if i := l.record.Images; i.Published() {
+		o.Istio.Hub, o.Istio.Tag = i.Hub, i.Tag
 	}
 	return o
 }
 
-// withoutImages adds what to do where nodes cannot get the images.
+// withoutImages adds what to try where nodes cannot get an image.
 func (l *Lab) withoutImages(err error) error {
-	istio := l.meshOptions().Istio
-	if l.record.Existing == nil || !strings.Contains(err.Error(), "ImagePull") && !strings.Contains(err.Error(), "ErrImage") {
+	var pull *mesh.PullError
+	switch {
+	case !errors.As(err, &pull):
 		return err
+	case l.record.Images.Published():
+		return fmt.Errorf("%w: try `docker pull %s`: the registry has to have it (--hub, --tag) for everybody, and the nodes have to reach the registry", err, pull.Image)
+	case l.record.Existing != nil:
+		return fmt.Errorf("%w: no registry has the bundle's images: name one that has such with --hub and --tag, or load the bundle's (%s) into the nodes",
+			err, filepath.Join(l.bundle.Dir(), "images"))
 	}
-	return fmt.Errorf("%w: the nodes get %s/pilot:%s, proxyv2 and app of the same from no registry: name one that has them with --hub and --tag, or load the bundle's images (%s) into the nodes",
-		err, istio.Hub, istio.Tag, filepath.Join(l.bundle.Dir(), "images"))
+	return err
 }
 
 func tell(progress func(Progress), s mesh.Step) {

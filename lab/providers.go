@@ -41,7 +41,7 @@ func newProvider(name, home string, b *bundle.Bundle, o Options) (provider, erro
 	case Embedded:
 		return embeddedProvider{&embedded.Provider{Home: home, Bundle: b, Range: o.Range, Egress: o.Egress, Progress: o.milestone()}}, nil
 	case Kind:
-		return kindProvider{&kind.Provider{Home: home, Bundle: b, Image: o.KindImage, Range: o.Range, Egress: o.Egress, ID: o.id, Progress: o.milestone()}}, nil
+		return kindProvider{&kind.Provider{Home: home, Bundle: b, Image: o.KindImage, Range: o.Range, Egress: o.Egress, Published: o.Images.Published(), ID: o.id, Progress: o.milestone()}}, nil
 	case Existing:
 		return existingProvider{&existing.Provider{
 			Home: home, Kubeconfig: o.Existing.Kubeconfig, Contexts: o.Existing.Contexts, APIServers: o.Existing.APIServers,

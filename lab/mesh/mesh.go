@@ -42,11 +42,14 @@ const ClusterLabel = "eastwest.dev/cluster"
 // Istio says which Istio is installed, and with which istioctl.
 type Istio struct {
 	Istioctl string // path of the binary that renders
-	Hub, Tag string // images are Hub/pilot:Tag, Hub/proxyv2:Tag, Hub/app:Tag
+	Hub, Tag string // of its images; see Image
 	Digest   string // changes whenever what istioctl renders may change
 	// UpstreamEnvoy says that the proxy image holds Envoy's own release, without Istio's filters.
 	UpstreamEnvoy bool
 }
+
+// Image is the name of one of its images: pilot, proxyv2 or app.
+func (i Istio) Image(name string) string { return i.Hub + "/" + name + ":" + i.Tag }
 
 // FromBundle returns the Istio of a bundle.
 func FromBundle(b *bundle.Bundle) Istio {
@@ -64,7 +67,7 @@ type Options struct {
 	Cache    string            // folder for rendered manifests, shared by labs; none when empty
 	Topology Topology          // Attach reads it from Dir
 	Clusters []cluster.Cluster // in the order of the topology
-	Istio    Istio             // not needed by Attach
+	Istio    Istio             // Attach needs no more than where its images are
 	// Shared says that the clusters have other users, too: istiod sees, and its webhook changes, what is in the lab's
 	// namespaces alone.
 	Shared bool
@@ -82,6 +85,7 @@ type Mesh struct {
 	Lab     string
 	Members []*Member
 	Adopted bool // it is somebody else's
+	pulls   bool // nodes get its images over the network
 	id      string
 	dir     string
 	making  sync.Mutex // of CAs
@@ -177,7 +181,7 @@ func open(o Options) (*Mesh, error) {
 	if len(o.Clusters) != len(o.Topology.Clusters) {
 		return nil, fmt.Errorf("opening the mesh of lab %q: the topology has %d clusters, %d were given", o.Lab, len(o.Topology.Clusters), len(o.Clusters))
 	}
-	m := &Mesh{Topology: o.Topology, Lab: o.Lab, Adopted: o.Adopted, id: o.ID, dir: filepath.Join(o.Dir, "mesh")}
+	m := &Mesh{Topology: o.Topology, Lab: o.Lab, Adopted: o.Adopted, pulls: o.Istio.Hub != bundle.Hub, id: o.ID, dir: filepath.Join(o.Dir, "mesh")}
 	for i, spec := range o.Topology.Clusters {
 		if name := o.Clusters[i].Name(); name != spec.Name {
 			return nil, fmt.Errorf("opening the mesh of lab %q: cluster %d is %q, the topology says %q", o.Lab, i+1, name, spec.Name)

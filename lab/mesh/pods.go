@@ -196,11 +196,45 @@ func describe(pods []*corev1.Pod) string {
 	return strings.Join(texts, "; ")
 }
 
-// awaitPods waits by watch until good is true for the pods that match.
+// PullError says that a node cannot get the image of a pod.
+type PullError struct {
+	Cluster string
+	Image   string
+	Said    string // by the kubelet
+}
+
+func (e *PullError) Error() string {
+	return fmt.Sprintf("%s cannot pull %s: %s", e.Cluster, e.Image, e.Said)
+}
+
+// pullTime bounds every wait for pods whose images may have to be pulled, over a line of unknown speed.
+const pullTime = 10 * time.Minute
+
+// pullPatience is how long an image may be refused before that is taken for final: by then the kubelet has tried twice.
+const pullPatience = 20 * time.Second
+
+// pullError returns the first image of the pods that a node could not pull the last time that it tried; nil if there is none.
+func (m *Member) pullError(pods []*corev1.Pod) *PullError {
+	for _, p := range pods {
+		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+			if w := c.State.Waiting; w != nil && p.DeletionTimestamp == nil && (w.Reason == "ErrImagePull" || w.Reason == "ImagePullBackOff") {
+				return &PullError{Cluster: m.Name(), Image: c.Image, Said: w.Message}
+			}
+		}
+	}
+	return nil
+}
+
+// awaitPods waits by watch until good is true for the pods that match. It ends with a *PullError before its time when one
+// of their images cannot be had.
 func (m *Member) awaitPods(ctx context.Context, what string, match func(*corev1.Pod) bool, good func([]*corev1.Pod) bool) error {
-	start := time.Now()
-	bound, cancel := context.WithTimeout(ctx, patience)
+	start, within := time.Now(), patience
+	if m.mesh.pulls {
+		within = pullTime
+	}
+	bound, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
+	var refused time.Time // when an image was first seen to be
 	for looks := 1; ; looks++ {
 		if _, err := m.podInformer(bound); err != nil {
 			return fmt.Errorf("waiting for %s: %w", what, err)
@@ -213,9 +247,24 @@ func (m *Member) awaitPods(ctx context.Context, what string, match func(*corev1.
 		if good(pods) {
 			return nil
 		}
+		pull := m.pullError(pods)
+		var enough <-chan time.Time // never, as long as nothing is refused
+		if pull == nil {
+			refused = time.Time{}
+		} else {
+			if refused.IsZero() {
+				refused = time.Now()
+			}
+			enough = time.After(time.Until(refused.Add(pullPatience)))
+		}
 		select {
 		case <-changed:
+		case <-enough:
+			return fmt.Errorf("waiting for %s: %w", what, pull)
 		case <-bound.Done():
+			if ctx.Err() != nil && pull != nil {
+				return fmt.Errorf("%w: %w", wait.Stopped(ctx, what, nil), pull)
+			}
 			if ctx.Err() != nil {
 				return wait.Stopped(ctx, what, errors.New(describe(pods)))
 			}

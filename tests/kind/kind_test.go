@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -158,6 +159,23 @@ func TestKindClusterOfTheUser(t *testing.T) {
 	_, err := lab.Up(t.Context(), options(home, name))
 	require.ErrorContains(t, err, "that is not this lab's")
 	require.Empty(t, left(t, name))
+}
+
+// TestImagesThatNobodyHas asks for images of a registry that there is not: that is told long before --timeout is over.
+func TestImagesThatNobodyHas(t *testing.T) {
+	home := need(t)
+	const name = labName + "-hub"
+	start := time.Now()
+	out, code := eastwest.Run(t, "up", "--name", name, "--provider", lab.Kind, "--topology", "single",
+		"--hub", "registry.invalid/istio", "--tag", "x", "--timeout", "30m")
+	t.Logf("%s\n%s", time.Since(start).Round(time.Second), out)
+	require.Equal(t, 3, code)
+	require.Contains(t, out, "cluster-a cannot pull registry.invalid/istio/pilot:x: ")
+	require.Contains(t, out, "try `docker pull registry.invalid/istio/pilot:x`: the registry has to have it (--hub, --tag)")
+	require.Less(t, time.Since(start), 8*time.Minute, "a slow machine needs most of it for the node")
+	require.Empty(t, left(t, name))
+	var unknown *lab.UnknownLabError
+	require.ErrorAs(t, lab.Down(t.Context(), home, name), &unknown)
 }
 
 // refused runs `up --provider kind` somewhere it cannot work, and wants those words, exit code 3 and an empty home.

@@ -29,13 +29,15 @@ import (
 
 // Provider makes kind clusters.
 type Provider struct {
-	Home     string         // folder of all labs
-	Bundle   *bundle.Bundle // images of the mesh and, where it has one, the node image; only Create needs it
-	Image    string         // the node image; the bundle's when empty, kind's own default where the bundle has none
-	Range    string         // the lab's /16; a free one is found when empty
-	Egress   bool           // let the labs reach what Docker's containers reach
-	ID       string         // of the lab that is made
-	Progress func(cluster, milestone string, since time.Duration)
+	Home   string         // folder of all labs
+	Bundle *bundle.Bundle // images of the mesh and, where it has one, the node image; only Create needs it
+	Image  string         // the node image; the bundle's when empty, kind's own default where the bundle has none
+	Range  string         // the lab's /16; a free one is found when empty
+	Egress bool           // let the labs reach what Docker's containers reach
+	// Published says that nodes pull the mesh's images: none is loaded into them.
+	Published bool
+	ID        string // of the lab that is made
+	Progress  func(cluster, milestone string, since time.Duration)
 }
 
 var _ cluster.Provider = (*Provider)(nil)
@@ -160,8 +162,10 @@ func (p *Provider) make(ctx context.Context, n node) (*Node, error) {
 	if err := writeKubeconfig(ctx, kinds, n); err != nil {
 		return nil, err
 	}
-	if err := p.loadImages(ctx, kinds, n); err != nil {
-		return nil, err
+	if !p.Published {
+		if err := p.loadImages(ctx, kinds, n); err != nil {
+			return nil, err
+		}
 	}
 	tell("api")
 	if err := machine.WriteJSON(n.path(nodeFile), n); err != nil { // now with its address: it can be opened

@@ -20,6 +20,7 @@ import (
 type labFlags struct {
 	topologyFlags
 	provider, addresses, kindImage string
+	images                         lab.Images
 	egress                         bool
 }
 
@@ -30,6 +31,8 @@ func (f *labFlags) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.addresses, "range", "", "the lab's private /16, like 10.77.0.0/16, with --provider embedded or kind (default: one that is free)")
 	cmd.Flags().StringVar(&f.kindImage, "kind-image", "", "with --provider kind: the node image, like kindest/node:v1.36.1 (default: the bundle's, or kind's own where the bundle was built without)")
 	cmd.Flags().BoolVar(&f.egress, "egress", false, "let the lab reach what this machine reaches; it is sealed otherwise")
+	cmd.Flags().StringVar(&f.images.Hub, "hub", "", "with --provider kind or existing: the registry's folder with the images pilot, proxyv2 and app, like docker.io/istio; nodes of kind pull them, so it implies --egress (default: the bundle's)")
+	cmd.Flags().StringVar(&f.images.Tag, "tag", "", "the tag of the images of --hub, like 1.31.0")
 }
 
 func (f *labFlags) options(home, name string) (lab.Options, error) {
@@ -37,7 +40,7 @@ func (f *labFlags) options(home, name string) (lab.Options, error) {
 	if err == nil && f.kindImage != "" && f.provider != lab.Kind && f.provider != lab.Auto {
 		err = usagef("--kind-image: wanted --provider %s with it", lab.Kind)
 	}
-	return lab.Options{Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress, KindImage: f.kindImage, Topology: t}, err
+	return lab.Options{Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress, KindImage: f.kindImage, Images: f.images, Topology: t}, err
 }
 
 // foreignFlags say which clusters the provider existing takes.
@@ -50,15 +53,13 @@ func (f *foreignFlags) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.foreign.Contexts, "context", nil, "with --provider existing: the kubeconfig context of a cluster; once for each of the lab's, in their order")
 	cmd.Flags().StringVar(&f.foreign.Kubeconfig, "kubeconfig", "", "with --provider existing: the kubeconfig that has them, which is only read (default: what kubectl takes)")
 	cmd.Flags().StringArrayVar(&f.apiServers, "api-server", nil, "with --provider existing: where other clusters reach the API server of one, like cluster-a=https://10.0.0.1:6443 (default: what the kubeconfig says)")
-	cmd.Flags().StringVar(&f.foreign.Hub, "hub", "", "with --provider existing: the registry with the images pilot, proxyv2 and app (default: the names of the bundle's)")
-	cmd.Flags().StringVar(&f.foreign.Tag, "tag", "", "with --provider existing: the tag of these images (default: the bundle's)")
 	cmd.Flags().BoolVar(&f.foreign.Adopt, "adopt", false, "with --provider existing: use the Istio that is there, and install nothing but the lab's apps")
 	_ = cmd.RegisterFlagCompletionFunc("context", completeContexts)
 }
 
 // options puts the flags into the lab's options.
 func (f *foreignFlags) options(cmd *cobra.Command, o *lab.Options) error {
-	for _, name := range []string{"context", "kubeconfig", "api-server", "hub", "tag", "adopt"} {
+	for _, name := range []string{"context", "kubeconfig", "api-server", "adopt"} {
 		if cmd.Flags().Changed(name) && o.Provider != lab.Existing {
 			return usagef("--%s: only clusters that are there have it: wanted --provider %s with it", name, lab.Existing)
 		}
@@ -140,9 +141,14 @@ With --provider kind the clusters are made by kind, in containers of the Docker 
 network for each lab. The node image is that of the bundle, if it was built for it (eastwest bundle build --with kind), so
 that nothing is pulled; down removes all of it.
 
+With --hub and --tag, which go together, the images of the mesh are published ones, HUB/pilot:TAG, HUB/proxyv2:TAG and
+HUB/app:TAG, in place of the bundle's: nodes of kind pull them, and are not sealed for that (--egress). Istio's manifests
+stay those of the bundle's istioctl, so TAG should be a version near it. When an image cannot be pulled, up ends 20 s
+after the first try.
+
 With --provider existing the clusters are contexts of a kubeconfig, made by whatever tool. Everything that up makes there
 carries the lab's labels, and nothing else is changed: when an object of that name is there, up refuses before it makes
-any. down removes what up has made and leaves the clusters. The images come from a registry (--hub, --tag), or from the
+any. down removes what up has made and leaves the clusters. The images come from a registry (--hub and --tag), or from the
 nodes, where the bundle's have been loaded into them. With --adopt an Istio that is there is used, for scenarios that say
 how far they reach.
 
@@ -150,7 +156,8 @@ The first lab on a machine needs the bundle: up builds it (see eastwest bundle -
 		Example: `  eastwest up --topology primary-remote --network shared
   eastwest up -f manifests/topologies/three-primaries.yaml
   eastwest up --provider kind
-  eastwest up --provider existing --context kind-east --context kind-west --hub registry.example/eastwest`,
+  eastwest up --provider kind --hub docker.io/istio --tag 1.31.0
+  eastwest up --provider existing --context kind-east --context kind-west --hub registry.example/istio --tag 1.31.0`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := lab.Home()

@@ -1,0 +1,60 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+)
+
+func TestImagesAreNamedWhole(t *testing.T) {
+	published := Images{Hub: "docker.io/istio", Tag: "1.31.0"}
+	for _, provider := range []string{Kind, Existing} {
+		require.NoError(t, published.check(provider))
+	}
+	require.NoError(t, Images{}.check(Embedded))
+	require.NoError(t, Images{Hub: "localhost:5000/istio", Tag: "x"}.check(Kind))
+	for words, of := range map[string]Images{
+		"--hub docker.io/istio: wanted --tag with it": {Hub: "docker.io/istio"},
+		"--tag 1.31.0: wanted --hub with it":          {Tag: "1.31.0"},
+		"wanted the parts of an image's name":         {Hub: "https://docker.io/istio", Tag: "1.31.0"},
+		"--tag 1.31.0:x: wanted the parts":            {Hub: "docker.io/istio", Tag: "1.31.0:x"},
+		"--hub docker.io/istio/ ":                     {Hub: "docker.io/istio/", Tag: "1.31.0"},
+	} {
+		require.ErrorContains(t, of.check(Kind), words)
+	}
+	require.ErrorContains(t, published.check(Embedded), "nodes of the provider embedded reach no registry: wanted --provider kind or existing")
+}
+
+// A lab keeps its images; others are another lab.
+func TestImagesOfALabAreKnown(t *testing.T) {
+	home := t.TempDir()
+	r := record{Name: "demo", Provider: Kind, Topology: DefaultTopology(), Images: Images{Hub: "docker.io/istio", Tag: "1.31.0"}, Complete: true}
+	require.NoError(t, r.write(home))
+	o := Options{Home: home, Name: "demo", Topology: DefaultTopology()}
+	same := o.settled()
+	require.Equal(t, r.Images, same.Images)
+	require.Empty(t, r.other(Kind, same))
+
+	o.Images = Images{Hub: "docker.io/istio", Tag: "1.30.0"}
+	require.Equal(t, "with images of docker.io/istio with the tag 1.31.0", r.other(Kind, o.settled()))
+	r.Images = Images{}
+	require.Equal(t, "with the bundle's images", r.other(Kind, o))
+
+	o.Images, o.Provider = Images{}, Embedded
+	require.False(t, o.settled().Images.Published(), "of another provider")
+}
+
+func TestWhatToTryWhereImagesCannotBePulled(t *testing.T) {
+	pull := fmt.Errorf("waiting: %w", &mesh.PullError{Cluster: "cluster-a", Image: "docker.io/istio/pilot:x", Said: "not found"})
+	published := &Lab{record: record{Provider: Kind, Images: Images{Hub: "docker.io/istio", Tag: "x"}}}
+	err := published.withoutImages(pull)
+	require.ErrorContains(t, err, "cluster-a cannot pull docker.io/istio/pilot:x: not found")
+	require.ErrorContains(t, err, "try `docker pull docker.io/istio/pilot:x`: the registry has to have it (--hub, --tag)")
+	require.Equal(t, pull, (&Lab{record: record{Provider: Kind}}).withoutImages(pull))
+	other := errors.New("something else")
+	require.Equal(t, other, published.withoutImages(other))
+}
