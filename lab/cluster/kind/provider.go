@@ -58,6 +58,11 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	if c, err := p.Open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
 		return c, nil
 	}
+	return p.makeOrSweep(ctx, spec, p.make)
+}
+
+// makeOrSweep makes a node in its lab's network, and leaves nothing of it where that fails.
+func (p *Provider) makeOrSweep(ctx context.Context, spec cluster.Spec, do func(context.Context, node) (cluster.Cluster, error)) (cluster.Cluster, error) {
 	n, err := p.plan(ctx, spec)
 	if err != nil {
 		return nil, err
@@ -65,7 +70,7 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	if err := p.sweepNode(ctx, n); err != nil { // what a crash has left
 		return nil, err
 	}
-	c, err := p.make(ctx, n)
+	c, err := do(ctx, n)
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
@@ -128,21 +133,26 @@ func makeNetwork(ctx context.Context, n node) error {
 	return err
 }
 
-// make is the story of a node.
-func (p *Provider) make(ctx context.Context, n node) (*Node, error) {
+// milestones returns what tells how far a cluster is whose making begins now.
+func (p *Provider) milestones(cluster string) (tell func(milestone string)) {
 	begin := time.Now()
-	tell := func(milestone string) {
+	return func(milestone string) {
 		if p.Progress != nil {
-			p.Progress(n.Name, milestone, time.Since(begin))
+			p.Progress(cluster, milestone, time.Since(begin))
 		}
 	}
-	image, err := p.nodeImage(ctx)
+}
+
+// make is the story of a node.
+func (p *Provider) make(ctx context.Context, n node) (cluster.Cluster, error) {
+	tell := p.milestones(n.Name)
+	image, err := p.NodeImage(ctx)
 	if err != nil {
 		return nil, err
 	}
 	tell("node image")
 	if err := label(ctx, n, image); err != nil {
-		return nil, fmt.Errorf("giving the node image the lab's labels: %w", err)
+		return nil, err
 	}
 	mounts, err := n.write()
 	if err != nil {
@@ -167,14 +177,15 @@ func (p *Provider) make(ctx context.Context, n node) (*Node, error) {
 		return nil, err
 	}
 	c, err := p.Open(n.Lab, n.Name)
-	if err == nil {
-		c.tell = tell
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	c.tell = tell
+	return c, nil
 }
 
-// nodeImage returns the name of the node image that is asked for, once Docker has it.
-func (p *Provider) nodeImage(ctx context.Context) (string, error) {
+// NodeImage returns the name of the node image that is asked for, once Docker has it, where it stays.
+func (p *Provider) NodeImage(ctx context.Context) (string, error) {
 	image, archive := p.Image, ""
 	if image == "" {
 		image = defaults.Image
@@ -208,7 +219,10 @@ func label(ctx context.Context, n node, image string) error {
 	}
 	_, err = docker(ctx, "commit", id, n.imageName())
 	_, gone := docker(context.WithoutCancel(ctx), "rm", "--force", "--volumes", id)
-	return errors.Join(err, gone)
+	if err := errors.Join(err, gone); err != nil {
+		return fmt.Errorf("giving the node image the lab's labels: %w", err)
+	}
+	return nil
 }
 
 // networkEnv is kind's only way to be told the network, and the whole process has one environment.
