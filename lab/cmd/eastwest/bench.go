@@ -28,6 +28,7 @@ func newBenchCommand() *cobra.Command {
 	cmd.AddCommand(newBenchUpCommand())
 	cmd.AddCommand(newBenchTopologiesCommand())
 	cmd.AddCommand(newBenchClustersCommand())
+	cmd.AddCommand(newBenchProvidersCommand())
 	cmd.AddCommand(newBenchLatencyCommand())
 	cmd.AddCommand(newBenchScenariosCommand())
 	return cmd
