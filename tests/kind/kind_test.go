@@ -283,28 +283,41 @@ func TestKindClusterOfTheUser(t *testing.T) {
 	require.Empty(t, left(t, name))
 }
 
-// TestNothingIsLeft interrupts the making of a lab and kills it, each while kind is at work.
+// TestNothingIsLeft interrupts the making of a lab and kills it, each while kind is at work: the library in our process, and
+// kind's own command.
 func TestNothingIsLeft(t *testing.T) {
 	home := need(t)
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
-		t.Run(sig.String(), func(t *testing.T) {
-			name := fmt.Sprintf("%s-%d", labName, sig)
-			up := exec.CommandContext(t.Context(), command, "up", "--name", name, "--provider", lab.Kind, "--topology", "none")
-			require.NoError(t, up.Start())
-			require.NoError(t, wait.Until(t.Context(), "a node to be there", wait.Options{Within: 2 * time.Minute}, func(context.Context) error {
-				if len(docker(t, "ps", "--quiet", "--filter", "label="+cluster.LabLabel+"="+name)) == 0 {
-					return errors.New("none yet")
-				}
-				return nil
-			}))
-			require.NoError(t, up.Process.Signal(sig))
-			require.Error(t, up.Wait())
-			if sig == syscall.SIGKILL {
-				require.NoError(t, lab.Down(t.Context(), home, name))
-			}
-			require.Empty(t, left(t, name))
-			var unknown *lab.UnknownLabError
-			require.ErrorAs(t, lab.Down(t.Context(), home, name), &unknown)
-		})
+		upName := fmt.Sprintf("%s-%d", labName, sig)
+		leavesNothing(t, home, sig, upName, "up", "--name", upName, "--provider", lab.Kind, "--topology", "none")
+		if os.Geteuid() == 0 { // it compares with embedded
+			leavesNothing(t, home, sig, "", "bench", "providers", "--runs", "1")
+		}
 	}
+}
+
+// leavesNothing sends a command a signal once it has made a node of a lab. A lab without a name is called after the process.
+func leavesNothing(t *testing.T, home string, sig syscall.Signal, name string, args ...string) {
+	t.Helper()
+	t.Run(args[0]+" "+sig.String(), func(t *testing.T) {
+		up := exec.CommandContext(t.Context(), command, args...)
+		require.NoError(t, up.Start())
+		if name == "" {
+			name = fmt.Sprintf("bench-%d", up.Process.Pid)
+		}
+		require.NoError(t, wait.Until(t.Context(), "a node to be there", wait.Options{Within: 2 * time.Minute}, func(context.Context) error {
+			if len(docker(t, "ps", "--quiet", "--filter", "label="+cluster.LabLabel+"="+name)) == 0 {
+				return errors.New("none yet")
+			}
+			return nil
+		}))
+		require.NoError(t, up.Process.Signal(sig))
+		require.Error(t, up.Wait())
+		if sig == syscall.SIGKILL {
+			require.NoError(t, lab.Down(t.Context(), home, name))
+		}
+		require.Empty(t, left(t, name))
+		var unknown *lab.UnknownLabError
+		require.ErrorAs(t, lab.Down(t.Context(), home, name), &unknown)
+	})
 }
