@@ -121,7 +121,7 @@ func (n node) writeBare() error {
 // runKind runs kind's command on the node's cluster. The command ends with this process, and with ctx together with what it
 // has started; it writes no kubeconfig but the node's.
 func (n node) runKind(ctx context.Context, cli, verb string, args ...string) error {
-	cmd := exec.CommandContext(ctx, cli, slices.Concat([]string{verb, "cluster", "--quiet", "--name", n.kindName(), "--kubeconfig", n.path(kubeconfig)}, args)...)
+	cmd := exec.CommandContext(ctx, cli, slices.Concat([]string{verb, "cluster", "--name", n.kindName(), "--kubeconfig", n.path(kubeconfig)}, args)...)
 	cmd.Env = append(os.Environ(), networkEnv+"="+networkName(n.Lab), "KIND_EXPERIMENTAL_PROVIDER=docker")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -129,6 +129,9 @@ func (n node) runKind(ctx context.Context, cli, verb string, args ...string) err
 	runtime.LockOSThread() // the kernel sends Pdeathsig when the thread ends that started the command
 	defer runtime.UnlockOSThread()
 	_, err := host.Output(ctx, cmd)
+	if command := (*host.CommandError)(nil); errors.As(err, &command) {
+		return withOutput(fmt.Errorf("running kind %s cluster: %w", verb, command.Err), command.Said)
+	}
 	return err
 }
 

@@ -53,7 +53,7 @@ func TestKindsCommandIsTold(t *testing.T) {
 	require.NoError(t, n.runKind(t.Context(), command(t, `echo "$*" >`+n.path("args")+`; echo $`+networkEnv+` >`+n.path("network")), "delete"))
 	args, err := os.ReadFile(n.path("args"))
 	require.NoError(t, err)
-	require.Equal(t, "delete cluster --quiet --name bench-1-cluster-a --kubeconfig "+n.path(kubeconfig)+"\n", string(args))
+	require.Equal(t, "delete cluster --name bench-1-cluster-a --kubeconfig "+n.path(kubeconfig)+"\n", string(args))
 	network, err := os.ReadFile(n.path("network"))
 	require.NoError(t, err)
 	require.Equal(t, "eastwest-bench-1\n", string(network))

@@ -274,7 +274,12 @@ func explain(err error) error {
 	if command == nil {
 		return err
 	}
-	lines := strings.Split(strings.TrimSpace(string(command.Output)), "\n")
+	return withOutput(err, string(command.Output))
+}
+
+// withOutput adds the end of what was said to an error, and what to do where that is known.
+func withOutput(err error, output string) error {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
 	said := strings.Join(lines[max(0, len(lines)-12):], "\n")
 	if strings.Contains(said, "unable to apply caps") {
 		return fmt.Errorf("this machine does not let Docker give containers all capabilities: start it with scripts/docker-up, which asks for those that there are: %w: %s", err, said)
