@@ -193,7 +193,11 @@ func (p *Provider) NodeImage(ctx context.Context) (string, error) {
 			image, archive = ref, file
 		}
 	}
-	lock := flock.New(filepath.Join(p.Home, "labs", ".kind-image.lock"))
+	labs := filepath.Join(p.Home, "labs")
+	if err := os.MkdirAll(labs, 0o755); err != nil {
+		return "", fmt.Errorf("making the folder of labs: %w", err)
+	}
+	lock := flock.New(filepath.Join(labs, ".kind-image.lock"))
 	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
 		return "", fmt.Errorf("waiting for another eastwest that gets the same node image: %w", err)
 	}
