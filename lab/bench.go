@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
 )
 
 // Bench is the measurement of one lab that was made and removed. The JSON names are stable.
@@ -21,6 +23,7 @@ type Bench struct {
 	PeakMiB           float64     `json:"peak_mib"`            // of all processes of the lab, sampled; what only the page cache holds is left out
 	CPUSeconds        float64     `json:"cpu_seconds"`         // of all processes of the lab until UpSeconds
 	CommandCPUSeconds float64     `json:"command_cpu_seconds"` // of this command and of what it ran meanwhile
+	DiskMiB           float64     `json:"disk_mib,omitempty"`  // free space that the lab had taken of where its provider keeps files; none where that is not to be seen
 	Steps             []BenchStep `json:"steps,omitempty"`
 }
 
@@ -40,7 +43,11 @@ const (
 
 // Median is the median of each figure, over runs of the same lab. Its steps are left out.
 func Median(runs []Bench) Bench {
-	of := func(figure func(Bench) float64) float64 { return medianOf(runs, figure) }
+	return figures(func(figure func(Bench) float64) float64 { return medianOf(runs, figure) })
+}
+
+// figures is what of makes of each figure.
+func figures(of func(figure func(Bench) float64) float64) Bench {
 	return Bench{
 		ReadySeconds:      of(func(b Bench) float64 { return b.ReadySeconds }),
 		VerifiedSeconds:   of(func(b Bench) float64 { return b.VerifiedSeconds }),
@@ -49,10 +56,11 @@ func Median(runs []Bench) Bench {
 		PeakMiB:           of(func(b Bench) float64 { return b.PeakMiB }),
 		CPUSeconds:        of(func(b Bench) float64 { return b.CPUSeconds }),
 		CommandCPUSeconds: of(func(b Bench) float64 { return b.CommandCPUSeconds }),
+		DiskMiB:           of(func(b Bench) float64 { return b.DiskMiB }),
 	}
 }
 
-// BenchUp makes a lab, measures that, and removes the lab. A lab of that name must not be there.
+// BenchUp makes a lab, measures that, and removes the lab, also when ctx ends. A lab of that name must not be there.
 func BenchUp(ctx context.Context, o Options) (Bench, error) {
 	if known, err := names(o.Home); err != nil {
 		return Bench{}, err
@@ -63,6 +71,7 @@ func BenchUp(ctx context.Context, o Options) (Bench, error) {
 		mu sync.Mutex // clusters make progress side by side
 		b  Bench
 	)
+	free, seen := freeMiB(ctx, o)
 	start, before := time.Now(), commandCPU()
 	told := o.Progress
 	o.Progress = func(p Progress) {
@@ -74,6 +83,10 @@ func BenchUp(ctx context.Context, o Options) (Bench, error) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		if p.Step == kind.CommandStep {
+			start, before = time.Now(), commandCPU()
+			return
+		}
 		at := time.Since(start).Seconds()
 		step := BenchStep{Cluster: p.Cluster, Step: p.Step, AtSeconds: at}
 		if p.Took != p.Since {
@@ -99,17 +112,55 @@ func BenchUp(ctx context.Context, o Options) (Bench, error) {
 	}
 	b.CommandCPUSeconds = commandCPU() - before
 	b.CPUSeconds = usage(o).cpuSeconds
+	if left, ok := freeMiB(ctx, o); ok && seen {
+		b.DiskMiB = max(0, free-left)
+	}
 	l.Close()
-
-	start = time.Now()
-	if err := Down(ctx, o.Home, o.Name); err != nil {
+	if b.DownSeconds, err = benchDown(ctx, l); err != nil {
 		return Bench{}, err
 	}
-	b.DownSeconds = time.Since(start).Seconds()
 	if b.ReadySeconds == 0 {
 		return Bench{}, errors.New("measuring the lab: no cluster told that it was usable")
 	}
 	return b, nil
+}
+
+// benchDown removes the lab and tells how long that took. Nothing may stay, so it goes on when ctx ends.
+func benchDown(ctx context.Context, l *Lab) (seconds float64, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin)
+	defer cancel()
+	start := time.Now()
+	for _, c := range l.Clusters {
+		if bare, ok := c.(*kind.BareNode); ok {
+			err = errors.Join(err, bare.Delete(ctx))
+			seconds = time.Since(start).Seconds() // what is left is there for the labels alone
+		}
+	}
+	err = errors.Join(err, Down(ctx, l.home, l.Name))
+	if seconds == 0 {
+		seconds = time.Since(start).Seconds()
+	}
+	return seconds, err
+}
+
+// freeMiB is how much may still be written where the lab's provider keeps files; not ok where that cannot be told.
+func freeMiB(ctx context.Context, o Options) (free float64, ok bool) {
+	name, err := chooseProvider(ctx, o.Provider)
+	if err != nil {
+		return 0, false
+	}
+	p, err := newProvider(name, o.Home, nil, o)
+	if err != nil {
+		return 0, false
+	}
+	own, ok := p.(interface {
+		FreeBytes(context.Context) (uint64, error)
+	})
+	if !ok {
+		return 0, false
+	}
+	bytes, err := own.FreeBytes(ctx)
+	return float64(bytes) / (1 << 20), err == nil
 }
 
 type labUsage struct{ cpuSeconds, memoryMiB float64 }
@@ -121,7 +172,7 @@ func usage(o Options) labUsage {
 	if err != nil {
 		return sum
 	}
-	p, err := newProvider(r.Provider, o.Home, nil, Options{})
+	p, err := newProvider(r.Provider, o.Home, nil, Options{bare: o.bare})
 	if err != nil {
 		return sum
 	}

@@ -36,7 +36,8 @@ type Options struct {
 	Existing  Foreign
 	Progress  func(Progress)
 
-	id string // of the lab that is made
+	id   string // of the lab that is made
+	bare bool   // no mesh, whatever the topology; kind's clusters are made by kind's own command
 }
 
 // Foreign says which clusters the provider existing takes, and what it puts there.
@@ -93,6 +94,11 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	topology, err := meshTopology(o.Topology)
 	if err != nil {
 		return nil, err
+	}
+	if o.bare {
+		for i := range topology.Clusters {
+			topology.Clusters[i].Primary = ""
+		}
 	}
 	o.id = newID()
 	b, err := openBundle()

@@ -41,7 +41,11 @@ func newProvider(name, home string, b *bundle.Bundle, o Options) (provider, erro
 	case Embedded:
 		return embeddedProvider{&embedded.Provider{Home: home, Bundle: b, Range: o.Range, Egress: o.Egress, Progress: o.milestone()}}, nil
 	case Kind:
-		return kindProvider{&kind.Provider{Home: home, Bundle: b, Image: o.KindImage, Range: o.Range, Egress: o.Egress, Published: o.Images.Published(), ID: o.id, Progress: o.milestone()}}, nil
+		p := &kind.Provider{Home: home, Bundle: b, Image: o.KindImage, Range: o.Range, Egress: o.Egress, Published: o.Images.Published(), ID: o.id, Progress: o.milestone()}
+		if o.bare {
+			return bareKindProvider{kind.Bare{Provider: p}}, nil
+		}
+		return kindProvider{p}, nil
 	case Existing:
 		return existingProvider{&existing.Provider{
 			Home: home, Kubeconfig: o.Existing.Kubeconfig, Contexts: o.Existing.Contexts, APIServers: o.Existing.APIServers,
@@ -90,6 +94,12 @@ type kindProvider struct{ *kind.Provider }
 
 func (p kindProvider) Open(lab, name string) (cluster.Cluster, error) {
 	return p.Provider.Open(lab, name)
+}
+
+type bareKindProvider struct{ kind.Bare }
+
+func (p bareKindProvider) Open(lab, name string) (cluster.Cluster, error) {
+	return p.Bare.Open(lab, name)
 }
 
 type existingProvider struct{ *existing.Provider }

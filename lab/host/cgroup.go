@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -160,6 +161,34 @@ func CgroupProcesses(name string) ([]int, error) {
 	}
 	sort.Ints(list)
 	return list, err
+}
+
+// ContainerCgroup returns the name of the cgroup that was made for a container, by a process of it and its id: the first on
+// the way down to the process that is called after the id. The container may have made others below it.
+func ContainerCgroup(pid int, id string) (string, error) {
+	file := fmt.Sprintf("/proc/%d/cgroup", pid)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("finding the cgroup of container %s: %w", id, err)
+	}
+	name, ok := cgroupCalled(string(data), id)
+	if !ok {
+		return "", fmt.Errorf("finding the cgroup of container %s: none in %s is called after it", id, file)
+	}
+	return name, nil
+}
+
+// cgroupCalled finds the cgroup whose last element has the id in the lines of a process's cgroup file.
+func cgroupCalled(lines, id string) (name string, ok bool) {
+	for line := range strings.SplitSeq(lines, "\n") {
+		_, rest, _ := strings.Cut(line, ":") // 4:memory:/docker/ID/init.scope; 0::/… of v2
+		_, path, _ := strings.Cut(rest, ":")
+		parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
+		if i := slices.IndexFunc(parts, func(part string) bool { return strings.Contains(part, id) }); i >= 0 {
+			return strings.Join(parts[:i+1], "/"), true
+		}
+	}
+	return "", false
 }
 
 // CgroupUsage is what the processes of a cgroup use and have used.

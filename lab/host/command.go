@@ -26,8 +26,14 @@ func (e *CommandError) Unwrap() error { return e.Err }
 // Run runs a command with the input, which may be nil, and returns what it prints. It is killed when ctx ends.
 func Run(ctx context.Context, stdin io.Reader, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdin = stdin
+	return Output(ctx, cmd)
+}
+
+// Output is Run for a command of that context which needs more than arguments. The error is a *CommandError.
+func Output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var out, problems bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &problems
+	cmd.Stdout, cmd.Stderr = &out, &problems
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -36,7 +42,7 @@ func Run(ctx context.Context, stdin io.Reader, name string, args ...string) (str
 		if said == "" {
 			said = strings.TrimSpace(out.String())
 		}
-		return out.String(), &CommandError{Command: append([]string{name}, args...), Said: said, Err: err}
+		return out.String(), &CommandError{Command: cmd.Args, Said: said, Err: err}
 	}
 	return out.String(), nil
 }

@@ -7,6 +7,7 @@ package kind
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
@@ -259,4 +261,34 @@ func TestDiskFull(t *testing.T) {
 	wrapped := exec.CommandContext(t.Context(), "unshare", inside...)
 	wrapped.Env = cmd.Env
 	refused(t, wrapped, "the disk is full: Docker's folder")
+}
+
+// TestKindsOwnCommandLeavesNothing interrupts a measurement of kind's command and kills it, once there is a node of its lab,
+// which is called after the process. tests/provider does so to what makes labs otherwise.
+func TestKindsOwnCommandLeavesNothing(t *testing.T) {
+	home := need(t)
+	if os.Geteuid() != 0 {
+		t.Skip("it compares with embedded: run with sudo")
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		t.Run(sig.String(), func(t *testing.T) {
+			up := exec.CommandContext(t.Context(), string(eastwest), "bench", "providers", "--runs", "1")
+			require.NoError(t, up.Start())
+			name := fmt.Sprintf("bench-%d", up.Process.Pid)
+			require.NoError(t, wait.Until(t.Context(), "a node to be there", wait.Options{Within: 2 * time.Minute}, func(context.Context) error {
+				if len(docker(t, "ps", "--quiet", "--filter", "label="+cluster.LabLabel+"="+name)) == 0 {
+					return errors.New("none yet")
+				}
+				return nil
+			}))
+			require.NoError(t, up.Process.Signal(sig))
+			require.Error(t, up.Wait())
+			if sig == syscall.SIGKILL {
+				require.NoError(t, lab.Down(t.Context(), home, name))
+			}
+			require.Empty(t, left(t, name))
+			var unknown *lab.UnknownLabError
+			require.ErrorAs(t, lab.Down(t.Context(), home, name), &unknown)
+		})
+	}
 }

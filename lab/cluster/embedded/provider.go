@@ -41,15 +41,18 @@ const (
 	neededInotify = 60   // instances: a node with a mesh was seen to hold 27
 )
 
+// FreeBytes tells how much may still be written where labs are.
+func (p *Provider) FreeBytes(context.Context) (uint64, error) { return host.FreeBytes(p.Home) }
+
 // Check implements cluster.Provider.
-func (p *Provider) Check(context.Context) error {
+func (p *Provider) Check(ctx context.Context) error {
 	if err := host.Check(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(p.Home, 0o755); err != nil {
 		return fmt.Errorf("making the folder of labs: %w", err)
 	}
-	free, err := host.FreeBytes(p.Home)
+	free, err := p.FreeBytes(ctx)
 	if err != nil {
 		return err
 	}

@@ -70,10 +70,13 @@ func fair(component string) string {
 	return fmt.Sprintf("spec: {containers: [{name: %s, resources: {requests: {cpu: 10m}}}]}\n", component)
 }
 
+// cniFile is where containerd in a node looks for the network of pods.
+const cniFile = "/etc/cni/net.d/10-eastwest.conflist"
+
 // mounts are the files that a node gets from its folder, by their path inside.
 func (n node) mounts() map[string]string {
 	return map[string]string{
-		"/etc/cni/net.d/10-eastwest.conflist": n.CNIConfig(),
+		cniFile: n.CNIConfig(),
 		"/etc/systemd/system/eastwest.service": fmt.Sprintf(`[Unit]
 Description=eastwest: rules, routes and addresses of this node
 StartLimitIntervalSec=0
@@ -136,11 +139,14 @@ func share(from, to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
+// configType heads what kind is asked for.
+var configType = v1alpha4.TypeMeta{Kind: "Cluster", APIVersion: "kind.x-k8s.io/v1alpha4"}
+
 // config is what kind is asked for. Patches that an older Kubernetes does not know are ignored by it.
 func (n node) config(mounts []v1alpha4.Mount) *v1alpha4.Cluster {
 	a := n.Addresses()
 	return &v1alpha4.Cluster{
-		TypeMeta: v1alpha4.TypeMeta{Kind: "Cluster", APIVersion: "kind.x-k8s.io/v1alpha4"},
+		TypeMeta: configType,
 		Name:     n.kindName(),
 		Nodes:    []v1alpha4.Node{{Role: v1alpha4.ControlPlaneRole, Image: n.imageName(), ExtraMounts: mounts}},
 		Networking: v1alpha4.Networking{

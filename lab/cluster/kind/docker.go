@@ -117,9 +117,23 @@ func local(ctx context.Context) error {
 	return nil
 }
 
+// rootFolder is where Docker keeps images, containers and volumes.
+func rootFolder(ctx context.Context) (string, error) {
+	return docker(ctx, "info", "--format", "{{.DockerRootDir}}")
+}
+
+// FreeBytes tells how much may still be written where Docker keeps its nodes.
+func (p *Provider) FreeBytes(ctx context.Context) (uint64, error) {
+	root, err := rootFolder(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return host.FreeBytes(root)
+}
+
 // disk returns an error if Docker's disk has no room for a lab.
 func disk(ctx context.Context) error {
-	root, err := docker(ctx, "info", "--format", "{{.DockerRootDir}}")
+	root, err := rootFolder(ctx)
 	if err != nil {
 		return err
 	}

@@ -61,6 +61,11 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	if c, err := p.Open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
 		return c, nil
 	}
+	return p.makeOrSweep(ctx, spec, p.make)
+}
+
+// makeOrSweep makes a node in its lab's network, and leaves nothing of it where that fails.
+func (p *Provider) makeOrSweep(ctx context.Context, spec cluster.Spec, do func(context.Context, node) (cluster.Cluster, error)) (cluster.Cluster, error) {
 	n, err := p.plan(ctx, spec)
 	if err != nil {
 		return nil, err
@@ -68,7 +73,7 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	if err := p.sweepNode(ctx, n); err != nil { // what a crash has left
 		return nil, err
 	}
-	c, err := p.make(ctx, n)
+	c, err := do(ctx, n)
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
@@ -131,21 +136,26 @@ func makeNetwork(ctx context.Context, n node) error {
 	return err
 }
 
-// make is the story of a node.
-func (p *Provider) make(ctx context.Context, n node) (*Node, error) {
+// milestones returns what tells how far a cluster is whose making begins now.
+func (p *Provider) milestones(cluster string) (tell func(milestone string)) {
 	begin := time.Now()
-	tell := func(milestone string) {
+	return func(milestone string) {
 		if p.Progress != nil {
-			p.Progress(n.Name, milestone, time.Since(begin))
+			p.Progress(cluster, milestone, time.Since(begin))
 		}
 	}
-	image, err := p.nodeImage(ctx)
+}
+
+// make is the story of a node.
+func (p *Provider) make(ctx context.Context, n node) (cluster.Cluster, error) {
+	tell := p.milestones(n.Name)
+	image, err := p.NodeImage(ctx)
 	if err != nil {
 		return nil, err
 	}
 	tell("node image")
 	if err := label(ctx, n, image); err != nil {
-		return nil, fmt.Errorf("giving the node image the lab's labels: %w", err)
+		return nil, err
 	}
 	mounts, err := n.write()
 	if err != nil {
@@ -172,10 +182,11 @@ func (p *Provider) make(ctx context.Context, n node) (*Node, error) {
 		return nil, err
 	}
 	c, err := p.Open(n.Lab, n.Name)
-	if err == nil {
-		c.tell = tell
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	c.tell = tell
+	return c, nil
 }
 
 // newKinds is kind itself, on Docker.
@@ -183,8 +194,8 @@ func newKinds(log *watcher) *kind.Provider {
 	return kind.NewProvider(kind.ProviderWithDocker(), kind.ProviderWithLogger(log))
 }
 
-// nodeImage returns the name of the node image that is asked for, once Docker has it.
-func (p *Provider) nodeImage(ctx context.Context) (string, error) {
+// NodeImage returns the name of the node image that is asked for, once Docker has it, where it stays.
+func (p *Provider) NodeImage(ctx context.Context) (string, error) {
 	image, archive := p.Image, ""
 	if image == "" {
 		image = defaults.Image
@@ -192,7 +203,11 @@ func (p *Provider) nodeImage(ctx context.Context) (string, error) {
 			image, archive = ref, file
 		}
 	}
-	lock := flock.New(filepath.Join(p.Home, "labs", ".kind-image.lock"))
+	labs := filepath.Join(p.Home, "labs")
+	if err := os.MkdirAll(labs, 0o755); err != nil {
+		return "", fmt.Errorf("making the folder of labs: %w", err)
+	}
+	lock := flock.New(filepath.Join(labs, ".kind-image.lock"))
 	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
 		return "", fmt.Errorf("waiting for another eastwest that gets the same node image: %w", err)
 	}
@@ -218,7 +233,10 @@ func label(ctx context.Context, n node, image string) error {
 	}
 	_, err = docker(ctx, "commit", id, n.imageName())
 	_, gone := docker(context.WithoutCancel(ctx), "rm", "--force", "--volumes", id)
-	return errors.Join(err, gone)
+	if err := errors.Join(err, gone); err != nil {
+		return fmt.Errorf("giving the node image the lab's labels: %w", err)
+	}
+	return nil
 }
 
 // networkEnv is kind's only way to be told the network, and the whole process has one environment.
@@ -270,7 +288,12 @@ func explain(err error) error {
 	if command == nil {
 		return err
 	}
-	lines := strings.Split(strings.TrimSpace(string(command.Output)), "\n")
+	return withOutput(err, string(command.Output))
+}
+
+// withOutput adds the end of what was said to an error, and what to do where that is known.
+func withOutput(err error, output string) error {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
 	said := strings.Join(lines[max(0, len(lines)-12):], "\n")
 	if strings.Contains(said, "unable to apply caps") {
 		return fmt.Errorf("this machine does not let Docker give containers all capabilities: start it with scripts/docker-up, which asks for those that there are: %w: %s", err, said)

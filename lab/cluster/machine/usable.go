@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,17 +45,19 @@ func nodeReady(ctx context.Context, api kubernetes.Interface, name string, miles
 	return watchUntil(ctx, "the node to be Ready", func() (watch.Interface, error) { return api.CoreV1().Nodes().Watch(ctx, only) },
 		func(obj any) bool {
 			node, ok := obj.(*corev1.Node)
-			if !ok || len(node.Spec.Taints) > 0 {
+			if !ok || !NodeReady(node) {
 				return false
 			}
-			for _, c := range node.Status.Conditions {
-				if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
-					milestone("node")
-					return true
-				}
-			}
-			return false
+			milestone("node")
+			return true
 		})
+}
+
+// NodeReady tells whether a node is Ready and has no taint that keeps pods off it.
+func NodeReady(node *corev1.Node) bool {
+	return len(node.Spec.Taints) == 0 && slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+	})
 }
 
 // serviceAccountThere waits for the default ServiceAccount: pods made before it are refused.

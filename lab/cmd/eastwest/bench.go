@@ -28,6 +28,7 @@ func newBenchCommand() *cobra.Command {
 	cmd.AddCommand(newBenchUpCommand())
 	cmd.AddCommand(newBenchTopologiesCommand())
 	cmd.AddCommand(newBenchClustersCommand())
+	cmd.AddCommand(newBenchProvidersCommand())
 	cmd.AddCommand(newBenchLatencyCommand())
 	cmd.AddCommand(newBenchScenariosCommand())
 	return cmd
@@ -44,7 +45,7 @@ func newBenchUpCommand() *cobra.Command {
 		Use:   "up",
 		Short: "Make and remove labs and tell the median",
 		Long: `Bench up makes a lab of its own, removes it, and does so again: seconds until the clusters are usable and until calls
-between them are proven, memory, CPU seconds, and when each step ended. Leave the machine alone meanwhile.`,
+between them are proven, memory, CPU seconds, disk, and when each step ended. Leave the machine alone meanwhile.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if runs < 1 {
@@ -94,10 +95,10 @@ between them are proven, memory, CPU seconds, and when each step ended. Leave th
 
 func printBench(out io.Writer, b benchJSON) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "RUN\tREADY s\tVERIFIED s\tUP s\tDOWN s\tPEAK MiB\tLAB CPU s\tCOMMAND CPU s\t")
+	fmt.Fprintln(w, "RUN\tREADY s\tVERIFIED s\tUP s\tDOWN s\tPEAK MiB\tLAB CPU s\tCOMMAND CPU s\tDISK MiB\t")
 	row := func(name string, r lab.Bench) {
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.1f\t\n", name,
-			r.ReadySeconds, r.VerifiedSeconds, r.UpSeconds, r.DownSeconds, r.PeakMiB, r.CPUSeconds, r.CommandCPUSeconds)
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.1f\t%.0f\t\n", name,
+			r.ReadySeconds, r.VerifiedSeconds, r.UpSeconds, r.DownSeconds, r.PeakMiB, r.CPUSeconds, r.CommandCPUSeconds, r.DiskMiB)
 	}
 	for i, r := range b.Runs {
 		row(fmt.Sprint(i+1), r)
