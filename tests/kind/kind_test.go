@@ -208,7 +208,9 @@ func up(t *testing.T, env ...string) *exec.Cmd {
 
 func TestDockerThatCannotBeUsed(t *testing.T) {
 	need(t)
-	t.Run("none", func(t *testing.T) { refused(t, up(t, "PATH="+t.TempDir()), `the tool "docker" is missing: install Docker`) })
+	t.Run("none", func(t *testing.T) {
+		refused(t, up(t, "PATH="+t.TempDir()), `the tool "docker" is missing: install Docker`)
+	})
 	t.Run("not running", func(t *testing.T) {
 		refused(t, up(t, "DOCKER_HOST=unix://"+filepath.Join(t.TempDir(), "none.sock")), "Docker does not run: start it")
 	})
