@@ -52,7 +52,7 @@ func conformanceRecipes() []component {
 }
 
 // testPrograms are those that the tests run in their pods beside agnhost.
-const testPrograms = "dig nc getent hostname seq"
+const testPrograms = "dig getent grep hostname nc nslookup seq"
 
 // testImages makes agnhost, and the image for lookups by glibc, which has the same programs and its own name. What agnhost's
 // Dockerfile takes from Alpine comes from this machine; left out are its registry of images, iperf and an old CoreDNS.
