@@ -144,7 +144,7 @@ that nothing is pulled; down removes all of it.
 With --hub and --tag, which go together, the images of the mesh are published ones, HUB/pilot:TAG, HUB/proxyv2:TAG and
 HUB/app:TAG, in place of the bundle's: nodes of kind pull them, and are not sealed for that (--egress). Istio's manifests
 stay those of the bundle's istioctl, so TAG should be a version near it. When an image cannot be pulled, up ends 20 s
-after the first try.
+after the first try has failed.
 
 With --provider existing the clusters are contexts of a kubeconfig, made by whatever tool. Everything that up makes there
 carries the lab's labels, and nothing else is changed: when an object of that name is there, up refuses before it makes
