@@ -647,6 +647,14 @@ func TestHealthyTopologies(t *testing.T) {
 	assert.Equal(t, "remote-secret-missing", Examine(w.Facts).Findings[0].ID)
 
 	w = primary(t)
+	w.a().Istiods = nil // nobody says any more whom it serves
+	r = Examine(w.Facts)
+	require.Len(t, r.Findings, 1, tops(r))
+	assert.Equal(t, "istiod-down", r.Findings[0].ID)
+	assert.Equal(t, []string{"cluster-a", "cluster-b"}, r.Findings[0].Clusters)
+	assert.Equal(t, "cluster-a", r.Clusters[1].ServedBy)
+
+	w = primary(t)
 	a := w.a()
 	external := Cluster{Context: "external", UID: "uid-x", IstiodDeployed: true, Istiods: a.Istiods, CACerts: a.CACerts, Settings: a.Settings, Remotes: a.Remotes}
 	external.Istiods[0].Env["LOCAL_CLUSTER_SECRET_WATCHER"] = "true"
