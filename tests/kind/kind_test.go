@@ -148,17 +148,19 @@ func usersNetwork(t *testing.T) string {
 func TestKindClusterOfTheUser(t *testing.T) {
 	home := need(t)
 	const name = labName + "-user"
-	image := docker(t, "image", "ls", "--quiet")
-	if len(image) == 0 {
-		t.Skip("Docker has no image yet to stand for the user's cluster")
-	}
+	dir, err := bundle.DefaultDir()
+	require.NoError(t, err)
+	b, err := bundle.Open(dir)
+	require.NoError(t, err)
+	archive, image, _ := b.KindNodeImage()
+	docker(t, "load", "--input", archive)
 	container := name + "-cluster-a-control-plane"
-	docker(t, "create", "--name", container, "--label", "io.x-k8s.kind.cluster="+name+"-cluster-a", image[0], "true")
+	docker(t, "create", "--name", container, "--label", "io.x-k8s.kind.cluster="+name+"-cluster-a", image, "true")
 	t.Cleanup(func() {
 		out, err := exec.Command("docker", "rm", container).CombinedOutput()
 		require.NoError(t, err, "it has not been left alone: %s", out)
 	})
-	_, err := lab.Up(t.Context(), options(home, name))
+	_, err = lab.Up(t.Context(), options(home, name))
 	require.ErrorContains(t, err, "that is not this lab's")
 	require.Empty(t, left(t, name))
 }
@@ -168,10 +170,13 @@ func TestImagesThatNobodyHas(t *testing.T) {
 	home := need(t)
 	const name = labName + "-hub"
 	start := time.Now()
-	out, code := eastwest.Run(t, "up", "--name", name, "--provider", lab.Kind, "--topology", "single",
-		"--hub", "registry.invalid/istio", "--tag", "x", "--timeout", "30m")
+	printed, err := exec.CommandContext(t.Context(), string(eastwest), "up", "--name", name, "--provider", lab.Kind, "--topology", "single",
+		"--hub", "registry.invalid/istio", "--tag", "x", "--timeout", "30m").CombinedOutput()
+	out := string(printed)
 	t.Logf("%s\n%s", time.Since(start).Round(time.Second), out)
-	require.Equal(t, 3, code)
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit)
+	require.Equal(t, 3, exit.ExitCode())
 	require.Contains(t, out, "cluster-a cannot pull registry.invalid/istio/pilot:x: ")
 	require.Contains(t, out, "try `docker pull registry.invalid/istio/pilot:x`: the registry has to have it (--hub, --tag)")
 	require.Less(t, time.Since(start), 8*time.Minute, "a slow machine needs most of it for the node")

@@ -103,11 +103,12 @@ func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, error) {
 
 // notOthers returns an error if Docker has a cluster of that name that is no lab's.
 func notOthers(ctx context.Context, n node) error {
-	labels, err := docker(ctx, "ps", "--all", "--filter", "name=^"+n.container()+"$", "--format", `{{.Label "`+cluster.ManagedByLabel+`"}} {{.Label "`+cluster.LabLabel+`"}}`)
+	// Without the word a container without labels would look like none.
+	found, err := docker(ctx, "ps", "--all", "--filter", "name=^"+n.container()+"$", "--format", `found {{.Label "`+cluster.ManagedByLabel+`"}} {{.Label "`+cluster.LabLabel+`"}}`)
 	if err != nil {
 		return err
 	}
-	if labels == "" || labels == cluster.ManagedBy+" "+n.Lab {
+	if found == "" || found == "found "+cluster.ManagedBy+" "+n.Lab {
 		return nil
 	}
 	return fmt.Errorf("there is a kind cluster %s that is not this lab's (container %s): choose another --name; eastwest leaves it alone", n.kindName(), n.container())
@@ -276,7 +277,7 @@ func create(ctx context.Context, kinds *kind.Provider, log *watcher, n node, mou
 			ended = nil
 		case <-again.C:
 			if ctx.Err() != nil {
-				_, _ = docker(context.WithoutCancel(ctx), "rm", "--force", "--volumes", n.container())
+				_ = n.removeContainer(context.WithoutCancel(ctx)) // again, until it is gone
 			}
 		}
 	}
@@ -395,9 +396,23 @@ func loadImage(to nodes.Node, archive string) error {
 	return nil
 }
 
+// removeContainer removes the node's container, if there is one with the lab's labels: the name alone could be anybody's.
+func (n node) removeContainer(ctx context.Context) error {
+	ours, err := docker(ctx, append([]string{"ps", "--all", "--quiet", "--filter", "name=^" + n.container() + "$"}, filters(n.Lab)...)...)
+	if err != nil {
+		return err
+	}
+	if ours != "" {
+		if _, err := docker(ctx, "rm", "--force", "--volumes", ours); err != nil && !strings.Contains(err.Error(), "No such container") {
+			return err
+		}
+	}
+	return nil
+}
+
 // sweepNode removes what is left of one node.
 func (p *Provider) sweepNode(ctx context.Context, n node) error {
-	if _, err := docker(ctx, "rm", "--force", "--volumes", n.container()); err != nil && !strings.Contains(err.Error(), "No such container") {
+	if err := n.removeContainer(ctx); err != nil {
 		return err
 	}
 	if _, err := docker(ctx, "image", "rm", "--force", n.imageName()); err != nil && !strings.Contains(err.Error(), "No such image") {
