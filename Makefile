@@ -6,9 +6,9 @@ export CGO_ENABLED := 0
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 EASTWEST := bin/eastwest
-# What `make test` runs on kind, after the conformance suite.
-ON_KIND := cross-cluster-call mismatched-root-ca late-cacerts primary-lost
 STORIES := cross-cluster-call mismatched-root-ca late-cacerts
+# What `make test` runs on kind, after the conformance suite.
+ON_KIND := $(STORIES) primary-lost
 # Tests are not vetted again, `make verify` does that, and linked without what a debugger reads.
 GOTEST := go test -vet=off -ldflags '-s -w'
 # Packages whose tests run at once: each has labs of its own, one or two of some 3 GiB, and waits for half of its time.

@@ -22,22 +22,16 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 )
 
-// kind is the one provider that uses Docker.
-const kind = "kind"
-
 // Provider is the one under test: EASTWEST_PROVIDER, or embedded.
 func Provider() string { return cmp.Or(os.Getenv("EASTWEST_PROVIDER"), lab.Embedded) }
 
-func usesDocker() bool { return Provider() == kind }
+func usesDocker() bool { return Provider() == lab.Kind }
 
-// NeedProvider skips the test where there is no provider of that name yet, and fails where there will never be one.
+// NeedProvider returns the provider under test, and fails where there is none of that name.
 func NeedProvider(t *testing.T) string {
 	t.Helper()
 	name := Provider()
 	makers := slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Auto || p == lab.Existing })
-	if name == kind && !slices.Contains(makers, kind) {
-		t.Skipf("this eastwest has no provider %s: there are %v", kind, makers)
-	}
 	require.Contains(t, makers, name, "EASTWEST_PROVIDER names no provider that makes clusters")
 	return name
 }

@@ -184,7 +184,7 @@ func readReport(data []byte) (map[string]result, error) {
 }
 
 // columns are the providers in the table.
-var columns = []string{lab.Embedded, "kind"}
+var columns = []string{lab.Embedded, lab.Kind}
 
 // notRun stands where a provider has not been asked.
 const notRun = "not run"

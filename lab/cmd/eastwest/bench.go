@@ -116,11 +116,7 @@ func printBench(out io.Writer, b benchJSON) error {
 	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ENDED s\tTOOK s\tCLUSTER\tSTEP")
 	for _, s := range steps {
-		took := "-"
-		if s.Seconds > 0 {
-			took = fmt.Sprintf("%.1f", s.Seconds)
-		}
-		fmt.Fprintf(w, "%.1f\t%s\t%s\t%s\n", s.AtSeconds, took, dash(s.Cluster), s.Step)
+		fmt.Fprintf(w, "%.1f\t%s\t%s\t%s\n", s.AtSeconds, figure("%.1f", s.Seconds), dash(s.Cluster), s.Step)
 	}
 	return w.Flush()
 }

@@ -193,11 +193,7 @@ func printBenchScenarios(out io.Writer, b benchScenariosJSON) error {
 			m.Seconds, m.BaselineSeconds, m.BreakSeconds, m.SymptomsSeconds, m.DiagnoseSeconds, m.LaterSeconds, m.WrongFixesSeconds,
 			m.RecoverSeconds, m.HealthySeconds, m.UndoSeconds,
 		} {
-			text := "-"
-			if seconds > 0 {
-				text = fmt.Sprintf("%.1f", seconds)
-			}
-			fmt.Fprintf(w, "\t%s", text)
+			fmt.Fprintf(w, "\t%s", figure("%.1f", seconds))
 		}
 		fmt.Fprintf(w, "\t%s\n", s.Result)
 	}
