@@ -47,16 +47,22 @@ func need(t *testing.T) (home string) {
 	if err := kind.Answers(t.Context()); err != nil {
 		t.Skip(err)
 	}
+	if _, _, ok := nodeImage(t); !ok {
+		t.Skip("the bundle has no node image for kind: eastwest bundle build --with kind")
+	}
+	home, err := lab.Home()
+	require.NoError(t, err)
+	return home
+}
+
+// nodeImage is the bundle's, if it has one.
+func nodeImage(t *testing.T) (archive, ref string, ok bool) {
+	t.Helper()
 	dir, err := bundle.DefaultDir()
 	require.NoError(t, err)
 	b, err := bundle.Open(dir)
 	require.NoError(t, err)
-	if _, _, ok := b.KindNodeImage(); !ok {
-		t.Skip("the bundle has no node image for kind: eastwest bundle build --with kind")
-	}
-	home, err = lab.Home()
-	require.NoError(t, err)
-	return home
+	return b.KindNodeImage()
 }
 
 // docker returns the words that a docker command prints.
@@ -148,11 +154,7 @@ func usersNetwork(t *testing.T) string {
 func TestKindClusterOfTheUser(t *testing.T) {
 	home := need(t)
 	const name = labName + "-user"
-	dir, err := bundle.DefaultDir()
-	require.NoError(t, err)
-	b, err := bundle.Open(dir)
-	require.NoError(t, err)
-	archive, image, _ := b.KindNodeImage()
+	archive, image, _ := nodeImage(t)
 	docker(t, "load", "--input", archive)
 	container := name + "-cluster-a-control-plane"
 	docker(t, "create", "--name", container, "--label", "io.x-k8s.kind.cluster="+name+"-cluster-a", image, "true")
@@ -160,7 +162,7 @@ func TestKindClusterOfTheUser(t *testing.T) {
 		out, err := exec.Command("docker", "rm", container).CombinedOutput()
 		require.NoError(t, err, "it has not been left alone: %s", out)
 	})
-	_, err = lab.Up(t.Context(), options(home, name))
+	_, err := lab.Up(t.Context(), options(home, name))
 	require.ErrorContains(t, err, "that is not this lab's")
 	require.Empty(t, left(t, name))
 }
