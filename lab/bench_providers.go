@@ -81,7 +81,7 @@ func prepareProviders(ctx context.Context, home, name string) error {
 			problems = append(problems, fmt.Errorf("%s: %w", provider, err))
 		}
 	}
-	b, err := openBundle()
+	b, err := openBundle(false)
 	if err != nil {
 		problems = append(problems, err)
 	} else if _, _, ok := b.KindNodeImage(); !ok {

@@ -106,7 +106,7 @@ func medianOf[T any](runs []T, figure func(T) float64) float64 {
 // BenchScenarios runs each scenario that often, in lanes, and measures that. The catalogue's Ended hears of each run
 // besides. What was measured before ctx ended is in the result.
 func BenchScenarios(ctx context.Context, c Catalogue, all []*scenario.Scenario, runs int) (CatalogueBench, error) {
-	b, err := openBundle()
+	b, err := openBundle(false)
 	if err != nil {
 		return CatalogueBench{}, err
 	}

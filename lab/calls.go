@@ -260,8 +260,8 @@ func (c *radiusCheck) Look(context.Context, *mesh.Mesh) (string, error) {
 	return text, nil
 }
 
-// url is how an app is called; see mesh.URL.
-func url(to scenario.App, fresh bool) string { return mesh.URL(to.Name, to.Cluster, fresh) }
+// appURL is how an app is called; see mesh.URL.
+func appURL(to scenario.App, fresh bool) string { return mesh.URL(to.Name, to.Cluster, fresh) }
 
 // podSource is the newest ready pod of an app, found anew for each connection, so that a restart of
 // the app moves the stream to the new pod.

@@ -16,7 +16,7 @@ func ExplainTopology(w io.Writer, t scenario.Topology) error {
 		return err
 	}
 	o := mesh.Options{Lab: DefaultName, Topology: wanted}
-	if b, err := openBundle(); err == nil { // what is installed depends a little on the Envoy that it holds
+	if b, err := openBundle(false); err == nil { // what is installed depends a little on the Envoy that it holds
 		o.Istio = mesh.FromBundle(b)
 	}
 	steps, err := mesh.Plan(o)

@@ -3,6 +3,8 @@ package lab
 import (
 	"fmt"
 	"regexp"
+
+	"github.com/eastwest-lab/eastwest/lab/bundle"
 )
 
 // Images says where nodes pull the images of the mesh from: Hub/pilot:Tag, Hub/proxyv2:Tag and Hub/app:Tag. The zero
@@ -14,6 +16,10 @@ type Images struct {
 
 // Published says that nodes pull them from a registry.
 func (i Images) Published() bool { return i != Images{} }
+
+// ofBundle tells that published ones are the bundle's, which somebody has pushed under their tag: the mesh has to be
+// installed for the Envoy in them. All others are taken for Istio's own.
+func (i Images) ofBundle() bool { return i.Tag == bundle.Tag }
 
 // What kubelets take as parts of an image's name.
 var (

@@ -6,18 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"time"
 
+	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 )
@@ -101,12 +104,14 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		}
 	}
 	o.id = newID()
-	b, err := openBundle()
+	b, err := openBundle(onlyTools(name, o.Images))
 	if err != nil {
 		return nil, err
 	}
-	if err := hasKubernetes(b, o.Topology); err != nil {
-		return nil, err
+	if name == Embedded {
+		if err := bundleHasKubernetes(b, o.Topology); err != nil {
+			return nil, err
+		}
 	}
 	p, err := newProvider(name, o.Home, b, o)
 	if err != nil {
@@ -192,6 +197,9 @@ func (l *Lab) make(ctx context.Context, p provider, topology mesh.Topology, o Op
 	if err := apis.Wait(); err != nil {
 		return err
 	}
+	if err := l.hasKubernetes(); err != nil {
+		return err
+	}
 	if err := l.writeKubeconfig(); err != nil {
 		return err
 	}
@@ -228,6 +236,7 @@ func (l *Lab) meshOptions() mesh.Options {
 	}
 	if i := l.record.Images; i.Published() {
 		o.Istio.Hub, o.Istio.Tag = i.Hub, i.Tag
+		o.Istio.UpstreamEnvoy = i.ofBundle()
 	}
 	return o
 }
@@ -279,7 +288,8 @@ func (l *Lab) works(ctx context.Context) error {
 
 // Open opens a lab that is there.
 func Open(home, name string) (*Lab, error) {
-	b, err := openBundle()
+	r, _ := readRecord(home, name) // open tells of one that cannot be read
+	b, err := openBundle(onlyTools(r.Provider, r.Images))
 	if err != nil {
 		return nil, err
 	}
@@ -372,10 +382,21 @@ func remove(ctx context.Context, p provider, home, name string) error {
 	return nil
 }
 
-func openBundle() (*bundle.Bundle, error) {
+// OnlyTools tells whether a lab needs no more of the bundle than kubectl and istioctl.
+func (o Options) OnlyTools() bool {
+	o = o.settled()
+	return onlyTools(o.Provider, o.Images)
+}
+
+func onlyTools(provider string, i Images) bool { return i.Published() && provider != Embedded }
+
+func openBundle(onlyTools bool) (*bundle.Bundle, error) {
 	dir, err := bundle.DefaultDir()
 	if err != nil {
 		return nil, err
+	}
+	if onlyTools {
+		return bundle.OpenTools(dir)
 	}
 	return bundle.Open(dir)
 }
@@ -392,15 +413,40 @@ func meshTopology(t scenario.Topology) (mesh.Topology, error) {
 	return m, m.Validate()
 }
 
-// hasKubernetes returns an error if a cluster wants another version than the bundle holds.
-func hasKubernetes(b *bundle.Bundle, t scenario.Topology) error {
-	version := b.Versions()["kubernetes"]
+// bundleHasKubernetes returns an error if a cluster wants another version than nodes of the bundle have.
+func bundleHasKubernetes(b *bundle.Bundle, t scenario.Topology) error {
 	for _, c := range t.Members {
-		if c.Kubernetes != "" && c.Kubernetes != version {
-			return fmt.Errorf("%s: cluster %s: wanted Kubernetes %s, the bundle has %s: write %[4]s, or leave kubernetes: out", c.Place, c.Name, c.Kubernetes, version)
+		if version := b.Versions()["kubernetes"]; c.Kubernetes != "" && c.Kubernetes != version {
+			return wrongKubernetes(c, "the bundle has", version)
 		}
 	}
 	return nil
+}
+
+// hasKubernetes returns an error if a cluster has another version than it has to have. It knows nodes that are not of the
+// bundle, too, but not before they are there.
+func (l *Lab) hasKubernetes() error {
+	for i, c := range l.Topology.Members {
+		if c.Kubernetes == "" {
+			continue
+		}
+		api, err := discovery.NewDiscoveryClientForConfig(l.Clusters[i].RESTConfig())
+		if err != nil {
+			return err
+		}
+		seen, err := api.ServerVersion()
+		if err != nil {
+			return fmt.Errorf("asking %s for its version: %w", c.Name, err)
+		}
+		if seen.GitVersion != c.Kubernetes {
+			return wrongKubernetes(c, "its API server is", seen.GitVersion)
+		}
+	}
+	return nil
+}
+
+func wrongKubernetes(c scenario.Cluster, has, version string) error {
+	return fmt.Errorf("%s: cluster %s: wanted Kubernetes %s, %s %s: write %[5]s, or leave kubernetes: out", c.Place, c.Name, c.Kubernetes, has, version)
 }
 
 // sameTopology compares what is asked for, in whatever words and wherever in a file it was asked.
@@ -425,6 +471,8 @@ func describe(t scenario.Topology) string {
 type Env struct {
 	Kubeconfig string // of all clusters, one context each
 	BinDir     string // the bundle's kubectl and istioctl
+	// NoProxy is NO_PROXY with the lab's API servers in it; empty where the user has no proxy, or it may be the way to them.
+	NoProxy string
 }
 
 // Provider is the name of who has made its clusters.
@@ -435,7 +483,22 @@ func (l *Lab) Dir() string { return labDir(l.home, l.Name) }
 
 // Env returns the lab's kubeconfig and programs.
 func (l *Lab) Env() Env {
-	return Env{Kubeconfig: filepath.Join(labDir(l.home, l.Name), "kubeconfig"), BinDir: l.bundle.BinDir()}
+	e := Env{Kubeconfig: filepath.Join(labDir(l.home, l.Name), "kubeconfig"), BinDir: l.bundle.BinDir()}
+	proxy := httpproxy.FromEnvironment()
+	if proxy.HTTPSProxy == "" || l.record.Provider == Existing {
+		return e
+	}
+	var direct []string
+	if proxy.NoProxy != "" {
+		direct = append(direct, proxy.NoProxy)
+	}
+	for _, c := range l.Clusters {
+		if u, err := url.Parse(c.RESTConfig().Host); err == nil {
+			direct = append(direct, u.Hostname())
+		}
+	}
+	e.NoProxy = strings.Join(direct, ",")
+	return e
 }
 
 // writeKubeconfig writes one file with a context per cluster, and one per cluster in which that

@@ -109,7 +109,7 @@ func (l *Lab) Run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Verd
 	if err := r.begin(); err != nil {
 		return Verdict{}, err
 	}
-	r.env = env{mesh: l.Mesh, tools: observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}, lab: l.Name, dir: filepath.Dir(s.File), began: r.left.Began}
+	r.env = env{mesh: l.Mesh, tools: observe.Tools(l.Env()), lab: l.Name, dir: filepath.Dir(s.File), began: r.left.Began}
 	if o.Without != "" && !r.has(o.Without) {
 		return Verdict{}, fmt.Errorf("%s: there is no %s that could be left out", s.Place, o.Without)
 	}
@@ -363,7 +363,7 @@ func (r *run) startStream(s scenario.Stream, earlier *traffic.Recording) error {
 	}
 	fresh := s.Connections != scenario.Reused
 	stream, err := traffic.Start(context.Background(), traffic.Plan{
-		Name: s.Name, From: source, URL: url(s.To, fresh), ExpectCluster: s.To.Cluster,
+		Name: s.Name, From: source, URL: appURL(s.To, fresh), ExpectCluster: s.To.Cluster,
 		Every: time.Duration(s.Every), Fresh: fresh, Timeout: time.Duration(s.Timeout), Earlier: earlier,
 	})
 	if err != nil {

@@ -24,6 +24,7 @@ type BuildOptions struct {
 	Parallel int            // components built at once; the number of CPUs when zero
 	Progress func(Progress) // told what happens, one call at a time; may be nil
 	WithKind bool           // what kind clusters without a registry need, too: see KindNodeImage
+	Tools    bool           // kubectl and istioctl alone: see OpenTools
 }
 
 // Progress is a step of one component, or of the whole build where Component is empty.
@@ -54,8 +55,11 @@ const (
 // kept, so an interrupted build goes on where it stopped and a damaged bundle is repaired. A second Build in the same
 // folder waits for the first. Failures of the machine are a *SetupError.
 func Build(ctx context.Context, o BuildOptions) (*Bundle, error) {
-	if o.WithKind {
+	switch {
+	case o.WithKind:
 		return build(ctx, o, recipes(), kindRecipes())
+	case o.Tools:
+		return build(ctx, o, toolRecipes())
 	}
 	if _, err := build(ctx, o, recipes()); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@
 //	DIR/components/<key>.json     a finished component: its files and their digests
 //	DIR/<bundle key>/manifest.json, bin/, images/    hard links to the blobs
 //	DIR/<kind key>/manifest.json, bin/, kind/        the same for what only labs of the provider kind need, if it was built
+//	DIR/<tools key>/manifest.json, bin/              the same for kubectl and istioctl, if they were built alone
 //
 // A key is a hash of pins (go.mod, go.sum, versions, recipe), so a changed pin builds anew and never overwrites what a
 // running lab uses. The digest is a hash of the files themselves.
@@ -80,6 +81,15 @@ type IstioProxy struct {
 // Open returns the bundle of this command's pins in dir. Where there is none, or one that lacks files, the error is a
 // *SetupError that says how to get one. Open looks at sizes only: Verify reads every byte.
 func Open(dir string) (*Bundle, error) { return open(dir, recipes(), kindRecipes()) }
+
+// OpenTools returns a bundle that has at least kubectl and istioctl: the one of Open, or where there is none, what Build
+// has made with Tools.
+func OpenTools(dir string) (*Bundle, error) {
+	if b, err := Open(dir); err == nil {
+		return b, nil
+	}
+	return open(dir, toolRecipes())
+}
 
 // open opens the bundle of components, with the extra ones where they have been built.
 func open(dir string, components []component, extra ...[]component) (*Bundle, error) {

@@ -20,6 +20,15 @@ const stripped = "-s -w"
 // versions ask for it.
 const pauseVersion = "3.10.1"
 
+// kubernetesPrograms are those that a node runs.
+var kubernetesPrograms = map[string]string{
+	"k8s.io/kubernetes/cmd/kube-apiserver":          "bin/kube-apiserver",
+	"k8s.io/kubernetes/cmd/kube-controller-manager": "bin/kube-controller-manager",
+	"k8s.io/kubernetes/cmd/kube-proxy":              "bin/kube-proxy",
+	"k8s.io/kubernetes/cmd/kube-scheduler":          "bin/kube-scheduler",
+	"k8s.io/kubernetes/cmd/kubelet":                 "bin/kubelet",
+}
+
 // pins of the components, read from their nested modules.
 func pinned(module, dependency string) string {
 	v, err := components.Version(module, dependency)
@@ -62,15 +71,14 @@ func recipes() []component {
 		},
 		{
 			name: "kubernetes", version: kubernetes, group: "kubernetes", space: 1 << 30, tools: []tool{toolGo},
+			inputs: moduleInputs("kubernetes", kubernetesFlags(kubernetes), fmt.Sprint(kubernetesPrograms)),
+			build:  binaries(goBuild{module: "kubernetes", ldflags: kubernetesFlags(kubernetes)}, kubernetesPrograms),
+		},
+		{
+			name: "kubectl", version: kubernetes, group: "kubernetes", space: 100 << 20, tools: []tool{toolGo},
 			inputs: moduleInputs("kubernetes", kubernetesFlags(kubernetes)),
-			build: binaries(goBuild{module: "kubernetes", ldflags: kubernetesFlags(kubernetes)}, map[string]string{
-				"k8s.io/kubernetes/cmd/kube-apiserver":          "bin/kube-apiserver",
-				"k8s.io/kubernetes/cmd/kube-controller-manager": "bin/kube-controller-manager",
-				"k8s.io/kubernetes/cmd/kube-proxy":              "bin/kube-proxy",
-				"k8s.io/kubernetes/cmd/kube-scheduler":          "bin/kube-scheduler",
-				"k8s.io/kubernetes/cmd/kubectl":                 "bin/kubectl",
-				"k8s.io/kubernetes/cmd/kubelet":                 "bin/kubelet",
-			}),
+			build: binaries(goBuild{module: "kubernetes", ldflags: kubernetesFlags(kubernetes)},
+				map[string]string{"k8s.io/kubernetes/cmd/kubectl": "bin/kubectl"}),
 		},
 		{
 			name: "istioctl", version: Tag, group: "istio", space: 250 << 20, tools: []tool{toolGo},
@@ -198,6 +206,12 @@ func recipes() []component {
 			build:  pauseImage(pauseVersion),
 		},
 	}
+}
+
+// toolRecipes is the table of what users of a lab run themselves. It is a bundle of its own, too: a lab whose nodes and
+// images come from registries needs no more.
+func toolRecipes() []component {
+	return slices.DeleteFunc(recipes(), func(c component) bool { return c.name != "kubectl" && c.name != "istioctl" })
 }
 
 // pauseImage is the recipe of an image of our pause program under the name of an upstream version.

@@ -1,9 +1,9 @@
 // Package cluster says what a cluster and a provider of clusters are.
 //
-// A provider is one way to get real Kubernetes clusters: embedded (namespaces of this machine), or existing (contexts
-// of a kubeconfig). Everything above this package (mesh, fault, observe, traffic) knows
-// only these interfaces, so the same mesh and the same scenarios run on all of them. What only some
-// clusters can do is a second interface, found by type assertion, such as Underlay.
+// A provider is one way to get real Kubernetes clusters: embedded (namespaces of this machine), kind (containers of
+// Docker), or existing (contexts of a kubeconfig). Everything above this package (mesh, fault, observe, traffic) knows
+// only these interfaces, so the same mesh and the same scenarios run on all of them. What only some clusters can do is a
+// second interface, found by type assertion, such as Underlay.
 package cluster
 
 import (

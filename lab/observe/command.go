@@ -155,6 +155,9 @@ func (c Command) Look(ctx context.Context, _ *mesh.Mesh) (string, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(c.Tools.BinDir, words[0]), words[1:]...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Tools.Kubeconfig)
+	if c.Tools.NoProxy != "" {
+		cmd.Env = append(cmd.Env, "NO_PROXY="+c.Tools.NoProxy)
+	}
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

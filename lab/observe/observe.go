@@ -41,6 +41,7 @@ func (e *Mismatch) Error() string { return fmt.Sprintf("wanted %s, saw %s", e.Wa
 type Tools struct {
 	Kubeconfig string // with a context for each cluster
 	BinDir     string // where kubectl and istioctl are
+	NoProxy    string // NO_PROXY for them; that of the environment when empty
 }
 
 // Workload is an app in one cluster; istiod and the east-west gateway count as apps.

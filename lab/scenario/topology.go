@@ -33,7 +33,7 @@ type Cluster struct {
 	Primary    string `yaml:"primary" name:"cluster" doc:"The cluster whose istiod serves this one. Without it, the cluster has an istiod of its own."`
 	Config     string `yaml:"config-cluster" name:"cluster" doc:"The cluster that this one's istiod reads its configuration from. Such an istiod is external: its cluster runs nothing else of the mesh."`
 	Gateway    *bool  `yaml:"gateway" doc:"false: no east-west gateway here, because another cluster of the network has one. Without it, the cluster has a gateway where the topology needs one."`
-	Kubernetes string `yaml:"kubernetes" name:"version" doc:"The version of Kubernetes, like v1.36.1. Without it, that of the bundle."`
+	Kubernetes string `yaml:"kubernetes" name:"version" doc:"The version of Kubernetes that the cluster must have, like v1.36.1. Without it, whatever its nodes have."`
 	Place      Place  `yaml:"-"`
 
 	unread bool // the file says more about it than could be read

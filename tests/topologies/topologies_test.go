@@ -213,7 +213,7 @@ func trust(t *testing.T, l *lab.Lab) {
 // tools looks at what Istio's own tools say: every istiod reads every cluster, every proxy is in sync.
 func tools(t *testing.T, l *lab.Lab) {
 	t.Helper()
-	istioctl := observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}
+	istioctl := observe.Tools(l.Env())
 	for _, c := range l.Mesh.Members {
 		if c.Spec.HasIstiod() {
 			synced := map[string]string{}

@@ -76,7 +76,7 @@ func look(t *testing.T, m *mesh.Mesh, check observe.Check, holds bool) {
 
 func checks(t *testing.T, l *lab.Lab) {
 	t.Helper()
-	tools := observe.Tools{Kubeconfig: l.Env().Kubeconfig, BinDir: l.Env().BinDir}
+	tools := observe.Tools(l.Env())
 	command := func(run string) observe.Command { return observe.Command{Run: run, Tools: tools} }
 	with := func(c observe.Command, change func(*observe.Command)) observe.Command { change(&c); return c }
 	for _, test := range []struct {

@@ -11,7 +11,6 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // Node is an embedded cluster.
@@ -32,9 +31,9 @@ var (
 )
 
 func newCluster(n node) (*Node, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", n.path("pki", "admin.conf"))
+	config, err := machine.Config(n.path("pki", "admin.conf"))
 	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig of %s: %w", n.Spec.Name, err)
+		return nil, fmt.Errorf("opening cluster %s: %w", n.Spec.Name, err)
 	}
 	return &Node{node: n, Underlay: machine.NewUnderlay(n.Place, n.ip(), n.Dir, componentNames()), config: config}, nil
 }

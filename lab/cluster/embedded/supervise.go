@@ -19,7 +19,6 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // supervisorEnv hands a supervisor its node file; stageEnv tells the two lives of its process apart.
@@ -156,7 +155,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err := s.control.Serve(ctx, s.Dir); err != nil {
 		return err
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", s.path("pki", "admin.conf"))
+	config, err := machine.Config(s.path("pki", "admin.conf"))
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
@@ -145,7 +144,7 @@ table ip eastwest-sealed {
 func (a *agent) follow(ctx context.Context) error {
 	var api kubernetes.Interface
 	err := wait.Until(ctx, "kubeadm to make the API server", wait.Options{Within: 10 * time.Minute, Every: 250 * time.Millisecond}, func(ctx context.Context) error {
-		config, err := clientcmd.BuildConfigFromFlags("", adminConf)
+		config, err := machine.Config(adminConf)
 		if err != nil {
 			return err
 		}

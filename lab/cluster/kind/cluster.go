@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
@@ -40,9 +39,9 @@ var (
 )
 
 func newCluster(n node) (*Node, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", n.path(kubeconfig))
+	config, err := machine.Config(n.path(kubeconfig))
 	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig of %s: %w", n.Spec.Name, err)
+		return nil, fmt.Errorf("opening cluster %s: %w", n.Spec.Name, err)
 	}
 	return &Node{node: n, Underlay: machine.NewUnderlay(n.Place, n.Address, n.Dir, components), config: config}, nil
 }

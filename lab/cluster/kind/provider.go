@@ -343,7 +343,7 @@ func writeKubeconfig(ctx context.Context, kinds *kind.Provider, n node) error {
 
 // reachable waits until this machine reaches the node's API server by its own address.
 func reachable(ctx context.Context, n node) error {
-	config, err := clientcmd.BuildConfigFromFlags("", n.path(kubeconfig))
+	config, err := machine.Config(n.path(kubeconfig))
 	if err != nil {
 		return err
 	}

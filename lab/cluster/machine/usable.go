@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
@@ -104,6 +106,16 @@ func (p Place) dnsAnswers(ctx context.Context) error {
 		_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
 		return err
 	})
+}
+
+// Config reads the kubeconfig of a node. Proxies of the user are for the world: they do not know the way to one.
+func Config(kubeconfig string) (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig of a node: %w", err)
+	}
+	config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
+	return config, nil
 }
 
 // APIAnswers waits until the API server is ready, RBAC's own roles included: a component that asks

@@ -65,7 +65,7 @@ between them are proven, memory, CPU seconds, disk, and when each step ended. Le
 			if err := lab.Check(cmd.Context(), o); err != nil {
 				return wrongUnlessSetup(err)
 			}
-			if err := ensureBundle(cmd.Context(), cmd.ErrOrStderr()); err != nil {
+			if err := ensureBundleFor(cmd.Context(), cmd.ErrOrStderr(), o); err != nil {
 				return err
 			}
 			ctx, cancel := timeout.bound(cmd.Context())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 )
 
@@ -29,6 +30,7 @@ func newBundleBuildCommand() *cobra.Command {
 	var (
 		parallel int
 		with     []string
+		tools    bool
 		timeout  timeoutFlag
 	)
 	cmd := &cobra.Command{
@@ -39,7 +41,10 @@ byte by byte, keeps it, and goes on where an interrupted build stopped.
 
 --with kind adds what labs of the provider kind need to pull nothing: a node image, made by kind's own command from
 the bundle's files and a Debian, with all images in it. It needs root and a running Docker (scripts/docker-up starts
-one), and takes a few minutes more.`,
+one), and takes a few minutes more.
+
+--tools builds kubectl and istioctl alone, which is all that labs need whose nodes pull published images (eastwest up
+--hub, --tag).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			start := time.Now()
@@ -50,7 +55,7 @@ one), and takes a few minutes more.`,
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			b, err := buildBundle(ctx, cmd.ErrOrStderr(), bundle.BuildOptions{Parallel: parallel, WithKind: len(with) > 0})
+			b, err := buildBundle(ctx, cmd.ErrOrStderr(), bundle.BuildOptions{Parallel: parallel, WithKind: len(with) > 0, Tools: tools})
 			if err != nil {
 				return err
 			}
@@ -59,6 +64,8 @@ one), and takes a few minutes more.`,
 	}
 	cmd.Flags().IntVar(&parallel, "parallel", 0, "components built at once; 0 means the number of CPUs")
 	cmd.Flags().StringSliceVar(&with, "with", nil, "what else to build: kind")
+	cmd.Flags().BoolVar(&tools, "tools", false, "build kubectl and istioctl alone")
+	cmd.MarkFlagsMutuallyExclusive("with", "tools")
 	timeout.addTo(cmd, 2*time.Hour, "how long it may take; what is done by then is kept")
 	return cmd
 }
@@ -70,7 +77,7 @@ func newBundleListCommand() *cobra.Command {
 		Short: "Show versions, images and files",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			b, err := openBundle()
+			b, err := openTools()
 			if err != nil {
 				return err
 			}
@@ -91,7 +98,7 @@ func newBundleVerifyCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			start := time.Now()
-			b, err := openBundle()
+			b, err := openTools()
 			if err != nil {
 				return err
 			}
@@ -155,20 +162,37 @@ func newBundleImportCommand() *cobra.Command {
 	}
 }
 
-func openBundle() (*bundle.Bundle, error) {
+func openBundle() (*bundle.Bundle, error) { return openWith(bundle.Open) }
+
+// openTools opens what there is of the bundle: it may be its tools alone.
+func openTools() (*bundle.Bundle, error) { return openWith(bundle.OpenTools) }
+
+func openWith(open func(dir string) (*bundle.Bundle, error)) (*bundle.Bundle, error) {
 	dir, err := bundle.DefaultDir()
 	if err != nil {
 		return nil, err
 	}
-	return bundle.Open(dir)
+	return open(dir)
 }
 
 // ensureBundle builds the bundle where there is none or a damaged one.
 func ensureBundle(ctx context.Context, stderr io.Writer) error {
-	if _, err := openBundle(); err == nil {
+	return ensure(ctx, stderr, openBundle, bundle.BuildOptions{})
+}
+
+// ensureBundleFor does the same with what a lab needs of it.
+func ensureBundleFor(ctx context.Context, stderr io.Writer, o lab.Options) error {
+	if o.OnlyTools() {
+		return ensure(ctx, stderr, openTools, bundle.BuildOptions{Tools: true})
+	}
+	return ensureBundle(ctx, stderr)
+}
+
+func ensure(ctx context.Context, stderr io.Writer, open func() (*bundle.Bundle, error), o bundle.BuildOptions) error {
+	if _, err := open(); err == nil {
 		return nil
 	}
-	_, err := buildBundle(ctx, stderr, bundle.BuildOptions{})
+	_, err := buildBundle(ctx, stderr, o)
 	return err
 }
 

@@ -272,8 +272,8 @@ func newEnvCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "env",
 		Short: `Print what a shell needs: eval "$(eastwest env)"`,
-		Long: `Env prints two lines for a POSIX shell: KUBECONFIG with a context for every cluster of the lab, and PATH with the
-lab's own kubectl and istioctl in front.
+		Long: `Env prints lines for a POSIX shell: KUBECONFIG with a context for every cluster of the lab, PATH with the lab's own
+kubectl and istioctl in front, and, for those who have set HTTPS_PROXY, NO_PROXY with the addresses of the lab.
 
   eval "$(eastwest env)"
   kubectl --context=cluster-a get pods -A
@@ -298,8 +298,11 @@ Your own kubeconfig and its current context stay as they are.`,
 				}
 				env.Kubeconfig += "-" + kubeContext
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n", quote(env.Kubeconfig), quote(env.BinDir))
-			return err
+			fmt.Fprintf(cmd.OutOrStdout(), "export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n", quote(env.Kubeconfig), quote(env.BinDir))
+			if env.NoProxy != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "export NO_PROXY=%s\n", quote(env.NoProxy))
+			}
+			return nil
 		},
 	}
 	addLabFlag(cmd, &name)

@@ -142,9 +142,11 @@ network for each lab. The node image is that of the bundle, if it was built for 
 that nothing is pulled; down removes all of it.
 
 With --hub and --tag, which go together, the images of the mesh are published ones, HUB/pilot:TAG, HUB/proxyv2:TAG and
-HUB/app:TAG, in place of the bundle's: nodes of kind pull them, and are not sealed for that (--egress). Istio's manifests
-stay those of the bundle's istioctl, so TAG should be a version near it. When an image cannot be pulled, up ends 20 s
-after the first try has failed.
+HUB/app:TAG, in place of the bundle's: nodes of kind pull them, and are not sealed for that (--egress). Nothing of the
+bundle is needed then but kubectl and istioctl, nor of its node image with --kind-image. Istio's manifests stay those of
+that istioctl, so TAG should be a version near it; images of the bundle that were pushed somewhere keep its tag. kind hands
+HTTP_PROXY, HTTPS_PROXY and NO_PROXY on to its nodes. When an image cannot be pulled, up ends 20 s after the first try has
+failed.
 
 With --provider existing the clusters are contexts of a kubeconfig, made by whatever tool. Everything that up makes there
 carries the lab's labels, and nothing else is changed: when an object of that name is there, up refuses before it makes
@@ -152,7 +154,7 @@ any. down removes what up has made and leaves the clusters. The images come from
 nodes, where the bundle's have been loaded into them. With --adopt an Istio that is there is used, for scenarios that say
 how far they reach.
 
-The first lab on a machine needs the bundle: up builds it (see eastwest bundle --help).`,
+The first lab on a machine needs the bundle: up builds what the lab needs of it (see eastwest bundle --help).`,
 		Example: `  eastwest up --topology primary-remote --network shared
   eastwest up -f manifests/topologies/three-primaries.yaml
   eastwest up --provider kind
@@ -174,7 +176,7 @@ The first lab on a machine needs the bundle: up builds it (see eastwest bundle -
 			if err := lab.Check(cmd.Context(), o); err != nil {
 				return wrongUnlessSetup(err)
 			}
-			if err := ensureBundle(cmd.Context(), cmd.ErrOrStderr()); err != nil {
+			if err := ensureBundleFor(cmd.Context(), cmd.ErrOrStderr(), o); err != nil {
 				return err
 			}
 			ctx, cancel := timeout.bound(cmd.Context())

@@ -31,7 +31,7 @@ func newVersionCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			v := versionJSON{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-			if b, err := openBundle(); err == nil {
+			if b, err := openTools(); err == nil {
 				v.Bundle, v.Parts = b.Digest(), b.Versions()
 			}
 			if output.json() {
