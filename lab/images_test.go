@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 )
 
@@ -27,6 +28,30 @@ func TestImagesAreNamedWhole(t *testing.T) {
 		require.ErrorContains(t, of.check(Kind), words)
 	}
 	require.ErrorContains(t, published.check(Embedded), "nodes of the provider embedded reach no registry: wanted --provider kind or existing")
+}
+
+// Images of the bundle hold Envoy's own release wherever they are, others Istio's.
+func TestTheMeshIsInstalledForTheProxyOfTheImages(t *testing.T) {
+	l := &Lab{bundle: &bundle.Bundle{}}
+	for tag, upstream := range map[string]bool{bundle.Tag: true, "1.31.0": false} {
+		l.record.Images = Images{Hub: "registry.example/istio", Tag: tag}
+		istio := l.meshOptions().Istio
+		require.Equal(t, upstream, istio.UpstreamEnvoy, tag)
+		require.Equal(t, "registry.example/istio", istio.Hub)
+		require.Equal(t, tag, istio.Tag)
+	}
+}
+
+// Labs of published images need no more of the bundle than its tools, those that were made of them before, too.
+func TestOnlyTools(t *testing.T) {
+	published := Images{Hub: "registry.example/istio", Tag: "1.31.0"}
+	require.True(t, Options{Provider: Kind, Images: published}.OnlyTools())
+	require.True(t, Options{Provider: Existing, Images: published}.OnlyTools())
+	require.False(t, Options{Provider: Kind, KindImage: "kindest/node:v1.36.1"}.OnlyTools(), "the mesh's images are the bundle's")
+	home := t.TempDir()
+	r := record{Name: "demo", Provider: Kind, Topology: DefaultTopology(), Images: published, Complete: true}
+	require.NoError(t, r.write(home))
+	require.True(t, Options{Home: home, Name: "demo"}.OnlyTools())
 }
 
 // A lab keeps its images; others are another lab.

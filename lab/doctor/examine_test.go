@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"github.com/eastwest-lab/eastwest/lab/pki"
 )
@@ -700,11 +701,11 @@ clusters: [{name: x, cluster: {server: "https://127.0.0.1:1"}}], users: [{name: 
 	}
 	for _, user := range []string{`{exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/false}}`, `{tokenFile: /etc/passwd}`, `{client-certificate: /x, client-key: /y}`} {
 		var s RemoteSecret
-		s.try(t.Context(), kubeconfig(user))
+		s.try(t.Context(), &rest.Config{}, kubeconfig(user))
 		assert.True(t, strings.HasPrefix(s.Problem, "it was not tried"), s)
 	}
 	var s RemoteSecret
-	s.try(t.Context(), kubeconfig(`{token: e30.eyJleHAiOjE3MDAwMDAwMDB9.c2ln}`))
+	s.try(t.Context(), &rest.Config{}, kubeconfig(`{token: e30.eyJleHAiOjE3MDAwMDAwMDB9.c2ln}`))
 	assert.Empty(t, s.Problem)
 	assert.NotEmpty(t, s.Reach)
 	assert.Equal(t, int64(1700000000), s.Expires.Unix())

@@ -292,7 +292,7 @@ func (r *reader) readSecrets(ctx context.Context) error {
 		for name, kubeconfig := range s.Data {
 			all.Go(func() {
 				remote := RemoteSecret{Name: s.Name, ID: name, Created: s.CreationTimestamp.UTC()}
-				remote.try(ctx, kubeconfig)
+				remote.try(ctx, r.config, kubeconfig)
 				mu.Lock()
 				defer mu.Unlock()
 				r.cluster.Remotes = append(r.cluster.Remotes, remote)

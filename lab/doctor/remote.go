@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 )
@@ -25,9 +26,10 @@ var istiodReads = []authorizationv1.ResourceAttributes{
 	{Verb: "list", Group: "discovery.k8s.io", Resource: "endpointslices"},
 }
 
-// try uses the kubeconfig of a remote secret as an istiod does, from here, and notes what came of it. A
-// kubeconfig that would run a program or read files of this machine is not used.
-func (s *RemoteSecret) try(ctx context.Context, kubeconfig []byte) {
+// try uses the kubeconfig of a remote secret as an istiod does, from here and by the proxies by which from, the cluster
+// that has it, is reached, and notes what came of it. A kubeconfig that would run a program or read files of this machine
+// is not used.
+func (s *RemoteSecret) try(ctx context.Context, from *rest.Config, kubeconfig []byte) {
 	config, err := clientcmd.Load(kubeconfig)
 	if err != nil {
 		s.Problem = "it is no kubeconfig"
@@ -44,13 +46,13 @@ func (s *RemoteSecret) try(ctx context.Context, kubeconfig []byte) {
 		s.Problem = "it was not tried: " + why
 		return
 	}
-	rest, err := clientcmd.NewDefaultClientConfig(*config, &clientcmd.ConfigOverrides{}).ClientConfig()
+	to, err := clientcmd.NewDefaultClientConfig(*config, &clientcmd.ConfigOverrides{}).ClientConfig()
 	if err != nil {
 		s.Problem = "it is not complete"
 		return
 	}
-	rest.Timeout = oneWithin / 2
-	kube, err := kubernetes.NewForConfig(rest)
+	to.Timeout, to.Proxy = oneWithin/2, from.Proxy
+	kube, err := kubernetes.NewForConfig(to)
 	if err != nil {
 		s.Problem = "it is not complete"
 		return
