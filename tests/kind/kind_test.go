@@ -113,6 +113,26 @@ func TestTwoClusters(t *testing.T) {
 		require.Equal(t, []string{"kube-scheduler is stopped"}, faults)
 		require.NoError(t, a.HealAll(t.Context()))
 	})
+	t.Run("faults outlive the part of eastwest in the node", func(t *testing.T) {
+		_, err := a.Sever(t.Context(), l.Clusters[1])
+		require.NoError(t, err)
+		before, err := a.Status(t.Context())
+		require.NoError(t, err)
+		docker(t, "exec", a.Container(), "systemctl", "kill", "--signal=KILL", "eastwest")
+		require.NoError(t, wait.Until(t.Context(), "it to be started again", wait.Options{}, func(ctx context.Context) error {
+			now, err := a.Status(ctx)
+			if err == nil && now.Up >= before.Up {
+				err = errors.New("it has not ended yet")
+			}
+			return err
+		}))
+		faults, err := a.Faults(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, []string{"cut off from cluster-b"}, faults)
+		rules := strings.Join(docker(t, "exec", a.Container(), "nft", "list", "table", "ip", "eastwest"), " ")
+		require.Contains(t, rules, "drop comment")
+		require.NoError(t, a.HealAll(t.Context()))
+	})
 	t.Run("a lab of that name from another home is refused", func(t *testing.T) {
 		_, err := lab.Up(t.Context(), options(t.TempDir(), labName))
 		require.ErrorContains(t, err, "was made with another EASTWEST_HOME")

@@ -98,7 +98,7 @@ func supervise(file string, tell *os.File) error {
 	}
 	go init.Reap(ctx, sigchld)
 	s := &supervisor{node: n, init: init, begin: time.Now(), tell: tell}
-	s.control = machine.Server{Place: n.Place, Processes: init.States, Signal: init.Signal, NFT: s.nft}
+	s.control = machine.Server{Place: n.Place, Dir: n.Dir, Processes: init.States, Signal: init.Signal, NFT: s.nft}
 	if os.Getenv(stageEnv) == prepareStage {
 		return s.prepare(ctx)
 	}
@@ -152,7 +152,7 @@ func (s *supervisor) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.control.Serve(ctx, s.Dir); err != nil {
+	if err := s.control.Serve(ctx); err != nil {
 		return err
 	}
 	config, err := machine.Config(s.path("pki", "admin.conf"))

@@ -71,7 +71,7 @@ func serve(file string) error {
 		return fmt.Errorf("setting up the node's network: %w", err)
 	}
 	server := &machine.Server{
-		Place: a.Place, Signal: send, SocketMode: 0o666, // the user of Docker need not be root; the folder is the user's
+		Place: a.Place, Dir: inside, Signal: send, SocketMode: 0o666, // the user of Docker need not be root; the folder is the user's
 		Processes: func() []host.ProcessState { return host.Processes(components) },
 		NFT:       func(_ context.Context, rules string) error { return host.NFT(rules) },
 		Complete:  a.complete,
@@ -79,7 +79,7 @@ func serve(file string) error {
 	if err := server.Apply(ctx); err != nil {
 		return err
 	}
-	if err := server.Serve(ctx, inside); err != nil {
+	if err := server.Serve(ctx); err != nil {
 		return err
 	}
 	if err := ready(); err != nil {

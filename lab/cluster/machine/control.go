@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -39,6 +41,7 @@ type Status struct {
 // Server is a node seen from inside: it keeps the node's rules and answers the control socket.
 type Server struct {
 	Place      Place
+	Dir        string // the node's folder, as seen from inside
 	Processes  func() []host.ProcessState
 	Signal     func(component string, sig syscall.Signal) error
 	NFT        func(ctx context.Context, rules string) error // gives rules to the kernel
@@ -50,17 +53,24 @@ type Server struct {
 	blocks map[string]Block
 }
 
-// Apply gives the node its rules.
+// blocksFile keeps the blocks for a server that takes over from one that has ended: faults are healed by whoever made them.
+const blocksFile = "blocks.json"
+
+// Apply gives the node its rules, the blocks of an earlier server among them.
 func (s *Server) Apply(ctx context.Context) error {
-	return s.changeBlocks(ctx, func(map[string]Block) {})
+	var earlier map[string]Block
+	if err := ReadJSON(filepath.Join(s.Dir, blocksFile), &earlier); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.changeBlocks(ctx, func(all map[string]Block) { maps.Copy(all, earlier) })
 }
 
-// Serve opens the control socket in the folder and answers until ctx ends. It does not wait for that.
-func (s *Server) Serve(ctx context.Context, dir string) error {
+// Serve opens the control socket and answers until ctx ends. It does not wait for that.
+func (s *Server) Serve(ctx context.Context) error {
 	s.begin = time.Now()
-	listener, err := listenUnix(dir)
+	listener, err := listenUnix(s.Dir)
 	if err == nil && s.SocketMode != 0 {
-		err = os.Chmod(filepath.Join(dir, controlSocket), s.SocketMode)
+		err = os.Chmod(filepath.Join(s.Dir, controlSocket), s.SocketMode)
 	}
 	if err != nil {
 		return fmt.Errorf("opening the control socket: %w", err)
@@ -114,15 +124,13 @@ func (s *Server) changeBlocks(ctx context.Context, change func(map[string]Block)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := map[string]Block{}
-	for id, b := range s.blocks {
-		next[id] = b
-	}
+	maps.Copy(next, s.blocks)
 	change(next)
 	if err := s.NFT(ctx, Rules(s.Place, next)); err != nil {
 		return err
 	}
 	s.blocks = next
-	return nil
+	return WriteJSON(filepath.Join(s.Dir, blocksFile), next)
 }
 
 // dial connects to an address of the node's network and then hands bytes on in both directions.
