@@ -1,6 +1,9 @@
 package lab
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // Check returns nil, or why a lab with these options cannot be made on this machine. It makes nothing,
 // and needs no bundle.
@@ -16,8 +19,11 @@ func Check(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := o.Images.check(name); err != nil {
+	if err := o.fits(name); err != nil {
 		return err
+	}
+	if r, err := readRecord(o.Home, o.Name); err == nil && r.Complete {
+		return nil // it was made here; Up asks again if it has to be made anew
 	}
 	p, err := newProvider(name, o.Home, nil, o)
 	if err != nil {
@@ -27,4 +33,12 @@ func Check(ctx context.Context, o Options) error {
 		return &SetupError{Err: err}
 	}
 	return nil
+}
+
+// fits returns an error that is about the command line: the options are not for the provider.
+func (o Options) fits(provider string) error {
+	if o.KindImage != "" && provider != Kind {
+		return fmt.Errorf("--kind-image: wanted --provider %s with it, not %s", Kind, provider)
+	}
+	return o.Images.check(provider)
 }

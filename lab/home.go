@@ -114,6 +114,9 @@ func (o Options) settled() Options {
 	if o.Provider == r.Provider && !o.Images.Published() {
 		o.Images = r.Images
 	}
+	if o.Provider == r.Provider {
+		o.Egress = o.Egress || r.Egress
+	}
 	if r.Existing != nil && o.Provider == r.Provider && len(o.Existing.Contexts) == 0 {
 		o.Existing = *r.Existing
 	}
@@ -131,6 +134,8 @@ func (r record) other(provider string, o Options) string {
 		return fmt.Sprintf("with the node image %s", cmp.Or(r.KindImage, "of the bundle"))
 	case r.Images != o.Images:
 		return "with " + r.Images.String()
+	case r.Egress != o.Egress:
+		return "without --egress"
 	case r.Existing == nil:
 		return ""
 	case !slices.Equal(r.Existing.Contexts, o.Existing.Contexts):

@@ -27,6 +27,8 @@ func TestImagesAreNamedWhole(t *testing.T) {
 	} {
 		require.ErrorContains(t, of.check(Kind), words)
 	}
+	require.ErrorContains(t, Options{KindImage: "kindest/node:v1.36.1"}.fits(Embedded), "--kind-image: wanted --provider kind with it")
+	require.NoError(t, Options{KindImage: "kindest/node:v1.36.1"}.fits(Kind))
 	require.ErrorContains(t, published.check(Embedded), "nodes of the provider embedded reach no registry: wanted --provider kind or existing")
 }
 
@@ -68,6 +70,15 @@ func TestImagesOfALabAreKnown(t *testing.T) {
 	require.Equal(t, "with images of docker.io/istio with the tag 1.31.0", r.other(Kind, o.settled()))
 	r.Images = Images{}
 	require.Equal(t, "with the bundle's images", r.other(Kind, o))
+
+	r.Images, o.Images = Images{}, Images{}
+	o.Egress = true
+	require.Equal(t, "without --egress", r.other(Kind, o.settled()), "it is sealed, and stays so")
+	r.Egress = true
+	require.NoError(t, r.write(home))
+	o.Egress = false
+	require.True(t, o.settled().Egress, "made anew it is as it was")
+	require.Empty(t, r.other(Kind, o.settled()))
 
 	o.Images, o.Provider = Images{}, Embedded
 	require.False(t, o.settled().Images.Published(), "of another provider")

@@ -90,7 +90,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := o.Images.check(name); err != nil {
+	if err := o.fits(name); err != nil {
 		return nil, err
 	}
 	o.Egress = o.Egress || o.Images.Published()

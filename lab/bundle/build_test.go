@@ -99,6 +99,43 @@ func TestBuildTwiceGivesOneDigest(t *testing.T) {
 	requireNothingHalf(t, dir)
 }
 
+// Tools alone stand in for a bundle that was never built, not for one that is damaged.
+func TestToolsAlone(t *testing.T) {
+	all := []component{part("one", nil), part("tool", nil)}
+	tools := all[1:]
+	dir := t.TempDir()
+	_, err := openOr(dir, all, tools)
+	require.ErrorContains(t, err, "there is no bundle")
+	made, err := build(t.Context(), BuildOptions{Dir: dir}, tools)
+	require.NoError(t, err)
+	b, err := openOr(dir, all, tools)
+	require.NoError(t, err)
+	require.Equal(t, made.Dir(), b.Dir())
+	require.FileExists(t, b.Bin("tool"))
+	_, err = open(dir, all)
+	require.ErrorContains(t, err, "there is no bundle")
+
+	var built atomic.Int32
+	all[0] = part("one", &built)
+	whole, err := build(t.Context(), BuildOptions{Dir: dir}, all)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, built.Load())
+	b, err = openOr(dir, all, tools)
+	require.NoError(t, err)
+	require.Equal(t, whole.Dir(), b.Dir())
+	require.NoError(t, os.Remove(whole.Bin("one")))
+	_, err = openOr(dir, all, tools)
+	require.ErrorContains(t, err, "is damaged: bin/one: missing")
+}
+
+func TestToolsOfTheTable(t *testing.T) {
+	var names []string
+	for _, c := range toolRecipes() {
+		names = append(names, c.name)
+	}
+	require.ElementsMatch(t, []string{"kubectl", "istioctl"}, names)
+}
+
 func TestChangedPinBuildsOnlyWhatItConcerns(t *testing.T) {
 	var built atomic.Int32
 	parts := []component{part("one", &built), part("two", &built)}

@@ -60,7 +60,9 @@ func DefaultDir() (string, error) {
 type Bundle struct {
 	root     string // DIR/<bundle key>
 	manifest manifest
-	kind     *Bundle // what Build was asked for with With; nil where it was never built
+	kind     *Bundle // what Build was asked for with WithKind; nil where it was never built
+	// kindProblem is why what was built for kind cannot be read.
+	kindProblem error
 }
 
 // Image is a container image of the bundle.
@@ -82,13 +84,18 @@ type IstioProxy struct {
 // *SetupError that says how to get one. Open looks at sizes only: Verify reads every byte.
 func Open(dir string) (*Bundle, error) { return open(dir, recipes(), kindRecipes()) }
 
-// OpenTools returns a bundle that has at least kubectl and istioctl: the one of Open, or where there is none, what Build
-// has made with Tools.
+// OpenTools returns a bundle that has at least kubectl and istioctl: the one of Open, or where that was never built, what
+// Build has made with Tools.
 func OpenTools(dir string) (*Bundle, error) {
-	if b, err := Open(dir); err == nil {
-		return b, nil
+	return openOr(dir, recipes(), toolRecipes(), kindRecipes())
+}
+
+// openOr opens the bundle of components, or where it was never built, the one of others.
+func openOr(dir string, components, others []component, extra ...[]component) (*Bundle, error) {
+	if _, err := read(dir, components); errors.Is(err, fs.ErrNotExist) {
+		return open(dir, others)
 	}
-	return open(dir, toolRecipes())
+	return open(dir, components, extra...)
 }
 
 // open opens the bundle of components, with the extra ones where they have been built.
@@ -111,8 +118,9 @@ func open(dir string, components []component, extra ...[]component) (*Bundle, er
 	}
 	// Other labs run without it, so what it lacks is told by Verify and by those who ask for it.
 	for _, components := range extra {
-		if b.kind, err = read(dir, components); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+		b.kind, err = read(dir, components)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			b.kindProblem = err
 		}
 	}
 	return b, nil
@@ -187,6 +195,9 @@ func (b *Bundle) Parts() []Part {
 // Verify hashes every file and returns those that are missing or differ, sorted by path. The error is of reading.
 func (b *Bundle) Verify() ([]Problem, error) {
 	problems, err := verify(b.root, b.manifest.Files)
+	if err == nil {
+		err = b.kindProblem
+	}
 	if err != nil || b.kind == nil {
 		return problems, err
 	}

@@ -61,6 +61,19 @@ func (b *Bundle) KindNodeImage() (archive, ref string, ok bool) {
 	return "", "", false
 }
 
+// KindProblem returns nil, or in what way the part for kind that was built is damaged.
+func (b *Bundle) KindProblem() error {
+	if b.kind == nil {
+		return b.kindProblem
+	}
+	for _, f := range b.kind.manifest.Files {
+		if p := f.look(b.kind.root); p != nil {
+			return &SetupError{What: fmt.Sprintf("the part of the bundle for kind in %s is damaged: %s", b.kind.root, p), Try: "run `eastwest bundle build --with kind`, which makes only the damaged parts again"}
+		}
+	}
+	return nil
+}
+
 // KindBin returns the absolute path of kind's own command, which made the node image. It does not look whether it is there.
 func (b *Bundle) KindBin() string {
 	if b.kind == nil {

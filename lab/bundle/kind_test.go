@@ -65,6 +65,7 @@ func TestWhatIsForKindAloneChangesNothingElse(t *testing.T) {
 	require.NoError(t, err)
 	_, _, ok = b.KindNodeImage()
 	require.False(t, ok)
+	require.ErrorContains(t, b.KindProblem(), "the part of the bundle for kind in "+b.kind.root+" is damaged: kind/node.tar: wanted ")
 	problems, err := b.Verify()
 	require.NoError(t, err)
 	require.Len(t, problems, 1)
@@ -74,6 +75,20 @@ func TestWhatIsForKindAloneChangesNothingElse(t *testing.T) {
 	require.EqualValues(t, 2, built.Load())
 	_, _, ok = b.KindNodeImage()
 	require.True(t, ok)
+	require.NoError(t, b.KindProblem())
+
+	manifest := filepath.Join(b.kind.root, manifestName)
+	require.NoError(t, os.Chmod(manifest, 0o644))
+	require.NoError(t, os.WriteFile(manifest, []byte("{"), 0o644))
+	b, err = open(dir, base, kind)
+	require.NoError(t, err)
+	require.ErrorContains(t, b.KindProblem(), "is damaged: "+manifestName)
+	_, err = b.Verify()
+	require.ErrorContains(t, err, "is damaged: "+manifestName)
+	b, err = build(t.Context(), BuildOptions{Dir: dir}, base, kind)
+	require.NoError(t, err)
+	require.EqualValues(t, 2, built.Load())
+	require.NoError(t, b.KindProblem())
 }
 
 func TestExportCarriesWhatIsForKindAlone(t *testing.T) {

@@ -271,6 +271,23 @@ func Processes(names []string) []ProcessState {
 	return all
 }
 
+// Commands finds the processes of a program that were started with one of the words as an argument of its own.
+func Commands(program string, words ...string) (pids []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		args := strings.Split(string(line), "\x00")
+		if err == nil && filepath.Base(args[0]) == program && slices.ContainsFunc(args[1:], func(arg string) bool { return slices.Contains(words, arg) }) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // stopped reads a process's state, which follows its name in parentheses (proc(5)).
 func stopped(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -17,7 +17,9 @@ var (
 	// real secret are left alone, so that "invalid token: expired" still says what it says.
 	secretField = regexp.MustCompile(`(?i)((?:client-key-data|id-token|refresh-token|access[-_]token|token|client-secret|password)\\?["']?[ \t]*[:=][ \t]*\\?["']?)([A-Za-z0-9._~+/=-]{16,})`)
 	bearer      = regexp.MustCompile(`(?i)(bearer\s+)[A-Za-z0-9._~+/=-]{16,}`)
-	jwt         = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`)
+	// Of a proxy, for example.
+	userinfo = regexp.MustCompile(`(://[^/\s:@"']*:)[^/\s@"']+@`)
+	jwt      = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`)
 	// What may follow the first line of base64 that is broken into lines, in text or in a JSON string.
 	nextLine = regexp.MustCompile(`^(?:\s|\\n|\\r)+[A-Za-z0-9+/]{4,}={0,2}`)
 )
@@ -46,6 +48,9 @@ func redact(text string, depth int) string {
 	has := func(word string) bool { return strings.Contains(lower, word) }
 	if has("token") || has("password") || has("client-secret") || has("client-key-data") {
 		text = secretField.ReplaceAllString(text, "${1}"+redacted)
+	}
+	if has("://") && has("@") {
+		text = userinfo.ReplaceAllString(text, "${1}"+redacted+"@")
 	}
 	if has("bearer") {
 		text = bearer.ReplaceAllString(text, "${1}"+redacted)

@@ -20,6 +20,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestPasswordsOfProxiesAreTakenOut(t *testing.T) {
+	assert.Equal(t, `"HTTP_PROXY=http://me:[redacted]@proxy.example:3128",`, Redact(`"HTTP_PROXY=http://me:s3cret!@proxy.example:3128",`))
+	for _, text := range []string{"http://proxy.example:3128/a@b", "spiffe://cluster.local/ns/a/sa/b and me@example.com", "https://10.0.0.1:6443, as admin@cluster-a"} {
+		assert.Equal(t, text, Redact(text))
+	}
+}
+
 // material is real keys in every form that they have in a cluster.
 type material struct {
 	pem         []string

@@ -24,6 +24,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
+	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/tests/labs"
@@ -137,6 +138,21 @@ func TestTwoClusters(t *testing.T) {
 		_, err := lab.Up(t.Context(), options(t.TempDir(), labName))
 		require.ErrorContains(t, err, "was made with another EASTWEST_HOME")
 	})
+	t.Run("a lab of that name that another home has written down is another one", func(t *testing.T) {
+		other := t.TempDir()
+		for file, text := range map[string]string{
+			"lab.json":          `{"name": "` + labName + `", "id": "another", "provider": "kind"}`, // what a kill leaves
+			"kind/network.json": `{"lab": "` + labName + `", "id": "another", "range": "10.247.0.0/16"}`,
+		} {
+			file = filepath.Join(other, "labs", labName, file)
+			require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+			require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
+		}
+		_, err := lab.Up(t.Context(), options(other, labName))
+		require.ErrorContains(t, err, "that is not this lab's")
+		require.Len(t, left(t, labName), 2+2+1)
+		require.NoError(t, a.Alive(t.Context()))
+	})
 	for title, taken := range map[string]string{"of another lab": rangeOf(t, a), "of a Docker network of the user's": usersNetwork(t)} {
 		t.Run("a range "+title+" is refused", func(t *testing.T) {
 			o := options(home, labName+"-2")
@@ -187,6 +203,67 @@ func TestKindClusterOfTheUser(t *testing.T) {
 	require.Empty(t, left(t, name))
 }
 
+// TestKilledWhileDockerMakesANode kills up when the command that makes a node has just begun: Docker goes on with it.
+func TestKilledWhileDockerMakesANode(t *testing.T) {
+	home := need(t)
+	const name = labName + "-killed"
+	container := name + "-cluster-a-control-plane"
+	cmd := exec.Command(string(eastwest), "up", "--name", name, "--provider", lab.Kind, "--topology", "single")
+	require.NoError(t, cmd.Start())
+	// The first command with that name is the one that makes the container: docker run.
+	require.NoError(t, wait.Until(t.Context(), "docker run", wait.Options{Every: 10 * time.Millisecond}, func(context.Context) error {
+		if len(host.Commands("docker", container)) == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	}))
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	t.Logf("commands that outlive it: %v", host.Commands("docker", container))
+	require.NoError(t, lab.Down(t.Context(), home, name))
+	time.Sleep(10 * time.Second) // longer than a node takes to appear
+	require.Empty(t, left(t, name))
+	require.Empty(t, docker(t, "ps", "--all", "--quiet", "--filter", "name="+container))
+	require.NoDirExists(t, filepath.Join(home, "labs", name))
+}
+
+// TestWithoutRoot makes a lab as somebody who may talk to Docker and is nobody else.
+func TestWithoutRoot(t *testing.T) {
+	need(t)
+	if os.Geteuid() != 0 {
+		t.Skip("the other tests are without root, too")
+	}
+	const name = labName + "-user"
+	socket, err := os.Stat("/var/run/docker.sock")
+	require.NoError(t, err)
+	group := socket.Sys().(*syscall.Stat_t).Gid
+	// In a folder that everybody may enter: the checkout and the user's home are not always.
+	dir, err := os.MkdirTemp("/var/tmp", "eastwest-kind-test")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	from, err := bundle.DefaultDir()
+	require.NoError(t, err)
+	for _, command := range [][]string{
+		{"sh", "-c", `cp --archive --link "$0" "$1" || cp --archive "$0" "$1"`, from, filepath.Join(dir, "bundle")}, {"cp", string(eastwest), filepath.Join(dir, "eastwest")},
+		{"chown", "65534", dir}, {"chmod", "0755", dir},
+	} {
+		out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput()
+		require.NoError(t, err, "%v: %s", command, out)
+	}
+	for _, args := range [][]string{{"up", "--provider", lab.Kind, "--topology", "single", "--name", name}, {"status", name}, {"down", name}} {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "eastwest"), args...)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "HOME="+dir, "EASTWEST_HOME="+filepath.Join(dir, "home"), bundle.EnvDir+"="+filepath.Join(dir, "bundle"))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534, Groups: []uint32{group}}}
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%v: %s", args, out)
+	}
+	require.Empty(t, left(t, name))
+	made, err := filepath.Glob(filepath.Join(dir, "home", "labs", "[a-z]*"))
+	require.NoError(t, err)
+	require.Empty(t, made)
+}
+
 // TestImagesThatNobodyHas asks for images of a registry that there is not: that is told long before --timeout is over.
 func TestImagesThatNobodyHas(t *testing.T) {
 	home := need(t)
@@ -223,6 +300,11 @@ func up(t *testing.T, env ...string) *exec.Cmd {
 	dir, err := bundle.DefaultDir()
 	require.NoError(t, err)
 	home := t.TempDir()
+	for _, e := range env {
+		if other, ok := strings.CutPrefix(e, "EASTWEST_HOME="); ok {
+			home = other
+		}
+	}
 	t.Cleanup(func() {
 		made, err := filepath.Glob(filepath.Join(home, "labs", "[a-z]*"))
 		require.NoError(t, err)

@@ -407,6 +407,13 @@ func (s *suite) notReached(t *testing.T, why string) {
 	t.Helper()
 	out, err := s.first.curl(t, 0, "http://"+s.balanced(t)+"/")
 	require.Error(t, err, "%s, and it answers: %s", why, out)
+	noAnswer(t, out)
+}
+
+// noAnswer shows that it was curl that got none, and not kubectl that could not run it.
+func noAnswer(t *testing.T, out string) {
+	t.Helper()
+	require.Regexp(t, `curl: \((7|28)\)`, out, "7 is a refusal, 28 silence")
 }
 
 func separateNetworks(t *testing.T, s *suite) {
@@ -415,6 +422,7 @@ func separateNetworks(t *testing.T, s *suite) {
 	require.NoError(t, err, "its own cluster has to reach it: %s", out)
 	out, err = s.first.curl(t, 0, url)
 	require.Error(t, err, "the other cluster reaches it: %s", out)
+	noAnswer(t, out)
 }
 
 func volumeRefresh(t *testing.T, s *suite) {
@@ -610,8 +618,10 @@ func secondLab(t *testing.T, s *suite) {
 	require.NotContains(t, []string{s.first.Clusters[0].RESTConfig().Host, s.first.Clusters[1].RESTConfig().Host}, host)
 	out, err := s.first.curl(t, 0, strings.Replace(host, "https", "http", 1))
 	require.Error(t, err, "one lab reaches the other: %s", out)
+	noAnswer(t, out)
 	out, err = s.first.curl(t, 0, fmt.Sprintf("http://%s/", s.second.podAddress(t, 0)))
 	require.Error(t, err, "one lab reaches pods of the other: %s", out)
+	noAnswer(t, out)
 }
 
 // needSecond fails where an expectation before this one has left no second lab.

@@ -110,7 +110,7 @@ func (p *Provider) plan(spec cluster.Spec) (node, network, error) {
 		return node{}, network{}, err
 	}
 	defer unlock()
-	planned, err := machine.Plan(p.Home, spec.Lab, provider, p.Range, func(netip.Prefix) (string, error) { return "", nil })
+	planned, err := machine.Plan(p.Home, spec.Lab, "", provider, p.Range, func(netip.Prefix) (string, error) { return "", nil })
 	if err != nil {
 		return node{}, network{}, err
 	}

@@ -95,7 +95,8 @@ RestartSec=200ms
 
 // write fills the node's folder and returns what kind mounts of it.
 func (n node) write() ([]v1alpha4.Mount, error) {
-	if err := os.MkdirAll(n.Dir, 0o755); err != nil {
+	// Whoever may open the control socket may break the node.
+	if err := os.MkdirAll(n.Dir, 0o700); err != nil {
 		return nil, err
 	}
 	if err := machine.WriteJSON(n.path(nodeFile), n); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +28,8 @@ func docker(ctx context.Context, args ...string) (string, error) {
 const (
 	neededAPI    = "1.41" // of 20.10, the first with private cgroup namespaces, which kind needs
 	neededDocker = "20.10"
-	neededMiB    = 4096 // on its disk: a node image is 1 GiB, a node with a mesh 1.2
+	imageMiB     = 1100 // on its disk
+	nodeMiB      = 1800 // there, of a node with a mesh; see README
 	answerWithin = 10 * time.Second
 )
 
@@ -102,6 +104,37 @@ func older(a, b string) bool {
 	return len(x) < len(y)
 }
 
+// engine is what `docker info` says of a Docker.
+type engine struct {
+	DockerRootDir   string   // where it keeps images, containers and volumes
+	OperatingSystem string   // of its machine
+	SecurityOptions []string // like "name=rootless"
+}
+
+// askEngine asks the Docker.
+func askEngine(ctx context.Context) (e engine, err error) {
+	text, err := docker(ctx, "info", "--format", "{{json .}}")
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal([]byte(text), &e); err != nil {
+		return e, fmt.Errorf("reading what `docker info` says: %w", err)
+	}
+	return e, nil
+}
+
+// reachable returns an error if this machine cannot reach the Docker's containers by their addresses.
+func (e engine) reachable() error {
+	const instead = "nodes are reached by their addresses, and those of %s are not to be reached from here: use a Docker Engine that runs on this machine as root, or --provider existing on clusters that are there"
+	switch {
+	case strings.Contains(e.OperatingSystem, "Docker Desktop"):
+		return fmt.Errorf(instead, "Docker Desktop, which runs in a virtual machine,")
+	case slices.ContainsFunc(e.SecurityOptions, func(o string) bool { return strings.HasPrefix(o, "name=rootless") }):
+		return fmt.Errorf(instead, "Docker without root, which has a network of its own,")
+	}
+	return nil
+}
+
 // local returns an error if the Docker is on another machine: a node shares a folder with this one.
 func local(ctx context.Context) error {
 	endpoint := os.Getenv("DOCKER_HOST")
@@ -117,39 +150,34 @@ func local(ctx context.Context) error {
 	return nil
 }
 
-// rootFolder is where Docker keeps images, containers and volumes.
-func rootFolder(ctx context.Context) (string, error) {
-	return docker(ctx, "info", "--format", "{{.DockerRootDir}}")
-}
-
 // FreeBytes tells how much may still be written where Docker keeps its nodes.
 func (p *Provider) FreeBytes(ctx context.Context) (uint64, error) {
-	root, err := rootFolder(ctx)
+	e, err := askEngine(ctx)
 	if err != nil {
 		return 0, err
 	}
-	return host.FreeBytes(root)
+	return host.FreeBytes(e.DockerRootDir)
 }
 
-// disk returns an error if Docker's disk has no room for a lab.
-func disk(ctx context.Context) error {
-	root, err := rootFolder(ctx)
-	if err != nil {
-		return err
-	}
+// disk returns an error if Docker's folder root has no room for that many nodes.
+func disk(root string, nodes int) error {
 	free, err := host.FreeBytes(root)
 	if err != nil {
 		return nil //nolint:nilerr // it is not for everybody to see
 	}
-	if free>>20 < neededMiB {
-		return fmt.Errorf("the disk is full: Docker's folder %s has %d MiB free, a lab needs %d MiB: make room, for example with `docker system prune`", root, free>>20, neededMiB)
+	if needed := uint64(imageMiB + nodes*nodeMiB); free>>20 < needed {
+		return fmt.Errorf("the disk is full: Docker's folder %s has %d MiB free, a lab of %d clusters needs %d MiB: make room, for example with `docker system prune`", root, free>>20, nodes, needed)
 	}
 	return nil
 }
 
-// filters select what carries the labels of a lab.
-func filters(lab string) []string {
-	return []string{"--filter", "label=" + cluster.ManagedByLabel + "=" + cluster.ManagedBy, "--filter", "label=" + cluster.LabLabel + "=" + lab}
+// filters select what carries the labels of a lab; of any lab of that name if the id is empty.
+func filters(lab, id string) []string {
+	var all []string
+	for key, value := range cluster.Labels(lab, id) {
+		all = append(all, "--filter", "label="+key+"="+value)
+	}
+	return all
 }
 
 // labelFlags give something the labels of a lab.
@@ -161,17 +189,19 @@ func labelFlags(lab, id string) []string {
 	return flags
 }
 
-// sort of thing that a lab has in Docker: how it is listed and how it is removed.
-var things = []struct{ name, list, remove string }{
-	{"container", "ps --all --quiet --no-trunc", "rm --force --volumes"},
-	{"image", "image ls --quiet --no-trunc", "image rm --force"},
-	{"network", "network ls --quiet --no-trunc", "network rm"},
-}
+// thing is a sort of what a lab has in Docker: how it is listed and how it is removed.
+type thing struct{ list, remove string }
+
+var (
+	containers = thing{"ps --all --quiet --no-trunc", "rm --force --volumes"}
+	images     = thing{"image ls --quiet --no-trunc", "image rm --force"}
+	networks   = thing{"network ls --quiet --no-trunc", "network rm"}
+)
 
 // leftovers lists what Docker has of a lab, with the command that removes it.
-func leftovers(ctx context.Context, lab string) (remove [][]string, err error) {
-	for _, thing := range things {
-		ids, err := docker(ctx, append(strings.Fields(thing.list), filters(lab)...)...)
+func leftovers(ctx context.Context, lab, id string) (remove [][]string, err error) {
+	for _, thing := range []thing{containers, images, networks} {
+		ids, err := docker(ctx, append(strings.Fields(thing.list), filters(lab, id)...)...)
 		if err != nil {
 			return nil, fmt.Errorf("listing what Docker has of lab %s: %w", lab, err)
 		}

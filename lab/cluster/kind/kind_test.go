@@ -43,6 +43,12 @@ func TestDockerVersions(t *testing.T) {
 	require.False(t, older("1.41", "1.41"))
 }
 
+func TestDockersWhoseContainersAreNotReached(t *testing.T) {
+	require.NoError(t, engine{OperatingSystem: "Debian GNU/Linux 12 (bookworm)", SecurityOptions: []string{"name=seccomp,profile=default"}}.reachable())
+	require.ErrorContains(t, engine{OperatingSystem: "Docker Desktop"}.reachable(), "use a Docker Engine that runs on this machine as root")
+	require.ErrorContains(t, engine{SecurityOptions: []string{"name=seccomp,profile=default", "name=rootless"}}.reachable(), "Docker without root")
+}
+
 func TestRangesOfDockerNetworks(t *testing.T) {
 	lines := "bridge 172.17.0.0/16\nhost\nkind 172.18.0.0/16 fc00:f853:ccd:e793::/64\neastwest-demo 10.201.0.0/20"
 	require.Equal(t, "the Docker network eastwest-demo (10.201.0.0/20)", overlaps(lines, netip.MustParsePrefix("10.201.0.0/16")))

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
+	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
@@ -37,6 +39,7 @@ type Provider struct {
 	// Published says that nodes pull the mesh's images: none is loaded into them.
 	Published bool
 	ID        string // of the lab that is made
+	Nodes     int    // that are going to be made: what Check wants room for
 	Progress  func(cluster, milestone string, since time.Duration)
 }
 
@@ -50,7 +53,14 @@ func (p *Provider) Check(ctx context.Context) error {
 	if err := local(ctx); err != nil {
 		return err
 	}
-	return disk(ctx)
+	e, err := askEngine(ctx)
+	if err != nil {
+		return err
+	}
+	if err := e.reachable(); err != nil {
+		return err
+	}
+	return disk(e.DockerRootDir, p.Nodes)
 }
 
 // Create implements cluster.Provider. Clusters of one lab may be created side by side.
@@ -93,7 +103,7 @@ func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, error) {
 		return n, err
 	}
 	defer unlock()
-	net, err := machine.Plan(p.Home, spec.Lab, provider, p.Range, func(r netip.Prefix) (string, error) { return rangeTaken(ctx, r) })
+	net, err := machine.Plan(p.Home, spec.Lab, p.ID, provider, p.Range, func(r netip.Prefix) (string, error) { return rangeTaken(ctx, r) })
 	if err != nil {
 		return n, err
 	}
@@ -101,14 +111,20 @@ func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, error) {
 	return n, makeNetwork(ctx, n)
 }
 
+// labelsOf has Docker print the lab of a thing that it lists.
+const labelsOf = `{{.Label "` + cluster.ManagedByLabel + `"}} {{.Label "` + cluster.LabLabel + `"}} {{.Label "` + cluster.IDLabel + `"}}`
+
+// labels is what that is for the lab of the node.
+func (n node) labels() string { return strings.Join([]string{cluster.ManagedBy, n.Lab, n.ID}, " ") }
+
 // notOthers returns an error if Docker has a cluster of that name that is no lab's.
 func notOthers(ctx context.Context, n node) error {
 	// Without the word a container without labels would look like none.
-	found, err := docker(ctx, "ps", "--all", "--filter", "name=^"+n.container()+"$", "--format", `found {{.Label "`+cluster.ManagedByLabel+`"}} {{.Label "`+cluster.LabLabel+`"}}`)
+	found, err := docker(ctx, "ps", "--all", "--filter", "name=^"+n.container()+"$", "--format", "found "+labelsOf)
 	if err != nil {
 		return err
 	}
-	if found == "" || found == "found "+cluster.ManagedBy+" "+n.Lab {
+	if found == "" || found == "found "+n.labels() {
 		return nil
 	}
 	return fmt.Errorf("there is a kind cluster %s that is not this lab's (container %s): choose another --name; eastwest leaves it alone", n.kindName(), n.container())
@@ -117,12 +133,12 @@ func notOthers(ctx context.Context, n node) error {
 // makeNetwork makes the lab's Docker network, or finds it.
 func makeNetwork(ctx context.Context, n node) error {
 	name, a := networkName(n.Lab), n.Addresses()
-	found, err := docker(ctx, "network", "ls", "--filter", "name=^"+name+"$", "--format", `{{.Label "`+cluster.LabLabel+`"}}/`)
+	found, err := docker(ctx, "network", "ls", "--filter", "name=^"+name+"$", "--format", "found "+labelsOf)
 	if err != nil {
 		return err
 	}
 	switch found {
-	case n.Lab + "/":
+	case "found " + n.labels():
 		return nil
 	case "":
 	default:
@@ -199,6 +215,9 @@ func newKinds(log *watcher) *kind.Provider {
 func (p *Provider) NodeImage(ctx context.Context) (string, error) {
 	image, archive := p.Image, ""
 	if image == "" {
+		if err := p.Bundle.KindProblem(); err != nil {
+			return "", err
+		}
 		image = defaults.Image
 		if file, ref, ok := p.Bundle.KindNodeImage(); ok {
 			image, archive = ref, file
@@ -398,16 +417,20 @@ func loadImage(to nodes.Node, archive string) error {
 
 // removeContainer removes the node's container, if there is one with the lab's labels: the name alone could be anybody's.
 func (n node) removeContainer(ctx context.Context) error {
-	ours, err := docker(ctx, append([]string{"ps", "--all", "--quiet", "--filter", "name=^" + n.container() + "$"}, filters(n.Lab)...)...)
-	if err != nil {
+	return n.remove(ctx, containers, "name=^"+n.container()+"$")
+}
+
+// remove removes what of a sort of things matches a filter and has the lab's labels.
+func (n node) remove(ctx context.Context, t thing, filter string) error {
+	ours, err := docker(ctx, slices.Concat(strings.Fields(t.list), []string{"--filter", filter}, filters(n.Lab, n.ID))...)
+	if err != nil || ours == "" {
 		return err
 	}
-	if ours != "" {
-		if _, err := docker(ctx, "rm", "--force", "--volumes", ours); err != nil && !strings.Contains(err.Error(), "No such container") {
-			return err
-		}
+	_, err = docker(ctx, append(strings.Fields(t.remove), strings.Fields(ours)...)...)
+	if err != nil && strings.Contains(err.Error(), "No such ") { // somebody else was quicker
+		err = nil
 	}
-	return nil
+	return err
 }
 
 // sweepNode removes what is left of one node.
@@ -415,7 +438,7 @@ func (p *Provider) sweepNode(ctx context.Context, n node) error {
 	if err := n.removeContainer(ctx); err != nil {
 		return err
 	}
-	if _, err := docker(ctx, "image", "rm", "--force", n.imageName()); err != nil && !strings.Contains(err.Error(), "No such image") {
+	if err := n.remove(ctx, images, "reference="+n.imageName()); err != nil {
 		return err
 	}
 	return os.RemoveAll(n.Dir)
@@ -434,15 +457,25 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 	dir := machine.Dir(p.Home, lab, provider)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		// Names are this Docker's, homes are the users'. Labs of ours are written down before anything is made.
-		left, err := leftovers(ctx, lab)
+		left, err := leftovers(ctx, lab, "")
 		if err != nil || len(left) == 0 {
 			return err
 		}
 		return fmt.Errorf("Docker has a lab %s that was made with another EASTWEST_HOME: choose another --name, or remove it where it was made", lab) //nolint:revive,staticcheck // a name
 	}
-	// A command of a process that was killed may still be on its way: look again until nothing is left.
-	err = wait.Until(ctx, "everything of lab "+lab+" to be gone from Docker", wait.Options{Within: time.Minute, Every: 200 * time.Millisecond, InARow: 2}, func(ctx context.Context) error {
-		left, err := leftovers(ctx, lab)
+	net, err := machine.ReadNetwork(p.Home, lab, provider)
+	if errors.Is(err, fs.ErrNotExist) { // it is written down before anything is made
+		return os.RemoveAll(dir)
+	}
+	if err != nil {
+		return err
+	}
+	nodes, looks, err := p.unfinished(lab)
+	if err != nil {
+		return err
+	}
+	err = wait.Until(ctx, "everything of lab "+lab+" to be gone from Docker", wait.Options{Within: time.Minute, Every: 200 * time.Millisecond, InARow: looks}, func(ctx context.Context) error {
+		left, err := leftovers(ctx, lab, net.ID)
 		if err != nil {
 			return err
 		}
@@ -452,14 +485,41 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 			problems = append(problems, err)
 		}
 		if len(left) > 0 {
-			return errors.Join(append(problems, fmt.Errorf("%d kinds of things were there", len(left)))...)
+			problems = append(problems, fmt.Errorf("%d kinds of things were there", len(left)))
 		}
-		return nil
+		if pids := host.Commands("docker", nodes...); len(pids) > 0 {
+			problems = append(problems, fmt.Errorf("commands that make its nodes still run (processes %v)", pids))
+		}
+		return errors.Join(problems...)
 	})
 	if err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)
+}
+
+// unfinished lists the containers of a lab whose making was cut off by a kill, and how often in a row nothing is to be
+// seen of the lab before it is gone. The docker command that makes a container outlives whoever has started it, and Docker
+// goes on when that command is killed, too: it lists the container only when its volume is filled.
+func (p *Provider) unfinished(lab string) (containers []string, looks int, err error) {
+	folders, err := os.ReadDir(machine.Dir(p.Home, lab, provider))
+	if err != nil {
+		return nil, 0, err
+	}
+	looks = 1
+	for _, folder := range folders {
+		name := folder.Name()
+		if !folder.IsDir() {
+			continue
+		}
+		_, err := p.Open(lab, name)
+		_, bareErr := Bare{p}.Open(lab, name)
+		if err != nil && bareErr != nil {
+			containers = append(containers, node{Place: machine.Place{Spec: cluster.Spec{Lab: lab, Name: name}}}.container())
+			looks = 15
+		}
+	}
+	return containers, looks, nil
 }
 
 // Open returns a cluster that was created before, whether it runs or not.

@@ -60,7 +60,7 @@ const blocksFile = "blocks.json"
 func (s *Server) Apply(ctx context.Context) error {
 	var earlier map[string]Block
 	if err := ReadJSON(filepath.Join(s.Dir, blocksFile), &earlier); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		fmt.Fprintln(os.Stderr, "faults of the network that were in force are forgotten:", err) // a node without rules would be worse
 	}
 	return s.changeBlocks(ctx, func(all map[string]Block) { maps.Copy(all, earlier) })
 }
@@ -119,18 +119,28 @@ func (s *Server) answer(w http.ResponseWriter, err error, do func() error) {
 	}
 }
 
-// changeBlocks applies a change of the blocks; the old ones stay when the kernel refuses the new rules.
+// changeBlocks applies a change of the blocks; the old ones stay when it cannot be written down, or when the kernel
+// refuses the new rules.
 func (s *Server) changeBlocks(ctx context.Context, change func(map[string]Block)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := map[string]Block{}
 	maps.Copy(next, s.blocks)
 	change(next)
-	if err := s.NFT(ctx, Rules(s.Place, next)); err != nil {
+	keep := func(blocks map[string]Block) error {
+		if len(next)+len(s.blocks) == 0 {
+			return nil
+		}
+		return WriteJSON(filepath.Join(s.Dir, blocksFile), blocks)
+	}
+	if err := keep(next); err != nil {
 		return err
 	}
+	if err := s.NFT(ctx, Rules(s.Place, next)); err != nil {
+		return errors.Join(err, keep(s.blocks))
+	}
 	s.blocks = next
-	return WriteJSON(filepath.Join(s.Dir, blocksFile), next)
+	return nil
 }
 
 // dial connects to an address of the node's network and then hands bytes on in both directions.

@@ -7,14 +7,17 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/eastwest-lab/eastwest/lab/host"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
 // LoadBalancers gives every Service of type LoadBalancer an address of the node's pool until ctx ends: the address is put
@@ -22,11 +25,12 @@ import (
 // Service's status names it. It runs inside the node.
 func (p Place) LoadBalancers(ctx context.Context, api kubernetes.Interface) {
 	lb := &balancer{api: api, pool: p.Addresses().LoadBalancers(p.Index), held: map[types.UID]netip.Addr{}}
-	factory := informers.NewSharedInformerFactory(api, 0)
+	factory := informers.NewSharedInformerFactory(api, settleAgain)
 	informer := factory.Core().V1().Services().Informer()
+	var known atomic.Bool // all Services, so that nobody's address is given away
 	settle := func(obj any) {
-		if svc, ok := obj.(*corev1.Service); ok {
-			if err := lb.settle(ctx, svc); err != nil {
+		if svc, ok := obj.(*corev1.Service); ok && known.Load() {
+			if err := lb.settle(ctx, svc, shown(informer.GetStore())); err != nil {
 				fmt.Fprintf(os.Stderr, "load balancer of %s/%s: %v\n", svc.Namespace, svc.Name, err)
 			}
 		}
@@ -48,6 +52,39 @@ func (p Place) LoadBalancers(ctx context.Context, api kubernetes.Interface) {
 		return
 	}
 	factory.Start(ctx.Done())
+	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+		return
+	}
+	known.Store(true)
+	for _, obj := range informer.GetStore().List() {
+		settle(obj)
+	}
+}
+
+// settleAgain is how soon what could not be done is tried again: an API server that was killed takes no address.
+const settleAgain = 5 * time.Second
+
+// shown are the addresses that Services have: they stay theirs when the part inside the node is started again.
+func shown(services cache.Store) map[netip.Addr]types.UID {
+	all := map[netip.Addr]types.UID{}
+	for _, obj := range services.List() {
+		if svc, ok := obj.(*corev1.Service); ok {
+			if addr := address(svc); addr.IsValid() {
+				all[addr] = svc.UID
+			}
+		}
+	}
+	return all
+}
+
+// address is the one that the Service shows; the zero Addr if it has none.
+func address(svc *corev1.Service) netip.Addr {
+	if ingress := svc.Status.LoadBalancer.Ingress; len(ingress) > 0 {
+		if addr, err := netip.ParseAddr(ingress[0].IP); err == nil {
+			return addr
+		}
+	}
+	return netip.Addr{}
 }
 
 type balancer struct {
@@ -58,18 +95,15 @@ type balancer struct {
 	held map[types.UID]netip.Addr
 }
 
-// settle makes what the Service shows agree with what it asks for. It is called again by the informer's
-// next event when it could not.
-func (b *balancer) settle(ctx context.Context, svc *corev1.Service) error {
+// settle makes what the Service shows agree with what it asks for; taken are the addresses of others. It is called again
+// for every Service, whether that has changed or not.
+func (b *balancer) settle(ctx context.Context, svc *corev1.Service, taken map[netip.Addr]types.UID) error {
 	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.Spec.LoadBalancerClass != nil {
 		b.release(svc.UID)
 		return nil
 	}
-	shown := netip.Addr{}
-	if ingress := svc.Status.LoadBalancer.Ingress; len(ingress) > 0 {
-		shown, _ = netip.ParseAddr(ingress[0].IP)
-	}
-	addr, err := b.hold(svc.UID, shown)
+	shown := address(svc)
+	addr, err := b.hold(svc.UID, shown, taken)
 	if err != nil {
 		return err
 	}
@@ -87,7 +121,7 @@ func (b *balancer) settle(ctx context.Context, svc *corev1.Service) error {
 }
 
 // hold returns the Service's address, taking the one it shows already (after a restart) or the first free one.
-func (b *balancer) hold(uid types.UID, shown netip.Addr) (netip.Addr, error) {
+func (b *balancer) hold(uid types.UID, shown netip.Addr, taken map[netip.Addr]types.UID) (netip.Addr, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if addr, ok := b.held[uid]; ok {
@@ -96,6 +130,9 @@ func (b *balancer) hold(uid types.UID, shown netip.Addr) (netip.Addr, error) {
 	used := map[netip.Addr]bool{}
 	for _, a := range b.held {
 		used[a] = true
+	}
+	for a, by := range taken {
+		used[a] = used[a] || by != uid
 	}
 	addr := shown
 	if !b.pool.Contains(shown) || used[shown] {

@@ -63,6 +63,7 @@ func (p Place) CNIConfig() string {
 // that a sweep knows what to look for.
 type Network struct {
 	Lab   string       `json:"lab"`
+	ID    string       `json:"id,omitempty"` // of the lab, where names are not enough
 	Range netip.Prefix `json:"range"`
 }
 
@@ -86,17 +87,21 @@ func Lock(home string) (unlock func(), err error) {
 	return func() { _ = l.Unlock() }, nil
 }
 
-// Plan finds the lab's network, or plans one whose range nobody on this machine uses, and writes it down. Wanted is a
-// range, or empty for one that is free; taken tells who else has a range, or "". Call it with the lock.
-func Plan(home, lab, provider, wanted string, taken func(netip.Prefix) (string, error)) (Network, error) {
-	n := Network{Lab: lab}
-	file := networkFile(home, lab, provider)
-	switch err := ReadJSON(file, &n); {
+// ReadNetwork returns the network that Plan has written down for a lab.
+func ReadNetwork(home, lab, provider string) (n Network, err error) {
+	return n, ReadJSON(networkFile(home, lab, provider), &n)
+}
+
+// Plan finds the lab's network, or plans one for a lab with that id whose range nobody on this machine uses, and writes
+// it down. Wanted is a range, or empty for one that is free; taken tells who else has a range, or "". Call it with the lock.
+func Plan(home, lab, id, provider, wanted string, taken func(netip.Prefix) (string, error)) (Network, error) {
+	switch n, err := ReadNetwork(home, lab, provider); {
 	case err == nil:
 		return n, nil
 	case !errors.Is(err, fs.ErrNotExist):
 		return n, err
 	}
+	n, file := Network{Lab: lab, ID: id}, networkFile(home, lab, provider)
 	labs, err := rangesOfLabs(home)
 	if err != nil {
 		return n, err

@@ -37,9 +37,6 @@ func (f *labFlags) addTo(cmd *cobra.Command) {
 
 func (f *labFlags) options(home, name string) (lab.Options, error) {
 	t, err := f.topology()
-	if err == nil && f.kindImage != "" && f.provider != lab.Kind && f.provider != lab.Auto {
-		err = usagef("--kind-image: wanted --provider %s with it", lab.Kind)
-	}
 	return lab.Options{Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress, KindImage: f.kindImage, Images: f.images, Topology: t}, err
 }
 
