@@ -71,8 +71,8 @@ func TestImagesOfALabAreKnown(t *testing.T) {
 	r.Images = Images{}
 	require.Equal(t, "with the bundle's images", r.other(Kind, o))
 
-	r.Images, o.Images = Images{}, Images{}
-	o.Egress = true
+	r.Images, o.Images, o.Egress = Images{}, Images{}, true
+	require.NoError(t, r.write(home))
 	require.Equal(t, "without --egress", r.other(Kind, o.settled()), "it is sealed, and stays so")
 	r.Egress = true
 	require.NoError(t, r.write(home))

@@ -221,9 +221,13 @@ func TestKilledWhileDockerMakesANode(t *testing.T) {
 	require.Error(t, cmd.Wait())
 	t.Logf("commands that outlive it: %v", host.Commands("docker", container))
 	require.NoError(t, lab.Down(t.Context(), home, name))
-	time.Sleep(10 * time.Second) // longer than a node takes to appear
-	require.Empty(t, left(t, name))
-	require.Empty(t, docker(t, "ps", "--all", "--quiet", "--filter", "name="+container))
+	// Longer than a node takes to appear.
+	require.NoError(t, wait.Until(t.Context(), "10 s without anything of the lab", wait.Options{Every: 500 * time.Millisecond, InARow: 20}, func(context.Context) error {
+		if found := append(left(t, name), docker(t, "ps", "--all", "--quiet", "--filter", "name="+container)...); len(found) > 0 {
+			return wait.Permanent(fmt.Errorf("there is %v", found))
+		}
+		return nil
+	}))
 	require.NoDirExists(t, filepath.Join(home, "labs", name))
 }
 
