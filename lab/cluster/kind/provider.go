@@ -499,8 +499,8 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 }
 
 // unfinished lists the containers of a lab whose making was cut off by a kill, and how often in a row nothing is to be
-// seen of the lab before it is gone. The docker command that makes a container outlives whoever has started it, and Docker
-// goes on when that command is killed, too: it lists the container only when its volume is filled.
+// seen of the lab before it is gone. The docker command that makes a container outlives whoever has started it, and where
+// that command has been killed, too, Docker may go on for a while with what is not in its lists yet.
 func (p *Provider) unfinished(lab string) (containers []string, looks int, err error) {
 	folders, err := os.ReadDir(machine.Dir(p.Home, lab, provider))
 	if err != nil {
