@@ -39,6 +39,7 @@ ip link set uplink up
 ip route add default via 192.0.2.254
 rules() { iptables -S; iptables -t nat -S; }
 rules >"$WORK/before"
+answers() { docker version >/dev/null 2>&1; }
 soon() {
 	tries=0
 	until "$@" >/dev/null 2>&1; do
@@ -54,6 +55,9 @@ other() {
 		dockerd --config-file "$WORK/daemon.json" >"$WORK/log" 2>&1 &
 		other=$!
 		soon others_answers
+	else
+		kill $other
+		wait $other || true
 	fi
 }
 `
@@ -94,6 +98,20 @@ rules | diff "$WORK/before" -
 [ ! -e "$EASTWEST_DOCKER_DIR" ]
 `
 
+// stopped has another engine, which is stopped when docker-up is asked. Its bridge and its rules are still there.
+const stopped = `
+other up
+other down
+rules >"$WORK/before"
+"$SCRIPTS/docker-up"
+echo "== rules"
+iptables -S DOCKER-USER
+"$SCRIPTS/docker-down"
+echo "== left"
+rules | diff "$WORK/before" - || true
+ip -o link | grep -o docker0
+`
+
 // taken has another engine, which is started while that of docker-up runs, and takes over the usual socket.
 const taken = `
 "$SCRIPTS/docker-up"
@@ -113,6 +131,39 @@ iptables -S DOCKER-USER
 cat /proc/sys/net/ipv4/ip_forward
 ls /run/docker.sock /run/docker.pid
 [ ! -e "$EASTWEST_DOCKER_DIR" ] || ls -R "$EASTWEST_DOCKER_DIR"
+`
+
+// unsealed has an iptables that does what $FAULT says in place of making docker-up's rules.
+const unsealed = `
+mkdir "$WORK/bin"
+cat >"$WORK/bin/iptables" <<END
+#!/bin/sh
+case "\$*" in *"-I DOCKER-USER"*REJECT*) eval "\$FAULT" ;; esac
+exec $(command -v iptables) "\$@"
+END
+chmod 755 "$WORK/bin/iptables"
+
+echo "== fails"
+FAULT="exit 4" PATH="$WORK/bin:$PATH" "$SCRIPTS/docker-up" || echo "exit code $?"
+if answers; then echo "it still answers"; fi
+rules | diff "$WORK/before" - || true
+echo "== killed"
+FAULT='kill -9 $PPID; exit 4' PATH="$WORK/bin:$PATH" "$SCRIPTS/docker-up" || true
+answers && echo "it still answers"
+iptables -S DOCKER-USER
+echo "== up again"
+"$SCRIPTS/docker-up"
+echo "== rules"
+iptables -S DOCKER-USER
+echo "== and again"
+"$SCRIPTS/docker-up"
+"$SCRIPTS/docker-down"
+rules | diff "$WORK/before" -
+echo "== egress"
+"$SCRIPTS/docker-up" --egress
+"$SCRIPTS/docker-up"
+iptables -S DOCKER-USER
+"$SCRIPTS/docker-down"
 `
 
 // sealed is what is in the chain DOCKER-USER where networks do not get out.
@@ -159,6 +210,13 @@ func TestUpAndDown(t *testing.T) {
 	require.Contains(t, part["killed"], "answers, its files are in")
 }
 
+// TestEngineThatIsStopped holds where Docker is installed and does not run: its networks must get out when it is started again.
+func TestEngineThatIsStopped(t *testing.T) {
+	part := inside(t, stopped)
+	require.Contains(t, part["rules"], sealed)
+	require.Equal(t, "docker0\n", part["left"])
+}
+
 // TestEngineThatComesLater holds where a package's dockerd, say, is started beside that of docker-up: it keeps all that it has.
 func TestEngineThatComesLater(t *testing.T) {
 	part := inside(t, taken)
@@ -169,13 +227,25 @@ theirs
 br-[0-9a-f]{12}
 docker0
 -N DOCKER-USER
--A DOCKER-USER -i br-\+ .*
--A DOCKER-USER -i br-\+ .*
 -A DOCKER-USER -j RETURN
 1
 /run/docker.pid
 /run/docker.sock
 $`, part["left"])
+}
+
+// TestNoEngineWithoutItsRules holds where docker-up cannot make its rules, or is killed before.
+func TestNoEngineWithoutItsRules(t *testing.T) {
+	part := inside(t, unsealed)
+	require.Contains(t, part["fails"], "docker-up: the rules that keep networks of this Docker in the machine could not be made")
+	require.Contains(t, part["fails"], "exit code 3")
+	require.NotContains(t, part["fails"], "it still answers")
+	require.NotContains(t, part["fails"], "DOCKER")
+	require.Contains(t, part["killed"], "it still answers\n-N DOCKER-USER\n-A DOCKER-USER -j RETURN\n")
+	require.Contains(t, part["up again"], "do not get out by uplink")
+	require.Equal(t, sealed, part["rules"])
+	require.Contains(t, part["and again"], "nothing to do")
+	require.Contains(t, part["egress"], "nothing to do\n-N DOCKER-USER\n-A DOCKER-USER -j RETURN\n", "it was asked for at the start")
 }
 
 // TestDockerOfOthersIsLeftAlone holds where a Docker answers: neither script does anything.
