@@ -244,6 +244,8 @@ func TestScenarioRunsAreMeasuredByPhase(t *testing.T) {
 func TestPlainTextsOfTwoRunsAreEqual(t *testing.T) {
 	for _, two := range [][2]string{
 		{"5 × 503 from echo-58774b8c6-28bhr in 1.2s at 10.202.16.2:15443", "4 × 503 from echo-6d5ccc9764-frdtw in 980ms at 10.201.8.11:15443"},
+		{"[2026-11-29T12:40:01.058236Z] warn", "[2026-11-29T11:22:33.5Z] warn"},
+		{`signed by "x" (SHA-256 E3:F1:0B:22…)`, `signed by "x" (SHA-256 5B:B0:11:5A…)`},
 		{"request 72d28a74-5f9e-471c-b4fc-811b244d856a", "request 0872f343-9b5c-41ef-8a76-91da2c4a1636"},
 	} {
 		require.Equal(t, Plain(two[0]), Plain(two[1]))

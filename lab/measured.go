@@ -19,8 +19,9 @@ type Measurement struct {
 	Symptoms []string `json:"symptoms,omitempty"`
 }
 
-// passing is what is another in every run of the same thing: names of pods, addresses, identifiers, and numbers.
-var passing = regexp.MustCompile(`\b[0-9a-f]{8}-[0-9a-f-]{27}\b|-[0-9a-f]{8,10}-[a-z0-9]{5}\b|\b\d+\.\d+\.\d+\.\d+(:\d+)?\b|\b[0-9a-f]{12,}\b|\d+([.:]\d+)*(µs|ms|s|m|h)?\b`)
+// passing is what is another in every run of the same thing: times, fingerprints, names of pods, addresses, identifiers, and
+// numbers.
+var passing = regexp.MustCompile(`\b\d{4}-\d\d-\d\dT[0-9:.]+Z|\b[0-9A-F]{2}(:[0-9A-F]{2})+\b|\b[0-9a-f]{8}-[0-9a-f-]{27}\b|-[0-9a-f]{8,10}-[a-z0-9]{5}\b|\b\d+\.\d+\.\d+\.\d+(:\d+)?\b|\b[0-9a-f]{12,}\b|\d+([.:]\d+)*(µs|ms|s|m|h)?\b`)
 
 // Plain is a text that a check saw, without what is another in every run, so that texts of two runs can be compared.
 func Plain(seen string) string { return passing.ReplaceAllString(seen, "·") }
