@@ -11,8 +11,9 @@ STORIES := cross-cluster-call mismatched-root-ca late-cacerts
 ON_KIND := $(STORIES) primary-lost
 # Tests are not vetted again, `make verify` does that, and linked without what a debugger reads.
 GOTEST := go test -vet=off -ldflags '-s -w'
-# Packages whose tests run at once: each has labs of its own, one or two of some 3 GiB, and waits for half of its time.
-PACKAGES := $(shell awk '/^MemAvailable/ { g = $$2 / 1024 / 1024; print (g > 18) ? 3 : (g > 12) ? 2 : 1 }' /proc/meminfo 2>/dev/null || echo 1)
+# Packages whose tests run at once: each has labs of its own, one or two of some 3 GiB, and with more of them than CPUs calls are
+# lost for want of time.
+PACKAGES := $(shell awk -v cpus="$$(nproc)" '/^MemAvailable/ { g = $$2 / 1024 / 1024; n = (g > 18) ? 3 : (g > 12) ? 2 : 1; print (n > cpus) ? cpus : n }' /proc/meminfo 2>/dev/null || echo 1)
 # The longest begin first.
 LONGEST := ./tests/topologies ./tests/existing ./tests/chaos ./tests/engine ./tests/kind
 LINT := go tool -modfile=scripts/tools/go.mod golangci-lint

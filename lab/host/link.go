@@ -130,9 +130,20 @@ func DeleteLinks(alias string) error {
 	return nil
 }
 
+// whole asks the kernel for a list until nobody has changed it while it was being read. Labs that come and go at once
+// change the lists of links and routes all the time.
+func whole[T any](list func() ([]T, error)) (all []T, err error) {
+	for range 100 {
+		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
 // LabeledLinks lists the links of this network namespace whose alias is alias.
 func LabeledLinks(alias string) ([]string, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("listing links: %w", err)
 	}
@@ -148,7 +159,7 @@ func LabeledLinks(alias string) ([]string, error) {
 // RangeTaken tells who on this machine already uses addresses of the range: an address of a link or a
 // route other than the default one. It returns "" when nobody does.
 func RangeTaken(r netip.Prefix) (string, error) {
-	routes, err := netlink.RouteList(nil, unix.AF_INET)
+	routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, unix.AF_INET) })
 	if err != nil {
 		return "", fmt.Errorf("listing routes: %w", err)
 	}
