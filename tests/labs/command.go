@@ -38,16 +38,25 @@ func (c Command) Run(t *testing.T, args ...string) (string, int) {
 // Until starts it and sends it a signal after a time, or lets it end before that. It returns the exit code.
 func (c Command) Until(t *testing.T, after time.Duration, sig os.Signal, args ...string) int {
 	t.Helper()
+	begin := time.Now()
+	return c.When(t, func() bool { return time.Since(begin) >= after }, sig, args...)
+}
+
+// When does the same, as soon as something is seen.
+func (c Command) When(t *testing.T, seen func() bool, sig os.Signal, args ...string) int {
+	t.Helper()
 	cmd := exec.Command(string(c), args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	require.NoError(t, cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	select {
-	case <-ended:
-		return cmd.ProcessState.ExitCode()
-	case <-time.After(after):
+	for !seen() {
+		select {
+		case <-ended:
+			return cmd.ProcessState.ExitCode()
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 	require.NoError(t, cmd.Process.Signal(sig))
 	select {
