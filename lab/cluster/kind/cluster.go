@@ -18,9 +18,9 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// Node is a kind cluster of a lab. Stop of a component of the control plane does not last: after 80 s without an answer
-// to its probes the kubelet starts etcd and kube-apiserver again. Kill is followed by the kubelet's back-off, which grows
-// to minutes where a component is killed again and again.
+// Node is a kind cluster of a lab. Stop of a component of the control plane need not last: the kubelet may start again what
+// has long not answered its probes. A stopped API server was still stopped after 150 s. Kill is followed by the kubelet's
+// back-off, which grows to minutes where a component is killed again and again.
 type Node struct {
 	node
 	machine.Underlay
