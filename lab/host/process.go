@@ -250,19 +250,11 @@ func (i *Init) States() []ProcessState {
 // their order. Starts is not known.
 func Processes(names []string) []ProcessState {
 	found := map[string]int{}
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
-	for _, file := range files {
-		line, err := os.ReadFile(file)
-		if err != nil {
-			continue // it has ended
-		}
-		program, _, _ := strings.Cut(string(line), "\x00")
-		name := filepath.Base(program)
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err == nil && (found[name] == 0 || pid < found[name]) {
+	commandLines(func(pid int, args []string) {
+		if name := filepath.Base(args[0]); found[name] == 0 || pid < found[name] {
 			found[name] = pid
 		}
-	}
+	})
 	all := make([]ProcessState, 0, len(names))
 	for _, name := range names {
 		p := ProcessState{Name: name, PID: found[name]}
@@ -274,19 +266,26 @@ func Processes(names []string) []ProcessState {
 
 // Commands finds the processes of a program that were started with one of the words as an argument of its own.
 func Commands(program string, words ...string) (pids []int) {
+	commandLines(func(pid int, args []string) {
+		if filepath.Base(args[0]) == program && slices.ContainsFunc(args[1:], func(arg string) bool { return slices.Contains(words, arg) }) {
+			pids = append(pids, pid)
+		}
+	})
+	return pids
+}
+
+// commandLines shows every process that runs: the program and its arguments, as it was started.
+func commandLines(show func(pid int, args []string)) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
 	for _, file := range files {
 		line, err := os.ReadFile(file)
 		if err != nil {
 			continue // it has ended
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		args := strings.Split(string(line), "\x00")
-		if err == nil && filepath.Base(args[0]) == program && slices.ContainsFunc(args[1:], func(arg string) bool { return slices.Contains(words, arg) }) {
-			pids = append(pids, pid)
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
+			show(pid, strings.Split(string(line), "\x00"))
 		}
 	}
-	return pids
 }
 
 // stopped reads a process's state, which follows its name in parentheses (proc(5)).
