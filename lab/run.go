@@ -364,7 +364,7 @@ func (r *run) startStream(s scenario.Stream, earlier *traffic.Recording) error {
 	fresh := s.Connections != scenario.Reused
 	stream, err := traffic.Start(context.Background(), traffic.Plan{
 		Name: s.Name, From: source, URL: appURL(s.To, fresh), ExpectCluster: s.To.Cluster,
-		Every: time.Duration(s.Every), Fresh: fresh, Timeout: time.Duration(s.Timeout), Earlier: earlier,
+		Every: time.Duration(s.Every), Fresh: fresh, OneByOne: !fresh, Timeout: time.Duration(s.Timeout), Earlier: earlier,
 	})
 	if err != nil {
 		return err

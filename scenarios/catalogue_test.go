@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -46,6 +47,38 @@ func TestMeasurementsAreOfScenarios(t *testing.T) {
 func TestEveryScenarioCanBeExplained(t *testing.T) {
 	for _, s := range load(t) {
 		assert.NoError(t, lab.Explain(io.Discard, s), s.Name)
+	}
+}
+
+// TestCallsThatMustNotBeLostHaveTime finds streams that may lose nothing and whose calls end early: on a busy machine a
+// call takes seconds, and that is not lost.
+func TestCallsThatMustNotBeLostHaveTime(t *testing.T) {
+	const enough = 15 * time.Second
+	for _, s := range load(t) {
+		text, err := os.ReadFile(s.File)
+		require.NoError(t, err)
+		var judged struct {
+			Always []struct {
+				Calls struct {
+					Stream  string `json:"stream"`
+					Success struct {
+						AtLeast float64 `json:"at-least"`
+					} `json:"success"`
+					Lost struct {
+						AtMost *int `json:"at-most"`
+					} `json:"lost"`
+				} `json:"calls"`
+			} `json:"always"`
+		}
+		require.NoError(t, yaml.Unmarshal(text, &judged))
+		for _, c := range judged.Always {
+			if c.Calls.Success.AtLeast < 100 && (c.Calls.Lost.AtMost == nil || *c.Calls.Lost.AtMost > 0) {
+				continue
+			}
+			stream, ok := s.Stream(c.Calls.Stream)
+			require.True(t, ok, "%s: %s", s.File, c.Calls.Stream)
+			assert.GreaterOrEqual(t, time.Duration(stream.Timeout), enough, "%s: %s: want timeout: %s", stream.Place, stream.Name, enough)
+		}
 	}
 }
 

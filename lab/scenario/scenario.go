@@ -71,7 +71,7 @@ type Stream struct {
 	To          App         `yaml:"to" ref:"app-or-service" required:"true" doc:"Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster that has it."`
 	Every       Duration    `yaml:"every" required:"true" min:"10ms" max:"1m" doc:"Pause between the starts of two calls, 10ms to 1m."`
 	Timeout     Duration    `yaml:"timeout" doc:"How long one call may take. Without it, the engine's default."`
-	Connections Connections `yaml:"connections" enum:"fresh,reused" doc:"fresh (the default): a new connection per call, so every call proves trust. reused: one connection is kept, as pooled clients do; it keeps working after trust is gone."`
+	Connections Connections `yaml:"connections" enum:"fresh,reused" doc:"fresh (the default): a new connection per call, so every call proves trust. reused: connections are kept, as pooled clients do, and keep working after trust is gone; a call that is due while another is under way is left out, since it would need a new one."`
 	Place       Place       `yaml:"-"`
 }
 

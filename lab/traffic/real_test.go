@@ -343,6 +343,29 @@ func TestHangingTargetDoesNotSlowTheStream(t *testing.T) {
 	assert.InDelta(t, thawed.Sub(frozen).Seconds(), r.All().Stats().LongestGap.Seconds(), 0.3)
 }
 
+// One by one, a target that hangs gets no second call; those left out are no losses, and the gap shows.
+func TestOneByOne(t *testing.T) {
+	source, target := newEchoServer(t, "cluster-a"), newEchoServer(t, "cluster-b")
+	s, err := Start(t.Context(), Plan{Name: "kept", From: &local{port: source.grpc}, URL: target.url(), Every: 20 * time.Millisecond, Timeout: 15 * time.Second, OneByOne: true})
+	require.NoError(t, err)
+	reached(t, s, "a healthy stream", allAnswered)
+	require.NoError(t, target.command.Process.Signal(syscall.SIGSTOP))
+	frozen := s.Mark("frozen")
+	pause(t, time.Second)
+	require.Equal(t, 1, s.Recording().All().Stats().Pending)
+	thawed := s.Mark("thawed")
+	require.NoError(t, target.command.Process.Signal(syscall.SIGCONT))
+	reached(t, s, "a healthy stream again", allAnswered)
+	r, err := s.Stop()
+	require.NoError(t, err)
+
+	stats := r.All().Stats()
+	t.Log(stats)
+	assert.Zero(t, stats.Lost+stats.NotIssued)
+	assert.LessOrEqual(t, len(r.Between(frozen, thawed).Calls), 2)
+	assert.InDelta(t, thawed.Sub(frozen).Seconds(), stats.LongestGap.Seconds(), 0.3)
+}
+
 // A source that hangs is the source's fault, and is noticed a second after the call's own bound.
 func TestHangingSourceIsNotIssued(t *testing.T) {
 	source, target := newEchoServer(t, "cluster-a"), newEchoServer(t, "cluster-b")

@@ -26,10 +26,19 @@ type Plan struct {
 	Timeout       time.Duration // of each call; DefaultTimeout when zero
 	Headers       map[string]string
 	Earlier       *Recording // what it goes on from; see Join
+
+	// OneByOne leaves a call out that is due while the one before is under way. On kept connections a second call at once
+	// needs a second connection, so a slow call would have the next ones tell of new connections.
+	OneByOne bool
 }
 
 // limit is how many calls are under way if none is answered.
-func (p Plan) limit() int { return int((p.Timeout+orderMargin)/p.Every) + 2 }
+func (p Plan) limit() int {
+	if p.OneByOne {
+		return 1
+	}
+	return int((p.Timeout+orderMargin)/p.Every) + 2
+}
 
 func (p *Plan) complete() error {
 	if p.Timeout == 0 {
@@ -58,8 +67,8 @@ func (p *Plan) complete() error {
 	return nil
 }
 
-// Stream makes calls until it is stopped. It is an open loop: a call is due every Plan.Every whether or
-// not earlier ones came back, so that a stall delays no call and hides no loss. A call that could not be
+// Stream makes calls until it is stopped. It is an open loop unless Plan.OneByOne says otherwise: a call is due every
+// Plan.Every whether or not earlier ones came back, so that a stall delays no call and hides no loss. A call that could not be
 // made because this machine was late by half a second is recorded as not issued and not made up for.
 // All methods may be called at any time and at once.
 type Stream struct {
@@ -118,7 +127,9 @@ func (s *Stream) run(ctx, loop, calls context.Context) {
 		select {
 		case slots <- struct{}{}:
 		default:
-			s.missed(due, fmt.Sprintf("%d calls were under way", cap(slots)))
+			if !s.plan.OneByOne {
+				s.missed(due, fmt.Sprintf("%d calls were under way", cap(slots)))
+			}
 			continue
 		}
 		s.mu.Lock()

@@ -212,14 +212,20 @@ func change(t *testing.T, m *mesh.Mesh, f fault.Fault, err error, shows string, 
 		}
 		require.NoError(t, undo(t.Context()))
 		require.NoError(t, undo(t.Context()), "taking back once more")
-		require.NoError(t, wait.Until(t.Context(), "the mesh as it was", wait.Options{}, func(ctx context.Context) error {
-			now, err := observe.TakeBaseline(ctx, m)
-			if d := before.Diff(now); err == nil && len(d) > 0 {
-				err = errors.New(strings.Join(d, "; "))
-			}
-			return err
-		}))
+		asItWas(t, m, before)
 	})
+}
+
+// asItWas waits for what comes after a change was taken back: Deployments that count the pods that are there, namespaces that go.
+func asItWas(t *testing.T, m *mesh.Mesh, before observe.Baseline) {
+	t.Helper()
+	require.NoError(t, wait.Until(t.Context(), "the mesh as it was", wait.Options{}, func(ctx context.Context) error {
+		now, err := observe.TakeBaseline(ctx, m)
+		if d := before.Diff(now); err == nil && len(d) > 0 {
+			err = errors.New(strings.Join(d, "; "))
+		}
+		return err
+	}))
 }
 
 func faults(t *testing.T, m *mesh.Mesh) {
@@ -294,13 +300,7 @@ kind: Nothing
 metadata: {name: nothing, namespace: half}
 `)).Inject(t.Context(), m)
 		require.ErrorContains(t, err, "Nothing")
-		require.NoError(t, wait.Until(t.Context(), "the namespace to go", wait.Options{}, func(ctx context.Context) error {
-			now, err := observe.TakeBaseline(ctx, m)
-			if d := before.Diff(now); err == nil && len(d) > 0 {
-				err = errors.New(strings.Join(d, "; "))
-			}
-			return err
-		}))
+		asItWas(t, m, before)
 	})
 }
 
@@ -342,9 +342,7 @@ func trust(t *testing.T, m *mesh.Mesh) {
 	require.NoError(t, undo(t.Context()))
 	do(fault.RestartIstiod(both))
 	do(fault.RestartWorkloads(both))
-	now, err := observe.TakeBaseline(t.Context(), m)
-	require.NoError(t, err)
-	require.Empty(t, before.Diff(now))
+	asItWas(t, m, before)
 
 	// Whatever is left behind is put right.
 	do(fault.CreateCACerts([]string{b}, fault.CACerts{Root: fault.OwnRoot}))
@@ -358,7 +356,7 @@ func trust(t *testing.T, m *mesh.Mesh) {
 	require.NoError(t, fault.Restore(t.Context(), m, before), "nothing to do")
 	do(fault.Scale(2, echoA))
 	require.NoError(t, fault.Restore(t.Context(), m, before))
-	now, err = observe.TakeBaseline(t.Context(), m)
+	now, err := observe.TakeBaseline(t.Context(), m)
 	require.NoError(t, err)
 	require.Empty(t, before.Diff(now))
 }
