@@ -87,30 +87,9 @@ func JoinCgroup(name string) error {
 }
 
 func (h Hierarchy) join(name string) error {
-	dir := h.Path
-	for _, part := range strings.Split(name, "/") {
-		parent := dir
-		dir = filepath.Join(dir, part)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		// A new v1 cpuset is empty and takes no process until it is given CPUs and memory nodes.
-		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-			if _, err := os.Stat(filepath.Join(dir, file)); err == nil && !h.V2 {
-				value, err := os.ReadFile(filepath.Join(parent, file))
-				if err != nil {
-					return err
-				}
-				if err := os.WriteFile(filepath.Join(dir, file), value, 0o644); err != nil {
-					return err
-				}
-			}
-		}
-		if h.V2 {
-			if err := delegate(parent); err != nil {
-				return err
-			}
-		}
+	dir, err := h.make(name)
+	if err != nil {
+		return err
 	}
 	if h.V2 {
 		leaf := filepath.Join(dir, "supervisor")
@@ -123,6 +102,47 @@ func (h Hierarchy) join(name string) error {
 		return delegate(dir)
 	}
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644)
+}
+
+// make makes the cgroup name with its parents and returns its folder. It tries again where a parent goes between two steps:
+// whoever removes the last cgroup below a parent removes that, too.
+func (h Hierarchy) make(name string) (dir string, err error) {
+	for range 20 {
+		dir, err = h.makeOnce(name)
+		if err == nil || ignoreGone(err) != nil {
+			break
+		}
+	}
+	return dir, err
+}
+
+func (h Hierarchy) makeOnce(name string) (string, error) {
+	dir := h.Path
+	for _, part := range strings.Split(name, "/") {
+		parent := dir
+		dir = filepath.Join(dir, part)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+		// A new v1 cpuset is empty and takes no process until it is given CPUs and memory nodes.
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+			if _, err := os.Stat(filepath.Join(dir, file)); err == nil && !h.V2 {
+				value, err := os.ReadFile(filepath.Join(parent, file))
+				if err != nil {
+					return "", err
+				}
+				if err := os.WriteFile(filepath.Join(dir, file), value, 0o644); err != nil {
+					return "", err
+				}
+			}
+		}
+		if h.V2 {
+			if err := delegate(parent); err != nil {
+				return "", err
+			}
+		}
+	}
+	return dir, nil
 }
 
 // delegate hands every controller that a v2 cgroup has to its children.
@@ -237,7 +257,8 @@ func readKey(file, key string) float64 {
 	return 0
 }
 
-// RemoveCgroup removes the cgroup name with everything below it. Its processes must be gone.
+// RemoveCgroup removes the cgroup name with everything below it, and its parents ("eastwest" of "eastwest/demo") where
+// nothing else is in them. Its processes must be gone.
 func RemoveCgroup(name string) error {
 	var dirs []string
 	if err := eachCgroup(name, func(dir string) error { dirs = append(dirs, dir); return nil }); err != nil {
@@ -246,6 +267,18 @@ func RemoveCgroup(name string) error {
 	for i := len(dirs) - 1; i >= 0; i-- { // children come after their parents
 		if err := unix.Rmdir(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("removing cgroup %s: %w", dirs[i], err)
+		}
+	}
+	all, err := Hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range all {
+		for parent := filepath.Dir(name); parent != "."; parent = filepath.Dir(parent) {
+			err := unix.Rmdir(filepath.Join(h.Path, parent))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EBUSY) { // that of others
+				return fmt.Errorf("removing cgroup %s of %s: %w", parent, h.Path, err)
+			}
 		}
 	}
 	return nil

@@ -1,6 +1,9 @@
 package host
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,4 +21,50 @@ func TestCgroupOfAContainer(t *testing.T) {
 	}
 	_, ok := cgroupCalled("0::/system.slice/docker-other.scope\n", "abc")
 	require.False(t, ok)
+}
+
+// Parents go with the last cgroup below them, and one that is made at that moment is made all the same.
+func TestParentsOfCgroups(t *testing.T) {
+	if testing.Short() || os.Geteuid() != 0 {
+		t.Skip("makes cgroups: run as root, without -short")
+	}
+	all, err := Hierarchies()
+	require.NoError(t, err)
+	top := fmt.Sprintf("eastwest-test-%d", os.Getpid())
+	t.Cleanup(func() { require.NoError(t, RemoveCgroup(top)) })
+	make := func(name string) {
+		t.Helper()
+		for _, h := range all {
+			_, err := h.make(name)
+			require.NoError(t, err)
+		}
+	}
+	there := func(name string) (n int) {
+		for _, h := range all {
+			if _, err := os.Stat(filepath.Join(h.Path, name)); err == nil {
+				n++
+			}
+		}
+		return n
+	}
+
+	make(top + "/one/a")
+	make(top + "/two")
+	require.NoError(t, RemoveCgroup(top+"/one"))
+	require.Zero(t, there(top+"/one"))
+	require.Equal(t, len(all), there(top+"/two"))
+	require.NoError(t, RemoveCgroup(top+"/two"))
+	require.Zero(t, there(top))
+	require.NoError(t, RemoveCgroup(top+"/two"), "it is gone")
+
+	ended := t.Context()
+	go func() {
+		for ended.Err() == nil {
+			_ = RemoveCgroup(top + "/other")
+		}
+	}()
+	for range 100 {
+		make(top + "/two/a")
+		require.NoError(t, RemoveCgroup(top+"/two"))
+	}
 }
