@@ -108,7 +108,7 @@ func (b *Bundle) exportFile(ctx context.Context, tw *tar.Writer, f File, prefix 
 		return err
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); sum != f.SHA256 {
-		return damaged(b.root, Problem{Path: f.Path, Wanted: "sha256:" + f.SHA256, Seen: "sha256:" + sum})
+		return b.damaged(Problem{Path: f.Path, Wanted: "sha256:" + f.SHA256, Seen: "sha256:" + sum})
 	}
 	return nil
 }

@@ -60,6 +60,7 @@ func DefaultDir() (string, error) {
 type Bundle struct {
 	root     string // DIR/<bundle key>
 	manifest manifest
+	forKind  bool    // it is the part for kind of another bundle
 	kind     *Bundle // what Build was asked for with WithKind; nil where it was never built
 	// kindProblem is why what was built for kind cannot be read.
 	kindProblem error
@@ -92,7 +93,7 @@ func OpenTools(dir string) (*Bundle, error) {
 
 // openOr opens the bundle of components, or where it was never built, the one of others.
 func openOr(dir string, components, others []component, extra ...[]component) (*Bundle, error) {
-	if _, err := read(dir, components); errors.Is(err, fs.ErrNotExist) {
+	if _, err := read(dir, components, false); errors.Is(err, fs.ErrNotExist) {
 		return open(dir, others)
 	}
 	return open(dir, components, extra...)
@@ -104,7 +105,7 @@ func open(dir string, components []component, extra ...[]component) (*Bundle, er
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
 	}
-	b, err := read(dir, components)
+	b, err := read(dir, components, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &SetupError{What: "there is no bundle for this version of eastwest in " + dir, Try: "run `eastwest bundle build`, or `eastwest bundle import FILE`"}
 	}
@@ -113,12 +114,12 @@ func open(dir string, components []component, extra ...[]component) (*Bundle, er
 	}
 	for _, f := range b.manifest.Files {
 		if p := f.look(b.root); p != nil {
-			return nil, damaged(b.root, *p)
+			return nil, b.damaged(*p)
 		}
 	}
 	// Other labs run without it, so what it lacks is told by Verify and by those who ask for it.
 	for _, components := range extra {
-		b.kind, err = read(dir, components)
+		b.kind, err = read(dir, components, true)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			b.kindProblem = err
 		}
@@ -126,20 +127,24 @@ func open(dir string, components []component, extra ...[]component) (*Bundle, er
 	return b, nil
 }
 
-func read(dir string, components []component) (*Bundle, error) {
-	b := &Bundle{root: filepath.Join(dir, bundleKey(components))}
+func read(dir string, components []component, forKind bool) (*Bundle, error) {
+	b := &Bundle{root: filepath.Join(dir, bundleKey(components)), forKind: forKind}
 	data, err := os.ReadFile(filepath.Join(b.root, manifestName))
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
 	}
 	if err := json.Unmarshal(data, &b.manifest); err != nil {
-		return nil, damaged(b.root, Problem{Path: manifestName, Seen: err.Error()})
+		return nil, b.damaged(Problem{Path: manifestName, Seen: err.Error()})
 	}
 	return b, nil
 }
 
-func damaged(root string, p Problem) error {
-	return &SetupError{What: fmt.Sprintf("the bundle in %s is damaged: %s", root, p), Try: "run `eastwest bundle build`, which makes only the damaged parts again"}
+func (b *Bundle) damaged(p Problem) error {
+	what, build := "the bundle", "eastwest bundle build"
+	if b.forKind {
+		what, build = "the part of the bundle for kind", "eastwest bundle build --with kind"
+	}
+	return &SetupError{What: fmt.Sprintf("%s in %s is damaged: %s", what, b.root, p), Try: fmt.Sprintf("run `%s`, which makes only the damaged parts again", build)}
 }
 
 // Digest returns the content digest of the bundle, "sha256:…": equal for equal files, wherever and whenever they were

@@ -68,7 +68,7 @@ func (b *Bundle) KindProblem() error {
 	}
 	for _, f := range b.kind.manifest.Files {
 		if p := f.look(b.kind.root); p != nil {
-			return &SetupError{What: fmt.Sprintf("the part of the bundle for kind in %s is damaged: %s", b.kind.root, p), Try: "run `eastwest bundle build --with kind`, which makes only the damaged parts again"}
+			return b.kind.damaged(*p)
 		}
 	}
 	return nil

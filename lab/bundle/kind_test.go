@@ -83,6 +83,9 @@ func TestWhatIsForKindAloneChangesNothingElse(t *testing.T) {
 	b, err = open(dir, base, kind)
 	require.NoError(t, err)
 	require.ErrorContains(t, b.KindProblem(), "is damaged: "+manifestName)
+	var setup *SetupError
+	require.ErrorAs(t, b.KindProblem(), &setup)
+	require.Contains(t, setup.Try, "`eastwest bundle build --with kind`")
 	_, err = b.Verify()
 	require.ErrorContains(t, err, "is damaged: "+manifestName)
 	b, err = build(t.Context(), BuildOptions{Dir: dir}, base, kind)
