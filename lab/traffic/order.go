@@ -85,13 +85,15 @@ type podAddr struct {
 	conn podConn
 }
 
-// call orders one call and waits for its result, no longer than the timeout and a margin.
+// call orders one call and waits for its result, no longer than the timeout and a margin. The echo server gives up
+// connecting after 2 s (common.ConnectionTimeout), whatever the order says: where nothing has left the pod but packets
+// that nobody took, it is given the order again for as long as the call has time.
 func (o *orders) call(ctx context.Context, url string, options Options) Call {
 	timeout := options.Timeout
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
-	request := &proto.ForwardEchoRequest{Url: url, Count: 1, TimeoutMicros: timeout.Microseconds()}
+	request := &proto.ForwardEchoRequest{Url: url, Count: 1}
 	for k, v := range options.Headers {
 		request.Headers = append(request.Headers, &proto.Header{Key: k, Value: v})
 	}
@@ -100,11 +102,35 @@ func (o *orders) call(ctx context.Context, url string, options Options) Call {
 		call.End, call.Err = call.Start, o.openFail.Error()
 		return call
 	}
-	bound, cancel := context.WithTimeout(ctx, timeout+orderMargin)
+	ended := call.Start.Add(timeout)
+	bound, cancel := context.WithDeadline(ctx, ended.Add(orderMargin))
 	defer cancel()
+	for unconnected := ""; ; unconnected = call.Err {
+		request.TimeoutMicros = time.Until(ended).Microseconds()
+		o.order(ctx, bound, request, &call, timeout)
+		switch {
+		case gaveUp.MatchString(call.Err) && time.Until(ended) > leastTime:
+			continue
+		case unconnected != "" && call.Err == noAnswer(timeout):
+			call.Err = unconnected // which says more
+		}
+		return call
+	}
+}
+
+// leastTime is what a call must have left to be tried again: an order for less than a microsecond has no bound.
+const leastTime = 10 * time.Millisecond
+
+// gaveUp are the texts of connections that were neither made nor refused.
+var gaveUp = regexp.MustCompile(`^dial tcp.*: i/o timeout$`)
+
+func noAnswer(timeout time.Duration) string { return fmt.Sprintf("no answer within %s", timeout) }
+
+// order gives an order once and writes what came of it into call. The bound is that of ctx, too.
+func (o *orders) order(ctx, bound context.Context, request *proto.ForwardEchoRequest, call *Call, timeout time.Duration) {
 	var to peer.Peer
 	response, err := o.echo.ForwardEcho(bound, request, grpc.Peer(&to))
-	call.End = time.Now()
+	call.End, call.Issued, call.Err = time.Now(), false, ""
 	addr, connected := to.Addr.(podAddr)
 	if connected {
 		call.Source = addr.conn.pod
@@ -119,7 +145,7 @@ func (o *orders) call(ctx context.Context, url string, options Options) Call {
 		// The echo server hands the error of the call itself back under this code, gRPC its own under others.
 		call.Issued = true
 		if call.Err = callError(status.Convert(err).Message()); timedOut.MatchString(call.Err) {
-			call.Err = fmt.Sprintf("no answer within %s", timeout)
+			call.Err = noAnswer(timeout)
 		}
 	default:
 		call.Err = o.orderError(ctx, err, timeout)
@@ -128,7 +154,6 @@ func (o *orders) call(ctx context.Context, url string, options Options) Call {
 			_ = addr.conn.Close()
 		}
 	}
-	return call
 }
 
 // orderError says why an order was not carried out.

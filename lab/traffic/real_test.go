@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -364,6 +365,50 @@ func TestOneByOne(t *testing.T) {
 	assert.Zero(t, stats.Lost+stats.NotIssued)
 	assert.LessOrEqual(t, len(r.Between(frozen, thawed).Calls), 2)
 	assert.InDelta(t, thawed.Sub(frozen).Seconds(), stats.LongestGap.Seconds(), 0.3)
+}
+
+// A call has all its time to connect, though the echo server gives up after 2 s.
+func TestConnectingTakesItsTime(t *testing.T) {
+	source := &local{port: newEchoServer(t, "cluster-a").grpc}
+	full := listenFull(t)
+	url := "http://" + full.Addr().String() + "/"
+
+	begin := time.Now()
+	call, err := Once(t.Context(), source, url, Options{Timeout: 2500 * time.Millisecond})
+	require.NoError(t, err)
+	require.True(t, call.Issued)
+	require.Regexp(t, `^dial tcp 127\.0\.0\.1:\d+: i/o timeout$`, call.Err)
+	require.InDelta(t, 2.5, time.Since(begin).Seconds(), 0.4)
+
+	time.AfterFunc(2500*time.Millisecond, func() {
+		_ = http.Serve(full, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	})
+	call, err = Once(t.Context(), source, url, Options{Timeout: 15 * time.Second})
+	require.NoError(t, err)
+	require.Equal(t, 200, call.Code, call.Err)
+	require.Empty(t, call.Err)
+	require.Greater(t, call.Latency(), 2500*time.Millisecond)
+}
+
+// listenFull returns a listener that takes no connection, nor refuses one, until Accept is called: its queue is full.
+func listenFull(t *testing.T) net.Listener {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	require.NoError(t, syscall.Listen(fd, 0))
+	file := os.NewFile(uintptr(fd), "listener")
+	listener, err := net.FileListener(file)
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+	t.Cleanup(func() { _ = listener.Close() })
+	for {
+		conn, err := net.DialTimeout("tcp", listener.Addr().String(), 200*time.Millisecond)
+		if err != nil {
+			return listener
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
 }
 
 // A source that hangs is the source's fault, and is noticed a second after the call's own bound.
