@@ -107,7 +107,7 @@ func (h Hierarchy) join(name string) error {
 // make makes the cgroup name with its parents and returns its folder. It tries again where a parent goes between two steps:
 // whoever removes the last cgroup below a parent removes that, too.
 func (h Hierarchy) make(name string) (dir string, err error) {
-	for range 20 {
+	for range 1000 {
 		dir, err = h.makeOnce(name)
 		if err == nil || ignoreGone(err) != nil {
 			break
@@ -258,15 +258,22 @@ func readKey(file, key string) float64 {
 }
 
 // RemoveCgroup removes the cgroup name with everything below it, and its parents ("eastwest" of "eastwest/demo") where
-// nothing else is in them. Its processes must be gone.
-func RemoveCgroup(name string) error {
+// nothing else is in them. Its processes must be gone, if only just: on a v2 tree a cgroup that lists no process any more is busy
+// for a moment.
+func RemoveCgroup(ctx context.Context, name string) error {
 	var dirs []string
 	if err := eachCgroup(name, func(dir string) error { dirs = append(dirs, dir); return nil }); err != nil {
 		return err
 	}
 	for i := len(dirs) - 1; i >= 0; i-- { // children come after their parents
-		if err := unix.Rmdir(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("removing cgroup %s: %w", dirs[i], err)
+		err := wait.Until(ctx, "the end of cgroup "+dirs[i], wait.Options{Within: 10 * time.Second, Every: 10 * time.Millisecond}, func(context.Context) error {
+			if err := unix.Rmdir(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 	}
 	all, err := Hierarchies()

@@ -1,9 +1,12 @@
 package host
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -31,7 +34,7 @@ func TestParentsOfCgroups(t *testing.T) {
 	all, err := Hierarchies()
 	require.NoError(t, err)
 	top := fmt.Sprintf("eastwest-test-%d", os.Getpid())
-	t.Cleanup(func() { require.NoError(t, RemoveCgroup(top)) })
+	t.Cleanup(func() { require.NoError(t, RemoveCgroup(context.Background(), top)) })
 	make := func(name string) {
 		t.Helper()
 		for _, h := range all {
@@ -50,21 +53,30 @@ func TestParentsOfCgroups(t *testing.T) {
 
 	make(top + "/one/a")
 	make(top + "/two")
-	require.NoError(t, RemoveCgroup(top+"/one"))
+	require.NoError(t, RemoveCgroup(t.Context(), top+"/one"))
 	require.Zero(t, there(top+"/one"))
 	require.Equal(t, len(all), there(top+"/two"))
-	require.NoError(t, RemoveCgroup(top+"/two"))
+	require.NoError(t, RemoveCgroup(t.Context(), top+"/two"))
 	require.Zero(t, there(top))
-	require.NoError(t, RemoveCgroup(top+"/two"), "it is gone")
+	require.NoError(t, RemoveCgroup(t.Context(), top+"/two"), "it is gone")
+
+	make(top + "/busy")
+	last := exec.Command("sleep", "0.3")
+	require.NoError(t, last.Start())
+	for _, h := range all {
+		require.NoError(t, os.WriteFile(filepath.Join(h.Path, top+"/busy", "cgroup.procs"), []byte(strconv.Itoa(last.Process.Pid)), 0o644))
+	}
+	require.NoError(t, RemoveCgroup(t.Context(), top+"/busy"), "its last process is about to end")
+	require.NoError(t, last.Wait())
 
 	ended := t.Context()
 	go func() {
 		for ended.Err() == nil {
-			_ = RemoveCgroup(top + "/other")
+			_ = RemoveCgroup(ended, top+"/other")
 		}
 	}()
 	for range 100 {
 		make(top + "/two/a")
-		require.NoError(t, RemoveCgroup(top+"/two"))
+		require.NoError(t, RemoveCgroup(t.Context(), top+"/two"))
 	}
 }

@@ -320,7 +320,7 @@ func (p *Provider) stopNode(ctx context.Context, lab, name string) error {
 	if err := host.KillCgroup(ctx, cgroup); err != nil {
 		return fmt.Errorf("ending the processes of %s: %w", strings.TrimSuffix(lab+"/"+name, "/"), err)
 	}
-	return host.RemoveCgroup(cgroup)
+	return host.RemoveCgroup(ctx, cgroup)
 }
 
 // Open returns a cluster that was created before, whether it runs or not.
