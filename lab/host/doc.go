@@ -3,6 +3,6 @@
 //
 // It knows nothing of Kubernetes. It needs Linux, root (CAP_SYS_ADMIN and CAP_NET_ADMIN) and the tools
 // that Check names. Everything it makes is either inside the namespaces of one supervisor process, and
-// dies with it, or carries a name that starts with "eastwest" (cgroups, nftables tables) or "ew-"
-// (links) and can be found again by that name.
+// dies with it, or carries a name (cgroups, nftables tables) or an alias (links) that starts with "eastwest" and can be found
+// again by that.
 package host

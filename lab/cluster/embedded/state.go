@@ -17,13 +17,14 @@ const provider = "embedded"
 type network struct{ machine.Network }
 
 // The names of what a lab makes outside namespaces. Link names are short (15 bytes) and nftables names
-// know only letters, digits and underscores, hence the hash.
+// know only letters, digits and underscores, hence the hash. They begin with no letter of network cards: systemd-networkd
+// takes what its files match, "Name=e*" among them, and takes it out of its bridge.
 func (n network) hash() string {
 	sum := sha256.Sum256([]byte(n.Lab))
 	return hex.EncodeToString(sum[:])[:8]
 }
-func (n network) bridge() string               { return "ew-" + n.hash() }
-func (n network) veth(k int) string            { return fmt.Sprintf("ew-%s-%d", n.hash(), k) }
+func (n network) bridge() string               { return "lab-" + n.hash() }
+func (n network) veth(k int) string            { return fmt.Sprintf("lab-%s-%d", n.hash(), k) }
 func (n network) table() string                { return "eastwest_" + n.hash() }
 func (n network) alias() string                { return "eastwest lab " + n.Lab }
 func (n network) addresses() machine.Addresses { return machine.Addresses{Lab: n.Range} }
