@@ -70,38 +70,42 @@ func Hierarchies() ([]Hierarchy, error) {
 	return found, nil
 }
 
-// JoinCgroup moves this process into the cgroup name ("eastwest/demo/cluster-a") of every hierarchy,
-// making it where it is missing. On a v2 tree the process goes to the leaf "supervisor", since a v2
-// cgroup that hands controllers to children may hold no processes itself.
+// JoinCgroup moves this process into the cgroup name ("eastwest/demo/cluster-a") of every hierarchy, making it where it is
+// missing.
 func JoinCgroup(name string) error {
 	all, err := Hierarchies()
 	if err != nil {
 		return err
 	}
 	for _, h := range all {
-		if err := h.join(name); err != nil {
+		dir, err := h.make(name)
+		if err == nil {
+			err = enter(dir)
+		}
+		if err != nil {
 			return fmt.Errorf("joining cgroup %s of %s: %w", name, h.Path, err)
 		}
 	}
 	return nil
 }
 
-func (h Hierarchy) join(name string) error {
-	dir, err := h.make(name)
-	if err != nil {
+// enter moves this process into the cgroup at dir.
+func enter(dir string) error {
+	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644)
+}
+
+// share moves this process from the v2 cgroup at dir into the leaf "supervisor" and hands every controller to the children: a v2
+// cgroup that does may hold no processes, else it turns into a threaded one and takes no container. It has to come after the
+// cgroup namespace was made, whose root is the cgroup that the process was in then.
+func share(dir string) error {
+	leaf := filepath.Join(dir, "supervisor")
+	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if h.V2 {
-		leaf := filepath.Join(dir, "supervisor")
-		if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(leaf, "cgroup.procs"), []byte("0"), 0o644); err != nil {
-			return err
-		}
-		return delegate(dir)
+	if err := enter(leaf); err != nil {
+		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644)
+	return delegate(dir)
 }
 
 // make makes the cgroup name with its parents and returns its folder. It tries again where a parent goes between two steps:

@@ -158,18 +158,19 @@ func (r Root) addCgroups() error {
 		return err
 	}
 	if len(all) == 1 && all[0].V2 {
-		return r.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, "")
+		return r.mountUnified("/sys/fs/cgroup")
 	}
 	if err := r.mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "mode=0755"); err != nil {
 		return err
 	}
 	for _, h := range all {
-		fstype := "cgroup"
-		if h.V2 {
-			fstype = "cgroup2"
-		}
 		name := filepath.Base(h.Path)
-		if err := r.mount(fstype, "/sys/fs/cgroup/"+name, fstype, 0, h.Options); err != nil {
+		if h.V2 {
+			err = r.mountUnified("/sys/fs/cgroup/" + name)
+		} else {
+			err = r.mount("cgroup", "/sys/fs/cgroup/"+name, "cgroup", 0, h.Options)
+		}
+		if err != nil {
 			return err
 		}
 		if controllers := strings.Split(name, ","); len(controllers) > 1 { // "cpu,cpuacct" is also known as each of them
@@ -179,6 +180,16 @@ func (r Root) addCgroups() error {
 				}
 			}
 		}
+	}
+	return nil
+}
+
+func (r Root) mountUnified(target string) error {
+	if err := r.mount("cgroup2", target, "cgroup2", 0, ""); err != nil {
+		return err
+	}
+	if err := share(r.in(target)); err != nil {
+		return fmt.Errorf("making the node's own cgroups at %s: %w", target, err)
 	}
 	return nil
 }

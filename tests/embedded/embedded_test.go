@@ -171,6 +171,32 @@ func TestTwoClusters(t *testing.T) {
 		require.Equal(t, "packets 0", l.leaving(t))
 	})
 
+	t.Run("no process is in the root of a node's v2 cgroups", func(t *testing.T) {
+		pids, err := host.CgroupProcesses("eastwest/" + l.Name + "/cluster-a")
+		require.NoError(t, err)
+		require.NotEmpty(t, pids)
+		all, err := host.Hierarchies()
+		require.NoError(t, err)
+		for _, h := range all {
+			if !h.V2 {
+				continue
+			}
+			root := fmt.Sprintf("/proc/%d/root/sys/fs/cgroup", pids[0])
+			if len(all) > 1 {
+				root = filepath.Join(root, filepath.Base(h.Path))
+			}
+			there, err := os.ReadFile(filepath.Join(root, "cgroup.procs"))
+			require.NoError(t, err)
+			require.Empty(t, strings.Fields(string(there)), "with them, and controllers for its children, it would take no pod")
+			kind, err := os.ReadFile(filepath.Join(root, "cgroup.type"))
+			require.NoError(t, err)
+			require.Equal(t, "domain", strings.TrimSpace(string(kind)))
+			parts, err := os.ReadFile(filepath.Join(root, "supervisor", "cgroup.procs"))
+			require.NoError(t, err)
+			require.NotEmpty(t, strings.Fields(string(parts)))
+		}
+	})
+
 	t.Run("what is severed is told", func(t *testing.T) {
 		heal, err := a.(cluster.Underlay).Sever(t.Context(), b)
 		require.NoError(t, err)
