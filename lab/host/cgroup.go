@@ -271,10 +271,14 @@ func RemoveCgroup(ctx context.Context, name string) error {
 	}
 	for i := len(dirs) - 1; i >= 0; i-- { // children come after their parents
 		err := wait.Until(ctx, "the end of cgroup "+dirs[i], wait.Options{Within: 10 * time.Second, Every: 10 * time.Millisecond}, func(context.Context) error {
-			if err := unix.Rmdir(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			switch err := unix.Rmdir(dirs[i]); {
+			case err == nil, errors.Is(err, fs.ErrNotExist):
+				return nil
+			case errors.Is(err, syscall.EBUSY):
 				return err
+			default:
+				return wait.Permanent(err)
 			}
-			return nil
 		})
 		if err != nil {
 			return err

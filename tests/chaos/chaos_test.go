@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -162,14 +160,7 @@ func TestSupervisorDies(t *testing.T) {
 	out, code := eastwest.Run(t, "up", "--name", labName, "--topology", "none")
 	require.Zero(t, code, out)
 	kill := func(cluster string) {
-		pids, err := host.CgroupProcesses("eastwest/" + labName + "/" + cluster)
-		require.NoError(t, err)
-		i := slices.IndexFunc(pids, func(pid int) bool {
-			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			return err == nil && strings.HasPrefix(string(line), "eastwest-node\x00")
-		})
-		require.GreaterOrEqual(t, i, 0, "no supervisor among %v", pids)
-		require.NoError(t, syscall.Kill(pids[i], syscall.SIGKILL))
+		require.NoError(t, syscall.Kill(labs.Supervisor(t, labName, cluster), syscall.SIGKILL))
 		require.Eventually(t, func() bool {
 			pids, err := host.CgroupProcesses("eastwest/" + labName + "/" + cluster)
 			return err == nil && len(pids) == 0

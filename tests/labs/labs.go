@@ -20,6 +20,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
 // Provider is the one under test: EASTWEST_PROVIDER, or embedded.
@@ -106,4 +107,17 @@ func BuildCommand() (string, error) {
 		return "", fmt.Errorf("building the command: %w\n%s", err, out)
 	}
 	return binary, nil
+}
+
+// Supervisor is the process id of the supervisor of a lab's embedded node.
+func Supervisor(t *testing.T, name, node string) int {
+	t.Helper()
+	pids, err := host.CgroupProcesses("eastwest/" + name + "/" + node)
+	require.NoError(t, err)
+	i := slices.IndexFunc(pids, func(pid int) bool {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err == nil && strings.HasPrefix(string(line), "eastwest-node\x00")
+	})
+	require.GreaterOrEqual(t, i, 0, "no supervisor among %v", pids)
+	return pids[i]
 }
