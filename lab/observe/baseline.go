@@ -308,7 +308,7 @@ func (r *reader) trustOf(ctx context.Context, p podOf) (string, error) {
 	if err != nil {
 		return notRead, err
 	}
-	text := "roots " + names(proxy.Roots) + ", signed by " + signer(proxy.Chain)
+	text := "roots " + pki.Labels(proxy.Roots) + ", signed by " + pki.Signer(proxy.Chain)
 	if id := identity(proxy.Chain[0]); !strings.HasPrefix(id, "spiffe://cluster.local/") { // Istio's own is not worth words
 		text += ", as " + id
 	}
@@ -353,7 +353,7 @@ func (r *reader) readIstiod(ctx context.Context) error {
 		chain, err := r.istiodsChain(ctx, p)
 		switch {
 		case err == nil:
-			all = append(all, "signed by "+signer(chain))
+			all = append(all, "signed by "+pki.Signer(chain))
 		case !r.broken:
 			return fmt.Errorf("reading the certificate of %s: %w", p.Name, err)
 		default:

@@ -3,9 +3,7 @@ package observe
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,52 +169,15 @@ func ParseSecrets(dump []byte) (roots, chain []*x509.Certificate, err error) {
 	if roots == nil || chain == nil {
 		return nil, nil, errors.New("Envoy has none yet") //nolint:revive // a name
 	}
-	slices.SortFunc(roots, func(a, b *x509.Certificate) int { return strings.Compare(fingerprint(a), fingerprint(b)) })
+	slices.SortFunc(roots, func(a, b *x509.Certificate) int {
+		return strings.Compare(pki.ShortFingerprint(a), pki.ShortFingerprint(b))
+	})
 	roots = slices.CompactFunc(roots, func(a, b *x509.Certificate) bool { return a.Equal(b) })
 	return roots, chain, nil
 }
 
 type inline struct {
 	Bytes []byte `json:"inline_bytes"`
-}
-
-// fingerprint is a certificate's SHA-256, shortened to what people compare by eye.
-func fingerprint(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.Raw)
-	text := strings.ToUpper(hex.EncodeToString(sum[:4]))
-	return text[0:2] + ":" + text[2:4] + ":" + text[4:6] + ":" + text[6:8]
-}
-
-// name tells a certificate by its subject and its fingerprint, since two can have one subject.
-func name(c *x509.Certificate) string {
-	subject := c.Subject.CommonName
-	if subject == "" {
-		subject = c.Subject.String()
-	}
-	return fmt.Sprintf("%q (SHA-256 %s…)", subject, fingerprint(c))
-}
-
-func names(of []*x509.Certificate) string {
-	all := make([]string, len(of))
-	for i, c := range of {
-		all[i] = name(c)
-	}
-	return join(all)
-}
-
-// signer tells who signed a certificate: the next one of the chain, whose name is all that the certificate
-// itself knows.
-func signer(chain []*x509.Certificate) string {
-	if len(chain) > 1 && chain[0].CheckSignatureFrom(chain[1]) == nil {
-		return name(chain[1])
-	}
-	if len(chain) == 0 {
-		return "nobody"
-	}
-	if cn := chain[0].Issuer.CommonName; cn != "" {
-		return fmt.Sprintf("%q", cn)
-	}
-	return fmt.Sprintf("%q", chain[0].Issuer.String())
 }
 
 // group says a fact of many proxies in few words: whole clusters by their names.

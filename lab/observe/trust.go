@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -189,13 +190,13 @@ func (c Roots) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	seen := group(proxies, func(p Proxy) string { return "trusts " + names(p.Roots) })
+	seen := group(proxies, func(p Proxy) string { return "trusts " + pki.Labels(p.Roots) })
 	mismatch := &Mismatch{Wanted: c.wanted(), Seen: seen,
 		Try: "a proxy keeps the roots that came with its certificate: compare cacerts, istiod's start and the pods' starts"}
 	if len(proxies) == 0 {
 		return "", &Mismatch{Wanted: c.wanted(), Seen: "no Ready pod with a proxy"}
 	}
-	same := !slices.ContainsFunc(proxies, func(p Proxy) bool { return !equal(p.Roots, proxies[0].Roots) })
+	same := !slices.ContainsFunc(proxies, func(p Proxy) bool { return !pki.SameSet(p.Roots, proxies[0].Roots) })
 	if c.Same != nil && *c.Same != same {
 		return seen, mismatch
 	}
@@ -224,22 +225,13 @@ func (c Roots) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		is := sources[p.Cluster]
 		switch {
 		case c.Count > 0 && len(p.Roots) != c.Count,
-			c.Is != "" && !(contains(p.Roots, is[0]) && contains(is[0], p.Roots)),
-			c.Trusts != "" && !contains(p.Roots, is[1]),
+			c.Is != "" && !pki.SameSet(p.Roots, is[0]),
+			c.Trusts != "" && !pki.Contains(p.Roots, is[1]),
 			c.Matches != nil && !slices.ContainsFunc(p.Roots, func(r *x509.Certificate) bool { return c.Matches.MatchString(r.Subject.String()) }):
 			return seen, mismatch
 		}
 	}
 	return seen, nil
-}
-
-func equal(a, b []*x509.Certificate) bool {
-	return slices.EqualFunc(a, b, func(a, b *x509.Certificate) bool { return a.Equal(b) })
-}
-
-// contains says whether all of some are among all.
-func contains(all, some []*x509.Certificate) bool {
-	return !slices.ContainsFunc(some, func(s *x509.Certificate) bool { return !slices.ContainsFunc(all, s.Equal) })
 }
 
 // Issuer checks who signed the certificates that proxies show now.
@@ -282,7 +274,7 @@ func (c Issuer) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	seen := group(proxies, func(p Proxy) string { return "shows a certificate signed by " + signer(p.Chain) })
+	seen := group(proxies, func(p Proxy) string { return "shows a certificate signed by " + pki.Signer(p.Chain) })
 	mismatch := &Mismatch{Wanted: c.wanted(), Seen: seen,
 		Try: "istiod reads its CA when it starts, and a pod keeps its certificate until it is renewed or the pod is made anew"}
 	for _, p := range proxies {
@@ -374,13 +366,8 @@ func (c Certificate) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	return seen, nil
 }
 
-// identity is the SPIFFE ID in a certificate.
-func identity(c *x509.Certificate) string {
-	if len(c.URIs) == 0 {
-		return "no identity"
-	}
-	return c.URIs[0].String()
-}
+// identity is the SPIFFE ID in a certificate, or says that there is none.
+func identity(c *x509.Certificate) string { return cmp.Or(pki.SPIFFE(c), "no identity") }
 
 // Fingerprints compares the root in the Secret cacerts of clusters, as the lesson's openssl command does.
 type Fingerprints struct {

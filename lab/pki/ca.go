@@ -3,8 +3,8 @@
 // descriptions and fingerprints by which people compare them.
 //
 // Keys are ECDSA on P-256. A private key leaves a CA in two ways only, CACerts and Save; printing a CA
-// in any form never shows it. The package imports nothing else of eastwest and needs only the standard
-// library; its tests also ask openssl where that is installed.
+// in any form never shows it. The package knows nothing of clusters and needs only the standard library;
+// its tests also ask openssl where that is installed.
 package pki
 
 import (

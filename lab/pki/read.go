@@ -91,17 +91,12 @@ func Describe(cert *x509.Certificate) Description {
 	d := Description{
 		Subject:   cert.Subject.String(),
 		Issuer:    cert.Issuer.String(),
+		SPIFFE:    SPIFFE(cert),
 		CA:        cert.IsCA,
 		NotBefore: cert.NotBefore.UTC(),
 		NotAfter:  cert.NotAfter.UTC(),
 		KeyID:     hexBytes(cert.SubjectKeyId),
 		IssuerID:  hexBytes(cert.AuthorityKeyId),
-	}
-	for _, uri := range cert.URIs {
-		if uri.Scheme == "spiffe" {
-			d.SPIFFE = uri.String()
-			break
-		}
 	}
 	long, short := sha256.Sum256(cert.Raw), sha1.Sum(cert.Raw) //nolint:gosec // see the import
 	d.SHA256, d.SHA1 = hexBytes(long[:]), hexBytes(short[:])

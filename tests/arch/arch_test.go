@@ -49,7 +49,7 @@ var rules = map[string]rule{
 	},
 	"lab/scenario": {why: "a scenario is data: it can be checked where no cluster can be made"},
 	"lab/report":   {why: "a report is made of events alone: any run folder can be shown again"},
-	"lab/pki":      {why: "certificates know nothing of clusters"},
+	"lab/pki":      {imports: []string{"lab/words"}, why: "certificates know nothing of clusters"},
 	"lab/host":     {imports: []string{"lab/wait"}, why: "the machine's package knows nothing of Kubernetes"},
 	"lab/wait":     {why: "everybody waits with it"},
 	"lab/words":    {why: "everybody writes sentences with it"},
