@@ -2,6 +2,7 @@ package host
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type Hierarchy struct {
 	Options string // mount options that name its controllers ("cpu,cpuacct", "name=systemd"); empty for v2
 }
 
-// Hierarchies lists the cgroup hierarchies of this machine, sorted by path.
+// Hierarchies returns the cgroup hierarchies that are mounted on this machine, sorted by path.
 func Hierarchies() ([]Hierarchy, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -70,8 +71,8 @@ func Hierarchies() ([]Hierarchy, error) {
 	return found, nil
 }
 
-// JoinCgroup moves this process into the cgroup name ("eastwest/demo/cluster-a") of every hierarchy, making it where it is
-// missing.
+// JoinCgroup moves this process into the cgroup name ("eastwest/demo/cluster-a") of every hierarchy. It makes
+// the cgroup where it is missing.
 func JoinCgroup(name string) error {
 	all, err := Hierarchies()
 	if err != nil {
@@ -89,14 +90,15 @@ func JoinCgroup(name string) error {
 	return nil
 }
 
-// enter moves this process into the cgroup at dir.
+// enter moves this process into the cgroup whose folder is dir.
 func enter(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644)
 }
 
-// share moves this process from the v2 cgroup at dir into the leaf "supervisor" and hands every controller to the children: a v2
-// cgroup that does may hold no processes, else it turns into a threaded one and takes no container. It has to come after the
-// cgroup namespace was made, whose root is the cgroup that the process was in then.
+// share moves this process from the v2 cgroup at dir into the child "supervisor" and enables every controller
+// for the children of dir. A v2 cgroup with enabled controllers must not contain processes itself: it would become
+// a threaded cgroup, and no container could be put into it. Call share after the cgroup namespace has been made,
+// because the root of that namespace is the cgroup that the process was in at that time.
 func share(dir string) error {
 	leaf := filepath.Join(dir, "supervisor")
 	if err := os.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -108,8 +110,8 @@ func share(dir string) error {
 	return delegate(dir)
 }
 
-// make makes the cgroup name with its parents and returns its folder. It tries again where a parent goes between two steps:
-// whoever removes the last cgroup below a parent removes that, too.
+// make makes the cgroup name with its parents and returns its folder. It tries again if a parent vanishes between
+// two steps: RemoveCgroup, in another process, removes parents that have become empty.
 func (h Hierarchy) make(name string) (dir string, err error) {
 	for range 1000 {
 		dir, err = h.makeOnce(name)
@@ -149,7 +151,7 @@ func (h Hierarchy) makeOnce(name string) (string, error) {
 	return dir, nil
 }
 
-// delegate hands every controller that a v2 cgroup has to its children.
+// delegate enables every controller of a v2 cgroup for its children.
 func delegate(dir string) error {
 	have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
@@ -164,7 +166,7 @@ func delegate(dir string) error {
 	return nil
 }
 
-// CgroupProcesses lists the processes in the cgroup name and below it, over all hierarchies.
+// CgroupProcesses returns the processes in the cgroup name and below it, in any hierarchy, sorted.
 func CgroupProcesses(name string) ([]int, error) {
 	pids := map[int]bool{}
 	err := eachCgroup(name, func(dir string) error {
@@ -187,8 +189,9 @@ func CgroupProcesses(name string) ([]int, error) {
 	return list, err
 }
 
-// ContainerCgroup returns the name of the cgroup that was made for a container, by a process of it and its id: the first on
-// the way down to the process that is called after the id. The container may have made others below it.
+// ContainerCgroup returns the name of the cgroup that was made for a container, given one of the container's
+// processes and the container's id. Going down towards the process, it is the first cgroup whose name contains
+// the id. The container may have made more cgroups below it.
 func ContainerCgroup(pid int, id string) (string, error) {
 	file := fmt.Sprintf("/proc/%d/cgroup", pid)
 	data, err := os.ReadFile(file)
@@ -202,7 +205,8 @@ func ContainerCgroup(pid int, id string) (string, error) {
 	return name, nil
 }
 
-// cgroupCalled finds the cgroup whose last element has the id in the lines of a process's cgroup file.
+// cgroupCalled searches the lines of a process's cgroup file for a path element that contains the id, and returns
+// the path up to and including that element.
 func cgroupCalled(lines, id string) (name string, ok bool) {
 	for line := range strings.SplitSeq(lines, "\n") {
 		_, rest, _ := strings.Cut(line, ":") // 4:memory:/docker/ID/init.scope; 0::/… of v2
@@ -215,13 +219,13 @@ func cgroupCalled(lines, id string) (name string, ok bool) {
 	return "", false
 }
 
-// CgroupUsage is what the processes of a cgroup use and have used.
+// CgroupUsage is what the processes of a cgroup have used.
 type CgroupUsage struct {
-	CPUSeconds float64
-	MemoryMiB  float64 // anonymous memory, mapped files and kernel memory; page cache that nobody maps is left out
+	CPUSeconds float64 // since the cgroup was made, including processes that have ended
+	MemoryMiB  float64 // in use now: anonymous memory and mapped files; page cache that is not mapped is left out
 }
 
-// Usage reads what the cgroup name and everything below it has used so far.
+// Usage returns what the processes in the cgroup name and below it have used so far.
 func Usage(name string) (CgroupUsage, error) {
 	all, err := Hierarchies()
 	if err != nil {
@@ -247,6 +251,50 @@ func Usage(name string) (CgroupUsage, error) {
 	return u, nil
 }
 
+// ProgramSeconds returns the CPU seconds that the running processes in the cgroup name and below it have used so far,
+// summed by program. What Usage reports in addition was used by processes that have ended.
+func ProgramSeconds(name string) (map[string]float64, error) {
+	pids, err := CgroupProcesses(name)
+	seconds := map[string]float64{}
+	for _, pid := range pids {
+		if program, used, ok := programSeconds(pid); ok {
+			seconds[program] += used
+		}
+	}
+	return seconds, err
+}
+
+// programSeconds returns a process's program and its CPU seconds, and not ok if it has ended.
+func programSeconds(pid int) (program string, used float64, ok bool) {
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	line, err := os.ReadFile(dir + "cmdline")
+	if err != nil || len(line) == 0 {
+		return "", 0, false
+	}
+	program, _, _ = strings.Cut(string(line), "\x00")
+	program, _, _ = strings.Cut(program, " ") // some programs change the line to a single string
+	stat, err := os.ReadFile(dir + "stat")
+	if err != nil {
+		return "", 0, false
+	}
+	// The fields after the name, which is in parentheses and may contain anything: utime is the 12th, stime the 13th.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return "", 0, false
+	}
+	for _, ticks := range fields[11:13] {
+		n, err := strconv.ParseFloat(ticks, 64)
+		if err != nil {
+			return "", 0, false
+		}
+		used += n / ticksPerSecond
+	}
+	return filepath.Base(strings.TrimSuffix(program, ":")), used, true
+}
+
+// ticksPerSecond is USER_HZ, the unit of times in /proc. It is 100 on every architecture that this program runs on.
+const ticksPerSecond = 100
+
 func readKey(file, key string) float64 {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -261,16 +309,17 @@ func readKey(file, key string) float64 {
 	return 0
 }
 
-// RemoveCgroup removes the cgroup name with everything below it, and its parents ("eastwest" of "eastwest/demo") where
-// nothing else is in them. Its processes must be gone, if only just: on a v2 tree a cgroup that lists no process any more is busy
-// for a moment.
+// RemoveCgroup removes the cgroup name with everything below it, and then those of its parents ("eastwest" of
+// "eastwest/demo") that are empty. All its processes must have ended. They may have ended just now: on a v2 tree, a
+// cgroup stays busy for a moment after its last process is gone from the list, so RemoveCgroup waits for that.
 func RemoveCgroup(ctx context.Context, name string) error {
 	var dirs []string
 	if err := eachCgroup(name, func(dir string) error { dirs = append(dirs, dir); return nil }); err != nil {
 		return err
 	}
 	for i := len(dirs) - 1; i >= 0; i-- { // children come after their parents
-		err := wait.Until(ctx, "the end of cgroup "+dirs[i], wait.Options{Within: 10 * time.Second, Every: 10 * time.Millisecond}, func(context.Context) error {
+		brief := wait.Options{Within: 10 * time.Second, Every: 10 * time.Millisecond}
+		err := wait.Until(ctx, "the end of cgroup "+dirs[i], brief, func(context.Context) error {
 			switch err := unix.Rmdir(dirs[i]); {
 			case err == nil, errors.Is(err, fs.ErrNotExist):
 				return nil
@@ -291,7 +340,8 @@ func RemoveCgroup(ctx context.Context, name string) error {
 	for _, h := range all {
 		for parent := filepath.Dir(name); parent != "."; parent = filepath.Dir(parent) {
 			err := unix.Rmdir(filepath.Join(h.Path, parent))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EBUSY) { // that of others
+			// Busy: another lab's cgroup is in it.
+			if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EBUSY) {
 				return fmt.Errorf("removing cgroup %s of %s: %w", parent, h.Path, err)
 			}
 		}
@@ -299,7 +349,8 @@ func RemoveCgroup(ctx context.Context, name string) error {
 	return nil
 }
 
-// eachCgroup visits the folder of cgroup name in every hierarchy and each folder below, parents first.
+// eachCgroup calls visit with the folder of the cgroup name in every hierarchy, and with each folder below it,
+// parents first.
 func eachCgroup(name string, visit func(dir string) error) error {
 	all, err := Hierarchies()
 	if err != nil {
@@ -322,7 +373,7 @@ func eachCgroup(name string, visit func(dir string) error) error {
 	return nil
 }
 
-// ignoreGone drops the errors that say a cgroup has vanished between two looks.
+// ignoreGone returns nil for errors that mean that a cgroup has vanished meanwhile.
 func ignoreGone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
 		return nil
@@ -330,21 +381,22 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// Files by which a cgroup is frozen and that tell whether it is; v1 has one for both.
+// The files that freeze a cgroup and that show whether it is frozen. In v1 both are one file.
 const (
 	freezerV1  = "freezer.state"
 	freezerV2  = "cgroup.freeze"
 	frozenInV2 = "cgroup.events"
 )
 
-// FreezeCgroup stops every process of the cgroup name, with those below it, and waits until all are stopped. Nothing
-// that they do can end that: only ThawCgroup does, or KillCgroup.
+// FreezeCgroup freezes every process in the cgroup name and below it, and waits until all of them are frozen. Only
+// ThawCgroup and KillCgroup end that.
 func FreezeCgroup(ctx context.Context, name string) error {
 	dir, v2, err := freezer(name)
 	if err != nil {
 		return err
 	}
-	return wait.Until(ctx, "every process of cgroup "+name+" to be frozen", wait.Options{Within: 10 * time.Second, Every: 10 * time.Millisecond}, func(context.Context) error {
+	brief := wait.Options{Within: 10 * time.Second, Every: 10 * time.Millisecond}
+	return wait.Until(ctx, "every process of cgroup "+name+" to be frozen", brief, func(context.Context) error {
 		if v2 {
 			if err := os.WriteFile(filepath.Join(dir, freezerV2), []byte("1"), 0o644); err != nil {
 				return wait.Permanent(err)
@@ -354,7 +406,7 @@ func FreezeCgroup(ctx context.Context, name string) error {
 			}
 			return nil
 		}
-		// Written anew each time: v1 looks again at the processes that have escaped so far only then.
+		// Written again each time: only then does v1 try again with processes that it could not freeze before.
 		if err := os.WriteFile(filepath.Join(dir, freezerV1), []byte("FROZEN"), 0o644); err != nil {
 			return wait.Permanent(err)
 		}
@@ -369,12 +421,13 @@ func FreezeCgroup(ctx context.Context, name string) error {
 	})
 }
 
-// ThawCgroup lets the processes of the cgroup name go on, with those below it, whichever of the cgroups was frozen; no
-// error if none was or there is none.
+// ThawCgroup lets the processes in the cgroup name and below it go on, whichever of these cgroups was frozen. It is
+// no error if none was, or if there is no such cgroup.
 func ThawCgroup(name string) error {
 	return eachCgroup(name, func(dir string) error {
 		for file, thawed := range map[string]string{freezerV1: "THAWED", freezerV2: "0"} {
-			f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0) // never made: a v1 hierarchy has the file of none but the freezer
+			// Only the freezer's hierarchy has the file. Never create it.
+			f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
@@ -390,8 +443,8 @@ func ThawCgroup(name string) error {
 	})
 }
 
-// freezer finds the folder by which the cgroup name can be frozen. The v1 freezer comes first: where both are mounted,
-// the processes of containers are in that one only.
+// freezer returns the folder with which the cgroup name can be frozen. The v1 freezer is preferred: where both
+// versions are mounted, the processes of containers are only in v1.
 func freezer(name string) (dir string, v2 bool, err error) {
 	all, err := Hierarchies()
 	if err != nil {
@@ -411,9 +464,9 @@ func freezer(name string) (dir string, v2 bool, err error) {
 	return dir, v2, nil
 }
 
-// KillCgroup kills every process of the cgroup name, with those below it, and waits until none is left.
+// KillCgroup kills every process in the cgroup name and below it, and waits until none is left.
 func KillCgroup(ctx context.Context, name string) error {
-	if err := ThawCgroup(name); err != nil { // a frozen process dies when it is thawed, not before
+	if err := ThawCgroup(name); err != nil { // a frozen process does not die before it is thawed
 		return err
 	}
 	for {
@@ -421,7 +474,7 @@ func KillCgroup(ctx context.Context, name string) error {
 		if err != nil || len(pids) == 0 {
 			return err
 		}
-		// Processes may fork while we look: look again until there is none.
+		// Processes may fork meanwhile: list them again until there is none.
 		for _, pid := range pids {
 			if err := killAndWait(ctx, pid); err != nil {
 				return fmt.Errorf("killing process %d: %w", pid, err)

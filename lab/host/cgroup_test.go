@@ -2,21 +2,24 @@ package host
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 func TestCgroupOfAContainer(t *testing.T) {
 	for lines, want := range map[string]string{
-		"9:name=systemd:/docker/abc/init.scope\n4:memory:/docker/abc/init.scope\n2:cpuacct:/docker/abc\n0::/docker/abc/init.scope\n": "docker/abc",
-		"0::/system.slice/docker-abc.scope/init.scope\n": "system.slice/docker-abc.scope",
-		"4:cpu,cpuacct:/\n0::/user.slice/docker/abc\n":   "user.slice/docker/abc",
+		"4:memory:/docker/abc/init.scope\n2:cpuacct:/docker/abc\n0::/docker/abc/init.scope\n": "docker/abc",
+		"0::/system.slice/docker-abc.scope/init.scope\n":                                      "system.slice/docker-abc.scope",
+		"4:cpu,cpuacct:/\n0::/user.slice/docker/abc\n":                                        "user.slice/docker/abc",
 	} {
 		name, ok := cgroupCalled(lines, "abc")
 		require.True(t, ok)
@@ -26,7 +29,7 @@ func TestCgroupOfAContainer(t *testing.T) {
 	require.False(t, ok)
 }
 
-// Parents go with the last cgroup below them, and one that is made at that moment is made all the same.
+// Parents are removed with the last cgroup below them. A cgroup that is made at that moment is made all the same.
 func TestParentsOfCgroups(t *testing.T) {
 	if testing.Short() || os.Geteuid() != 0 {
 		t.Skip("makes cgroups: run as root, without -short")
@@ -79,4 +82,24 @@ func TestParentsOfCgroups(t *testing.T) {
 		make(top + "/two/a")
 		require.NoError(t, RemoveCgroup(t.Context(), top+"/two"))
 	}
+}
+
+// The times of this process are read as the kernel counts them for itself, in ticks of a hundredth of a second.
+func TestSecondsOfAProgram(t *testing.T) {
+	used := func() (seconds float64) {
+		var r unix.Rusage
+		require.NoError(t, unix.Getrusage(unix.RUSAGE_SELF, &r))
+		return time.Duration(r.Utime.Nano() + r.Stime.Nano()).Seconds()
+	}
+	for used() < 0.05 { // so that there is something to see
+		_ = sha256.Sum256(make([]byte, 1<<16))
+	}
+	before := used()
+	program, seconds, ok := programSeconds(os.Getpid())
+	require.True(t, ok)
+	require.Equal(t, filepath.Base(os.Args[0]), program)
+	require.InDelta(t, before, seconds, 0.02+used()-before)
+
+	_, _, ok = programSeconds(1 << 30)
+	require.False(t, ok, "there is no such process")
 }

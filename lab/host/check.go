@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tools that a node runs, and the Debian package that holds each.
+// tools are the programs that a node runs, each with the Debian package that contains it.
 var tools = []struct{ name, pkg string }{
 	{"mount", "mount"}, {"umount", "mount"}, {"nft", "nftables"},
 }
@@ -62,7 +62,7 @@ func tryNamespaces() error {
 	return <-done
 }
 
-// FreeBytes tells how much an unprivileged writer may still write below path.
+// FreeBytes returns the number of bytes that an unprivileged process can still write below path.
 func FreeBytes(path string) (uint64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
@@ -71,8 +71,8 @@ func FreeBytes(path string) (uint64, error) {
 	return st.Bavail * uint64(st.Bsize), nil
 }
 
-// CanLowerOOMScore tells whether this process may lower oom_score_adj (CAP_SYS_RESOURCE). Hosts that
-// run us inside a container often may not, and then every pod sandbox fails unless containerd is told.
+// CanLowerOOMScore reports whether this process may lower oom_score_adj (CAP_SYS_RESOURCE). Inside a
+// container it often may not, and then every pod sandbox fails unless containerd is configured for it.
 func CanLowerOOMScore() bool {
 	var hdr = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -82,9 +82,9 @@ func CanLowerOOMScore() bool {
 	return data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-// FreeInotify tells how many more inotify instances this user's processes may have, and the limit. The
-// kernel's own limit of 128 for all of a user's processes is enough for two small meshes; a kubelet that
-// gets none ends at once with "too many open files".
+// FreeInotify returns the number of inotify instances that this user's processes can still open, and the
+// limit. The kernel's default of 128 for all processes of a user is enough for two small meshes. A kubelet
+// that gets none exits with "too many open files".
 func FreeInotify() (free, limit int, err error) {
 	text, err := os.ReadFile("/proc/sys/fs/inotify/max_user_instances")
 	if err != nil {
@@ -106,7 +106,7 @@ func FreeInotify() (free, limit int, err error) {
 	return limit - used, limit, nil
 }
 
-// Forwards tells whether this machine hands packets on from one link to another.
+// Forwards reports whether this machine forwards IPv4 packets between its links.
 func Forwards() bool {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
 	return err == nil && strings.TrimSpace(string(text)) == "1"

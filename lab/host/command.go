@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// CommandError is a command that has failed, and what it said.
+// CommandError is a command that failed.
 type CommandError struct {
 	Command []string
-	Said    string
+	Said    string // its standard error, or its standard output if that is empty
 	Err     error
 }
 
@@ -23,14 +23,15 @@ func (e *CommandError) Error() string {
 // Unwrap returns the cause.
 func (e *CommandError) Unwrap() error { return e.Err }
 
-// Run runs a command with the input, which may be nil, and returns what it prints. It is killed when ctx ends.
+// Run runs a command and returns its standard output. stdin may be nil. The command is killed when ctx ends.
 func Run(ctx context.Context, stdin io.Reader, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdin = stdin
 	return Output(ctx, cmd)
 }
 
-// Output is Run for a command of that context which needs more than arguments. The error is a *CommandError.
+// Output runs a command that was made with exec.CommandContext and returns its standard output. The error is
+// a *CommandError.
 func Output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var out, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problems

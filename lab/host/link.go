@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bridge makes the bridge name with the address, or finds it as it is. Links made by eastwest carry the
-// alias, which is how a sweep knows them.
+// Bridge makes the bridge name if there is none, gives it the address and turns it on. The alias marks the
+// links of one lab, so that DeleteLinks finds them. A link of that name with another alias is an error.
 func Bridge(name, alias string, addr netip.Prefix) error {
 	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
 	if err := netlink.LinkAdd(br); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -33,8 +33,8 @@ func Bridge(name, alias string, addr netip.Prefix) error {
 	return setUp(link, addr)
 }
 
-// VethToProcess makes a veth whose one end joins the bridge and whose other end, named eth0, appears in
-// the network namespace of the process.
+// VethToProcess makes a pair of virtual links: one end joins the bridge, the other end is eth0 in the network
+// namespace of the process.
 func VethToProcess(bridge, name, alias string, pid int) error {
 	br, err := netlink.LinkByName(bridge)
 	if err != nil {
@@ -58,7 +58,7 @@ func VethToProcess(bridge, name, alias string, pid int) error {
 	return netlink.LinkSetUp(link)
 }
 
-// SetUp gives a link of this network namespace an address and turns it on.
+// SetUp gives a link of this network namespace an address, unless that is the zero Prefix, and turns it on.
 func SetUp(name string, addr netip.Prefix) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
@@ -84,7 +84,7 @@ func AddAddress(link string, addr netip.Addr) error {
 	return changeAddress(link, addr, netlink.AddrReplace)
 }
 
-// RemoveAddress takes the address away again.
+// RemoveAddress removes a single address from a link of this network namespace.
 func RemoveAddress(link string, addr netip.Addr) error {
 	return changeAddress(link, addr, netlink.AddrDel)
 }
@@ -100,7 +100,7 @@ func changeAddress(name string, addr netip.Addr, change func(netlink.Link, *netl
 	return nil
 }
 
-// LinkRoute sends a range to a link as if all of it were neighbors.
+// LinkRoute routes a range to a link, as if every address in it were a neighbor on that link.
 func LinkRoute(link string, to netip.Prefix) error {
 	l, err := netlink.LinkByName(link)
 	if err != nil {
@@ -112,7 +112,7 @@ func LinkRoute(link string, to netip.Prefix) error {
 	return nil
 }
 
-// DeleteLinks removes every link with this alias; veths take their other end along.
+// DeleteLinks removes every link with this alias. The other end of a veth goes with it.
 func DeleteLinks(alias string) error {
 	links, err := LabeledLinks(alias)
 	if err != nil {
@@ -130,8 +130,8 @@ func DeleteLinks(alias string) error {
 	return nil
 }
 
-// whole asks the kernel for a list until nobody has changed it while it was being read. Labs that come and go at once
-// change the lists of links and routes all the time.
+// whole asks the kernel for a list again as long as the list changed while it was read. When labs are made and
+// removed at the same time, the lists of links and routes change often.
 func whole[T any](list func() ([]T, error)) (all []T, err error) {
 	for range 100 {
 		if all, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -141,7 +141,7 @@ func whole[T any](list func() ([]T, error)) (all []T, err error) {
 	return all, err
 }
 
-// LabeledLinks lists the links of this network namespace whose alias is alias.
+// LabeledLinks returns the names of the links of this network namespace that have the alias.
 func LabeledLinks(alias string) ([]string, error) {
 	links, err := whole(netlink.LinkList)
 	if err != nil {
@@ -156,8 +156,8 @@ func LabeledLinks(alias string) ([]string, error) {
 	return names, nil
 }
 
-// RangeTaken tells who on this machine already uses addresses of the range: an address of a link or a
-// route other than the default one. It returns "" when nobody does.
+// RangeTaken describes what already uses addresses of the range on this machine: a link's address, or a route
+// other than the default one. It returns "" if nothing does.
 func RangeTaken(r netip.Prefix) (string, error) {
 	routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, unix.AF_INET) })
 	if err != nil {
@@ -185,9 +185,9 @@ func RangeTaken(r netip.Prefix) (string, error) {
 	return "", nil
 }
 
-// NFT gives rules in nft's own language to the kernel, in this network namespace, all or nothing.
-func NFT(rules string) error {
-	_, err := Run(context.Background(), strings.NewReader(rules), "nft", "-f", "-")
+// NFT loads rules, in nft's own language, into this network namespace. Either all of them are loaded or none.
+func NFT(ctx context.Context, rules string) error {
+	_, err := Run(ctx, strings.NewReader(rules), "nft", "-f", "-")
 	return err
 }
 
@@ -203,8 +203,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// Route sends a range by a link to a gateway: everything that has no other route, if the range is the zero
-// Prefix.
+// Route routes a range through a gateway on a link. If the range is the zero Prefix, it sets the default route.
 func Route(link string, to netip.Prefix, gateway netip.Addr) error {
 	l, err := netlink.LinkByName(link)
 	if err != nil {
@@ -220,7 +219,7 @@ func Route(link string, to netip.Prefix, gateway netip.Addr) error {
 	return nil
 }
 
-// Seal takes away the route by which packets leave for everywhere else; no error if there is none.
+// Seal removes the default route of this network namespace. It is no error if there is none.
 func Seal() error {
 	routes, err := netlink.RouteList(nil, unix.AF_INET)
 	if err != nil {
@@ -236,7 +235,8 @@ func Seal() error {
 	return nil
 }
 
-// mask is the width of a route's destination; 0 of the default route, which netlink shows with or without one.
+// mask returns the prefix length of a route's destination. It is 0 for the default route, which netlink
+// shows either without a destination or with 0.0.0.0/0.
 func mask(dst *net.IPNet) (ones, bits int) {
 	if dst == nil {
 		return 0, 0

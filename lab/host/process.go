@@ -18,21 +18,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Command is a program that an Init keeps running.
+// Command is a program that an Init starts.
 type Command struct {
 	Name string // "etcd"
 	Path string
 	Args []string
-	Env  []string // in addition to a PATH, or with one in its place
+	Env  []string // in addition to PATH and HOME; may replace them
 }
 
-// Init is what PID 1 of a node does: it starts commands, starts them again when they end, keeps their
-// logs bounded, and collects every orphan that ends below it (container shims leave many).
+// Init does the work of PID 1 of a node. It starts commands, starts them again when they end, bounds the size of
+// their logs, and reaps every orphan (container shims leave many).
 //
-// It collects with wait4(-1), so nothing else in the process may start programs with os/exec:
-// use Run.
+// It reaps with wait4(-1), so nothing else in this process may start programs with os/exec: use Run.
 type Init struct {
-	Logs string // folder for NAME.log and NAME.log.1
+	Logs string // folder of NAME.log and NAME.log.1
 
 	mu      sync.Mutex
 	running map[string]*child
@@ -47,8 +46,8 @@ type child struct {
 	lastExit string
 }
 
-// Restart bounds: a command that ends is started again after restartFirst, doubling to restartMost as
-// long as it keeps ending before it has lived for restartCalm.
+// A command that ends is started again after restartFirst. The pause doubles, up to restartMost, as long as the
+// command ends before it has run for restartCalm.
 const (
 	restartFirst = 100 * time.Millisecond
 	restartMost  = 5 * time.Second
@@ -64,7 +63,8 @@ func NewInit(logs string) (*Init, error) {
 	return &Init{Logs: logs, running: map[string]*child{}, waiting: map[int]chan syscall.WaitStatus{}}, nil
 }
 
-// Reap collects ended processes until ctx ends. Run it in its own goroutine before the first Start.
+// Reap reaps processes that have ended, until ctx ends. Start it in a goroutine of its own before Keep and Run are
+// called.
 func (i *Init) Reap(ctx context.Context, sigchld <-chan os.Signal) {
 	for {
 		var status syscall.WaitStatus
@@ -90,7 +90,10 @@ func (i *Init) Reap(ctx context.Context, sigchld <-chan os.Signal) {
 	}
 }
 
-// start forks under the lock, so that the reaper cannot see the end before the channel is there.
+// usualPath is the PATH of a command that brings none.
+const usualPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// start forks under the lock, so that Reap cannot see the end of the process before its channel is registered.
 func (i *Init) start(c Command, out *os.File) (int, chan syscall.WaitStatus, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
@@ -102,8 +105,8 @@ func (i *Init) start(c Command, out *os.File) (int, chan syscall.WaitStatus, err
 	if i.closed {
 		return 0, nil, errors.New("the node is stopping")
 	}
-	// Of a variable that is there twice programs in Go see the first, and Environ leaves the last.
-	env := (&exec.Cmd{Env: append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}, c.Env...)}).Environ()
+	// If a variable is set twice, a Go program takes the first one. Environ keeps only the last one.
+	env := (&exec.Cmd{Env: append([]string{usualPath, "HOME=/root"}, c.Env...)}).Environ()
 	pid, err := syscall.ForkExec(c.Path, append([]string{c.Path}, c.Args...), &syscall.ProcAttr{
 		Env:   env,
 		Files: []uintptr{null.Fd(), out.Fd(), out.Fd()},
@@ -117,8 +120,8 @@ func (i *Init) start(c Command, out *os.File) (int, chan syscall.WaitStatus, err
 	return pid, ended, nil
 }
 
-// Keep runs the command until ctx ends, starting it again whenever it ends. It returns once the first
-// start has succeeded or failed.
+// Keep runs the command, and starts it again whenever it ends, until ctx ends. It returns after the first start; the
+// error is about that start.
 func (i *Init) Keep(ctx context.Context, c Command) error {
 	log, err := newLog(filepath.Join(i.Logs, c.Name+".log"))
 	if err != nil {
@@ -166,7 +169,7 @@ func (i *Init) keep(ctx context.Context, ch *child, ended chan syscall.WaitStatu
 		if err != nil {
 			fmt.Fprintf(log.in, "eastwest: %v\n", err)
 			next = make(chan syscall.WaitStatus, 1)
-			next <- 1 << 8 // as if it had exited with 1: try again after the pause
+			next <- 1 << 8 // as if it had exited with status 1: try again after the pause
 		}
 		ended = next
 		i.mu.Lock()
@@ -175,7 +178,7 @@ func (i *Init) keep(ctx context.Context, ch *child, ended chan syscall.WaitStatu
 	}
 }
 
-// Run runs a command once, with its input, and returns an error that holds its output when it fails.
+// Run runs a command once, with an input, and waits for its end. If it fails, the error contains its output.
 func (i *Init) Run(ctx context.Context, c Command, stdin string) error {
 	out, err := os.CreateTemp("", c.Name)
 	if err != nil {
@@ -183,7 +186,7 @@ func (i *Init) Run(ctx context.Context, c Command, stdin string) error {
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
-	if stdin != "" { // nft and friends read a file as well as a pipe, and a file cannot block us
+	if stdin != "" { // passed as the name of a file: writing to a pipe could block
 		in, err := os.CreateTemp("", c.Name)
 		if err != nil {
 			return err
@@ -225,16 +228,16 @@ func (i *Init) Signal(name string, sig syscall.Signal) error {
 	return unix.Kill(ch.pid, sig)
 }
 
-// ProcessState is what is known of a kept command.
+// ProcessState is the state of a command that is kept running.
 type ProcessState struct {
 	Name     string `json:"name"`
-	PID      int    `json:"pid"` // inside the node; 0 while it does not run
+	PID      int    `json:"pid"` // as seen inside the node; 0 while it does not run
 	Starts   int    `json:"starts"`
 	Stopped  bool   `json:"stopped,omitempty"` // by SIGSTOP
 	LastExit string `json:"last_exit,omitempty"`
 }
 
-// States lists the kept commands, sorted by name.
+// States returns the states of the kept commands, sorted by name.
 func (i *Init) States() []ProcessState {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -246,8 +249,8 @@ func (i *Init) States() []ProcessState {
 	return all
 }
 
-// Processes finds the processes that were started under one of the names, the oldest of each: one state per name, in
-// their order. Starts is not known.
+// Processes returns one state per name, in the given order, for the oldest process that was started under that name.
+// Starts is not set.
 func Processes(names []string) []ProcessState {
 	found := map[string]int{}
 	commandLines(func(pid int, args []string) {
@@ -264,7 +267,7 @@ func Processes(names []string) []ProcessState {
 	return all
 }
 
-// Commands finds the processes of a program that were started with one of the words as an argument of its own.
+// Commands returns the processes of a program that have one of the words among their arguments.
 func Commands(program string, words ...string) (pids []int) {
 	commandLines(func(pid int, args []string) {
 		if filepath.Base(args[0]) == program && slices.ContainsFunc(args[1:], func(arg string) bool { return slices.Contains(words, arg) }) {
@@ -274,9 +277,9 @@ func Commands(program string, words ...string) (pids []int) {
 	return pids
 }
 
-// commandLines shows every process that runs: the program and its arguments, as it was started.
+// commandLines calls show for every running process, with its program and arguments.
 func commandLines(show func(pid int, args []string)) {
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is right
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") // fails only for a malformed pattern
 	for _, file := range files {
 		line, err := os.ReadFile(file)
 		if err != nil {
@@ -288,7 +291,7 @@ func commandLines(show func(pid int, args []string)) {
 	}
 }
 
-// stopped reads a process's state, which follows its name in parentheses (proc(5)).
+// stopped reports whether a process is stopped. Its state follows its name, which is in parentheses (proc(5)).
 func stopped(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	_, state, found := strings.Cut(string(stat), ") ")
@@ -304,8 +307,8 @@ func (i *Init) names() []string {
 	return names
 }
 
-// Stop ends a kept command with SIGTERM and waits until it is gone; it is not started again since the
-// caller has ended the context given to Keep before.
+// Stop ends a kept command with SIGTERM and waits until it has ended. Cancel the context given to Keep before, or the
+// command is started again.
 func (i *Init) Stop(ctx context.Context, name string) error {
 	i.mu.Lock()
 	ch, ok := i.running[name]
@@ -350,7 +353,7 @@ func describeExit(s syscall.WaitStatus) string {
 	return fmt.Sprintf("exit status %d", s.ExitStatus())
 }
 
-// boundedLog is a pipe whose other end writes a file that never grows beyond logLimit.
+// boundedLog is a pipe into a file that never grows beyond logLimit.
 type boundedLog struct {
 	in   *os.File
 	done chan struct{}
@@ -370,7 +373,7 @@ func newLog(path string) (*boundedLog, error) {
 	return l, nil
 }
 
-// copy never stops reading, even when the disk is full: a full pipe would freeze the component.
+// copy never stops reading, even if the disk is full: a full pipe would block the component.
 func (l *boundedLog) copy(r, f *os.File, path string) {
 	defer close(l.done)
 	defer r.Close()

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A component's own PATH is the only one that it has: containerd would take the shim of a Docker that this machine has.
+// A component's own PATH replaces the usual one. Otherwise containerd would take the shim of this machine's Docker.
 func TestACommandsOwnPathCounts(t *testing.T) {
 	i, err := NewInit(t.TempDir())
 	require.NoError(t, err)
@@ -18,8 +18,9 @@ func TestACommandsOwnPathCounts(t *testing.T) {
 	signal.Notify(ended, syscall.SIGCHLD)
 	defer signal.Stop(ended)
 	go i.Reap(t.Context(), ended)
-	err = i.Run(t.Context(), Command{Name: "cat", Path: "/bin/cat", Args: []string{"/proc/self/environ", "/nonexistent"}, Env: []string{"PATH=/bundle"}}, "")
-	require.ErrorContains(t, err, "/nonexistent") // an error holds the output
+	cat := Command{Name: "cat", Path: "/bin/cat", Args: []string{"/proc/self/environ", "/nonexistent"}, Env: []string{"PATH=/bundle"}}
+	err = i.Run(t.Context(), cat, "")
+	require.ErrorContains(t, err, "/nonexistent") // the error contains the output
 	require.Contains(t, err.Error(), "PATH=/bundle")
 	require.Equal(t, 1, strings.Count(err.Error(), "PATH="))
 }

@@ -10,23 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Root describes the root folder of a node: a tmpfs that holds the host's programs read-only and the
-// node's own writable folders, so that nothing a node writes lands outside its folder.
+// Root describes the root folder of a node: a tmpfs with the host's programs, read-only, and the node's own writable
+// folders. So nothing that a node writes ends up outside of its folder.
 type Root struct {
-	Dir      string            // an empty folder to build it on
-	ReadOnly []string          // host folders that appear at the same path, read-only
+	Dir      string            // an empty folder to mount it on
+	ReadOnly []string          // host folders that are seen at the same path, read-only
 	Writable map[string]string // path inside → host folder
 	Files    map[string]string // small files, by path inside
-	// Masks are files under /proc/sys that show this value and take writes without effect: the kubelet
-	// insists on setting some kernel settings that are shared with the whole machine.
+	// Masks are files under /proc/sys that show the given value; writing to them has no effect on the machine. The
+	// kubelet insists on changing some kernel settings that the whole machine shares.
 	Masks map[string]string
 }
 
-// programs are the host's folders with programs and libraries; on merged-/usr systems all but the first are links.
+// programs are the host's folders of programs and libraries. Where /usr is merged, all but the first are links.
 var programs = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"}
 
-// Enter builds the root in the calling process's mount namespace (which must be its own), with fresh
-// /proc, /sys and cgroup mounts, and makes it the root of the process.
+// Enter builds the root, with fresh mounts of /proc, /sys and the cgroups, and makes it the root of this process. The
+// process must have a mount namespace of its own.
 func (r Root) Enter() error {
 	steps := []struct {
 		what string
@@ -66,7 +66,7 @@ func (r Root) bind(source, target string, readOnly bool) error {
 	if err := r.mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil || !readOnly {
 		return err
 	}
-	// A bind mount takes MS_RDONLY only when it is remounted.
+	// A bind mount becomes read-only only when it is mounted again.
 	return r.mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
 }
 
@@ -146,12 +146,12 @@ func (r Root) addKernel() error {
 	if err := r.mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return err
 	}
-	// A fresh /sys shows this network namespace's links, and hides the host's cgroup mounts below it.
+	// A fresh /sys shows the links of this network namespace and hides the host's cgroup mounts.
 	return r.mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 }
 
-// addCgroups mounts every hierarchy anew: inside a cgroup namespace a fresh mount shows the node's own
-// cgroup as the root, so the kubelet can do as on a machine of its own.
+// addCgroups mounts every hierarchy again. Inside a cgroup namespace a fresh mount shows the node's own cgroup as the
+// root, so the kubelet can work as on a machine of its own.
 func (r Root) addCgroups() error {
 	all, err := Hierarchies()
 	if err != nil {
@@ -173,7 +173,7 @@ func (r Root) addCgroups() error {
 		if err != nil {
 			return err
 		}
-		if controllers := strings.Split(name, ","); len(controllers) > 1 { // "cpu,cpuacct" is also known as each of them
+		if controllers := strings.Split(name, ","); len(controllers) > 1 { // "cpu,cpuacct" is also called "cpu" and "cpuacct"
 			for _, c := range controllers {
 				if err := os.Symlink(name, r.in("/sys/fs/cgroup/"+c)); err != nil {
 					return err
@@ -213,16 +213,17 @@ func (r Root) addMasks() error {
 	return nil
 }
 
-// pivot makes r.Dir the root, lets the old one go, and shares mounts with what the node starts, so that
-// volumes that the kubelet mounts are seen by containers.
+// pivot makes r.Dir the root and unmounts the old root. Mounts are shared with what the node starts, so that containers
+// see the volumes that the kubelet mounts.
 func (r Root) pivot() error {
 	if err := unix.Chdir(r.Dir); err != nil {
 		return err
 	}
-	if err := unix.PivotRoot(".", "."); err != nil { // both roots now lie on top of each other
+	// The old root is now mounted on top of the new one, see "pivot_root(".", ".")" in pivot_root(2).
+	if err := unix.PivotRoot(".", "."); err != nil {
 		return err
 	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil { // takes the old one, which is the upper
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil { // the old root
 		return err
 	}
 	if err := unix.Chdir("/"); err != nil {

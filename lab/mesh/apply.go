@@ -18,13 +18,13 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// FieldManager owns the fields that we apply.
+// FieldManager is the field manager of everything that this package applies.
 const FieldManager = "eastwest"
 
-// metadataOnly asks the API server for no more than an object's metadata.
+// metadataOnly is a media type with which the API server returns only an object's metadata.
 const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
-// rawClient sends bytes as they are and reads no more of an answer than it must.
+// rawClient returns a client that sends and receives bytes without decoding them.
 func rawClient(config *rest.Config) (rest.Interface, error) {
 	c := rest.CopyConfig(config)
 	c.GroupVersion = &schema.GroupVersion{}
@@ -32,14 +32,14 @@ func rawClient(config *rest.Config) (rest.Interface, error) {
 	return rest.UnversionedRESTClientFor(c)
 }
 
-// clusterScoped kinds among those that a mesh is made of.
+// clusterScoped are the kinds without a namespace, among those that a mesh consists of.
 var clusterScoped = map[string]bool{
 	"Namespace": true, "CustomResourceDefinition": true, "ClusterRole": true, "ClusterRoleBinding": true,
 	"ValidatingWebhookConfiguration": true, "MutatingWebhookConfiguration": true, "GatewayClass": true,
 }
 
-// path returns where the object lives in the API. Resources are named after their kinds by the plural
-// rule alone: asking the API server for its resources would cost more than applying them.
+// path returns the object's path in the API. The name of the resource is the plural of the kind: asking the API server
+// for its resources would cost more than applying the objects.
 func (o object) path() string {
 	root := "/apis/" + o.APIVersion
 	if !strings.Contains(o.APIVersion, "/") {
@@ -109,8 +109,8 @@ func (m *Member) apply(ctx context.Context, objects ...object) error {
 	return group.Wait()
 }
 
-// tryAgain tells errors that pass by themselves while a cluster comes up: kinds and namespaces that are
-// not known yet, webhooks whose Service has no endpoint yet, and requests that were never answered.
+// tryAgain reports whether an error may pass while a cluster starts: kinds and namespaces that are not known yet,
+// webhooks whose Service has no endpoint yet, and requests without an answer.
 func tryAgain(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {

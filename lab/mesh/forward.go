@@ -18,13 +18,13 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster/forward"
 )
 
-// Ports on a pod's loopback, where nobody but the pod itself is let in without a certificate.
+// Ports on a pod's loopback. Without a certificate they answer only inside the pod.
 const (
 	EnvoyAdminPort  = 15000
 	IstiodDebugPort = 15014
 )
 
-// Admin returns what Envoy's admin page says in a pod with a proxy, such as "/clusters?format=json".
+// Admin returns a page of Envoy's admin interface in a pod with a proxy, such as "/clusters?format=json".
 func (m *Member) Admin(ctx context.Context, pod *corev1.Pod, path string) ([]byte, error) {
 	body, err := m.pages.Get(ctx, pod, EnvoyAdminPort, path)
 	if err != nil {
@@ -44,7 +44,7 @@ func (m *Member) IstiodDebug(ctx context.Context, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	pod := pods[len(pods)-1] // after a restart the newer one is the one that stays
+	pod := pods[len(pods)-1] // during a restart, the newest one stays
 	body, err := m.pages.Get(ctx, pod, IstiodDebugPort, path)
 	if err != nil {
 		return nil, fmt.Errorf("reading istiod's %s of %s in %s: %w", path, pod.Name, m.Name(), err)
@@ -52,15 +52,15 @@ func (m *Member) IstiodDebug(ctx context.Context, path string) ([]byte, error) {
 	return body, nil
 }
 
-// Pages reads pages that pods serve on their loopback, through the API server. It keeps one connection per pod and lets
-// all requests share it. Close ends them.
+// Pages reads pages that pods serve on their loopback, through the API server. All requests to a pod share one
+// connection. Close ends the connections.
 type Pages struct {
 	forward *forward.Forwarder
 	mu      sync.Mutex
 	client  *http.Client
 }
 
-// NewPages reads pages of the pods of one cluster. The package above need not know it as a member of a mesh.
+// NewPages returns Pages for the pods of one cluster, which need not be a member of a mesh.
 func NewPages(config *rest.Config, kube kubernetes.Interface) *Pages {
 	return &Pages{forward: forward.New(config, kube)}
 }
@@ -76,9 +76,9 @@ func (f *Pages) Get(ctx context.Context, pod *corev1.Pod, port int, path string)
 	return body, err
 }
 
-// Open is Get for pages that are better not held in memory as a whole.
+// Open is like Get, for pages that are too large to hold in memory.
 func (f *Pages) Open(ctx context.Context, pod *corev1.Pod, port int, path string) (io.ReadCloser, error) {
-	// The host names the pod, so that the client's idle connections are kept apart.
+	// The host names the pod, so that the client does not mix up idle connections of different pods.
 	url := fmt.Sprintf("http://%s.%s.%s:%d/%s", pod.UID, pod.Name, pod.Namespace, port, strings.TrimPrefix(path, "/"))
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -91,7 +91,7 @@ func (f *Pages) Open(ctx context.Context, pod *corev1.Pod, port int, path string
 	}
 	if res.StatusCode != http.StatusOK {
 		defer res.Body.Close()                               //nolint:errcheck // it was only read
-		body, _ := io.ReadAll(io.LimitReader(res.Body, 200)) // the status says enough without it
+		body, _ := io.ReadAll(io.LimitReader(res.Body, 200)) // if this fails, the status is enough
 		return nil, fmt.Errorf("%s: %s", res.Status, body)
 	}
 	return res.Body, nil

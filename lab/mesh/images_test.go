@@ -39,7 +39,7 @@ func images(value any) (all []string) {
 	return all
 }
 
-// Whoever names a registry gets no image from elsewhere, in no cluster of no topology.
+// If a registry is named, every image comes from it, in every cluster of every topology.
 func TestEveryImageIsOfTheHub(t *testing.T) {
 	published := istio(t)
 	published.Hub, published.Tag = "registry.example/istio", "1.2.3"
@@ -52,7 +52,10 @@ func TestEveryImageIsOfTheHub(t *testing.T) {
 	for name, clusters := range map[string][]ClusterSpec{
 		"multi-primary":  {of(a, "cluster-a", ""), of(b, "cluster-b", "")},
 		"primary-remote": {of(a, "cluster-a", ""), of(b, "cluster-a", "")},
-		"external":       {of(a, "external", ""), of(b, "external", ""), {Name: "external", Network: "network-a", Primary: "external", Config: "cluster-a"}},
+		"external": {
+			of(a, "external", ""), of(b, "external", ""),
+			{Name: "external", Network: "network-a", Primary: "external", Config: "cluster-a"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &Mesh{Topology: Topology{MeshID: DefaultMeshID, Trust: SharedRoot, Clusters: clusters}, Lab: "test", dir: t.TempDir()}
@@ -64,7 +67,9 @@ func TestEveryImageIsOfTheHub(t *testing.T) {
 			for _, c := range m.Members {
 				r, err := c.render(t.Context(), Options{Istio: published, Cache: cache}, netip.MustParseAddr("10.1.1.1"))
 				require.NoError(t, err)
-				for _, objects := range [][]object{r.control, r.gateway, r.gatewayPods, r.ingress, r.ingressPods, r.services, r.rules, r.exposed, r.istiod, r.workloads, r.myPod} {
+				for _, objects := range [][]object{
+					r.control, r.gateway, r.gatewayPods, r.ingress, r.ingressPods, r.services, r.rules, r.exposed, r.istiod, r.workloads, r.myPod,
+				} {
 					for _, o := range objects {
 						require.NotContains(t, string(o.JSON), bundle.Hub+"/", o)
 						require.NotContains(t, string(o.JSON), bundle.Tag, o)
@@ -74,7 +79,8 @@ func TestEveryImageIsOfTheHub(t *testing.T) {
 							if seen[image] = true; image == "auto" {
 								continue // the injector puts its proxy there
 							}
-							require.True(t, strings.HasPrefix(image, published.Hub+"/") && strings.HasSuffix(image, ":"+published.Tag), "%s: %s", o, image)
+							require.True(t, strings.HasPrefix(image, published.Hub+"/"), "%s: %s", o, image)
+							require.True(t, strings.HasSuffix(image, ":"+published.Tag), "%s: %s", o, image)
 						}
 						if o.Kind == "ConfigMap" && o.Name == "istio-sidecar-injector" {
 							var values struct{ Global struct{ Hub, Tag string } }
@@ -98,7 +104,7 @@ func TestEveryImageIsOfTheHub(t *testing.T) {
 	}
 }
 
-// waitingFor returns a pod of istiod whose image the kubelet has not.
+// waitingFor returns a pod of istiod that waits for its image.
 func waitingFor(reason string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "istiod-1", Namespace: SystemNamespace, Labels: map[string]string{"app": Istiod}},
@@ -110,7 +116,9 @@ func waitingFor(reason string) *corev1.Pod {
 }
 
 func TestImageThatCannotBePulledEndsTheWait(t *testing.T) {
-	for reason, within := range map[string]time.Duration{"ErrImagePull": pullPatience, "ImagePullBackOff": pullPatience, "ContainerCreating": patience} {
+	for reason, within := range map[string]time.Duration{
+		"ErrImagePull": pullPatience, "ImagePullBackOff": pullPatience, "ContainerCreating": patience,
+	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := twoMembers(t, SharedRoot).Members[0]
 			c.Kube = fake.NewClientset(waitingFor(reason))
@@ -130,7 +138,7 @@ func TestImageThatCannotBePulledEndsTheWait(t *testing.T) {
 	}
 }
 
-// Images that are pulled take as long as they take.
+// A pull may take longer than other waits.
 func TestImageThatIsBeingPulledIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := twoMembers(t, SharedRoot)
@@ -148,7 +156,7 @@ func TestImageThatIsBeingPulledIsWaitedFor(t *testing.T) {
 	})
 }
 
-// Who gave too little time for that is told the image, too.
+// If ctx ends before that, the error names the image, too.
 func TestImageThatCouldNotBePulledInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := twoMembers(t, SharedRoot).Members[0]

@@ -1,11 +1,12 @@
-// Package mesh puts Istio on clusters and handles the mesh while it lives: pods and their proxies,
-// certificates, remote secrets, gateways, and the apps that lessons and scenarios call.
+// Package mesh installs Istio on clusters and works with the mesh while it runs: pods and their proxies, certificates,
+// remote secrets, gateways, and the apps that lessons and scenarios call.
 //
-// Install runs Istio's own manifests (rendered by the bundle's istioctl, cached on disk) as a graph of
-// steps: both clusters at once, each step the moment those before it are done, each with the command that
-// a person would type for the same. Everything is applied in this process by server-side apply and waited
-// for by watches. It needs clusters whose API answers; nodes may become ready meanwhile. Attach opens a
-// mesh that was installed before. `go test ./lab/mesh` needs no cluster.
+// Install runs a graph of steps on all clusters at once. Each step starts as soon as the steps that it needs are done,
+// and has the command that a person would type for it. The manifests are Istio's own, rendered by the bundle's istioctl
+// and cached on disk. Objects are applied in this process by server-side apply; waiting is done by watches. The API
+// servers of the clusters must answer; nodes may become ready meanwhile. Attach opens a mesh that was installed before.
+//
+// `go test ./lab/mesh` needs no cluster.
 package mesh
 
 import (
@@ -36,19 +37,19 @@ const (
 	Gateway         = "istio-eastwestgateway"
 )
 
-// ClusterLabel tells pods of one app in different clusters apart.
+// ClusterLabel is a label of the apps' pods. Its value is the name of their cluster.
 const ClusterLabel = "eastwest.dev/cluster"
 
-// Istio says which Istio is installed, and with which istioctl.
+// Istio is the Istio to install.
 type Istio struct {
-	Istioctl string // path of the binary that renders
+	Istioctl string // path of the istioctl that renders
 	Hub, Tag string // of its images; see Image
-	Digest   string // changes whenever what istioctl renders may change
-	// UpstreamEnvoy says that the proxy image holds Envoy's own release, without Istio's filters.
+	Digest   string // changes whenever the output of istioctl may change
+	// UpstreamEnvoy is set if the proxy image contains Envoy's own release, without Istio's filters.
 	UpstreamEnvoy bool
 }
 
-// Image is the name of one of its images: pilot, proxyv2 or app.
+// Image returns the reference of one of its images: pilot, proxyv2 or app.
 func (i Istio) Image(name string) string { return i.Hub + "/" + name + ":" + i.Tag }
 
 // FromBundle returns the Istio of a bundle.
@@ -62,20 +63,20 @@ func FromBundle(b *bundle.Bundle) Istio {
 // Options of Install and Attach.
 type Options struct {
 	Lab      string            // name of the lab
-	ID       string            // tells it from others of that name
+	ID       string            // tells the lab from others with that name
 	Dir      string            // the lab's folder: rendered files, CAs and the topology go to Dir/mesh
-	Cache    string            // folder for rendered manifests, shared by labs; none when empty
+	Cache    string            // folder for rendered manifests, shared by labs; no cache if empty
 	Topology Topology          // Attach reads it from Dir
 	Clusters []cluster.Cluster // in the order of the topology
-	Istio    Istio             // Attach needs no more than where its images are
-	// Shared says that the clusters have other users, too: istiod sees, and its webhook changes, what is in the lab's
-	// namespaces alone.
+	Istio    Istio             // Attach needs only the Hub and the Tag
+	// Shared is set if the clusters have other users too. Then istiod watches, and its webhook changes, only what is in
+	// the lab's namespaces.
 	Shared bool
-	// Adopted says that the mesh is there, and is somebody else's: nothing is installed but the apps.
+	// Adopted is set if the mesh exists and is somebody else's. Then only the apps are installed.
 	Adopted bool
-	// Steps hears of every step when it begins and when it ends, from several goroutines; may be nil.
+	// Steps is called when a step begins and when it ends, from several goroutines; may be nil.
 	Steps func(Step)
-	// Proven hears of the moment when each cluster has been answered by all; may be nil.
+	// Proven is called when all calls between the clusters have been answered; may be nil.
 	Proven func([]Answer)
 }
 
@@ -85,7 +86,7 @@ type Mesh struct {
 	Lab     string
 	Members []*Member
 	Adopted bool // it is somebody else's
-	pulls   bool // nodes get its images over the network
+	pulls   bool // nodes pull its images from a registry
 	id      string
 	dir     string
 	making  sync.Mutex // of CAs
@@ -106,8 +107,8 @@ type Member struct {
 	pages  *Pages
 }
 
-// Install puts the mesh on the clusters and proves it with calls from each cluster to each. It may be
-// repeated: what is there already stays as it is. The error is that of the first step that failed.
+// Install installs the mesh on the clusters and proves it with calls from each cluster to each. It may be repeated:
+// what is there already stays as it is. The error is that of the first step that failed.
 func Install(ctx context.Context, o Options) (*Mesh, error) {
 	m, err := open(o)
 	if err != nil {
@@ -126,7 +127,7 @@ func Install(ctx context.Context, o Options) (*Mesh, error) {
 	return m, nil
 }
 
-// Plan returns the steps that Install would run, without touching anything.
+// Plan returns the steps that Install would run. It changes nothing.
 func Plan(o Options) ([]Step, error) {
 	m := &Mesh{Topology: o.Topology, Lab: o.Lab, Adopted: o.Adopted, id: o.ID, dir: filepath.Join(o.Dir, "mesh")}
 	for _, spec := range o.Topology.Clusters {
@@ -143,7 +144,7 @@ func Plan(o Options) ([]Step, error) {
 	return steps, nil
 }
 
-// named is a cluster that only has its name yet.
+// named is a cluster of which only the name is known.
 type named struct {
 	cluster.Cluster
 	name string
@@ -151,7 +152,7 @@ type named struct {
 
 func (n named) Name() string { return n.name }
 
-// Attach opens the mesh that Install left in o.Dir. It asks the clusters nothing.
+// Attach opens the mesh that Install has installed, from the files in o.Dir. It does not connect to the clusters.
 func Attach(o Options) (*Mesh, error) {
 	path := filepath.Join(o.Dir, "mesh", topologyFile)
 	data, err := os.ReadFile(path)
@@ -179,12 +180,16 @@ func open(o Options) (*Mesh, error) {
 		return nil, err
 	}
 	if len(o.Clusters) != len(o.Topology.Clusters) {
-		return nil, fmt.Errorf("opening the mesh of lab %q: the topology has %d clusters, %d were given", o.Lab, len(o.Topology.Clusters), len(o.Clusters))
+		return nil, fmt.Errorf("opening the mesh of lab %q: the topology has %d clusters, %d were given",
+			o.Lab, len(o.Topology.Clusters), len(o.Clusters))
 	}
-	m := &Mesh{Topology: o.Topology, Lab: o.Lab, Adopted: o.Adopted, pulls: o.Istio.Hub != bundle.Hub, id: o.ID, dir: filepath.Join(o.Dir, "mesh")}
+	m := &Mesh{
+		Topology: o.Topology, Lab: o.Lab, Adopted: o.Adopted,
+		pulls: o.Istio.Hub != bundle.Hub, id: o.ID, dir: filepath.Join(o.Dir, "mesh"),
+	}
 	for i, spec := range o.Topology.Clusters {
 		if name := o.Clusters[i].Name(); name != spec.Name {
-			return nil, fmt.Errorf("opening the mesh of lab %q: cluster %d is %q, the topology says %q", o.Lab, i+1, name, spec.Name)
+			return nil, fmt.Errorf("opening the mesh of lab %q: cluster %d is %q, in the topology it is %q", o.Lab, i+1, name, spec.Name)
 		}
 		member, err := newMember(m, o.Clusters[i], spec)
 		if err != nil {
@@ -197,8 +202,8 @@ func open(o Options) (*Mesh, error) {
 
 func newMember(m *Mesh, c cluster.Cluster, spec ClusterSpec) (*Member, error) {
 	config := c.RESTConfig()
-	// We are the API server's main guest on a machine of our own: client-side throttling (5 per second by
-	// default) would only make everything slow. Clusters of others come with their own bound.
+	// On the lab's own clusters, client-go's limit of 5 requests per second would only slow everything down. Clusters
+	// of others have a limit set.
 	if config.QPS == 0 {
 		config.QPS, config.Burst = -1, -1
 	}
@@ -220,20 +225,21 @@ func newMember(m *Mesh, c cluster.Cluster, spec ClusterSpec) (*Member, error) {
 	return member, nil
 }
 
-// Labels are those of everything that is made for the mesh.
+// Labels returns the labels that every object of the mesh gets.
 func (m *Mesh) Labels() map[string]string { return cluster.Labels(m.Lab, m.id) }
 
-// Labels are those of the mesh.
+// Labels returns the labels that every object of the mesh gets.
 func (m *Member) Labels() map[string]string { return m.mesh.Labels() }
 
-// Covers reports whether an object is the mesh's concern: all are where the cluster is the lab's own. Where it has
-// other users, those in Istio's and the apps' namespaces are, and what else carries the lab's labels.
+// Covers reports whether an object belongs to the mesh. On a cluster of the lab's own, all objects do. On a cluster with
+// other users, those in Istio's and the apps' namespaces do, and those with the lab's labels.
 func (m *Member) Covers(o metav1.Object) bool {
 	if _, others := m.Cluster.(cluster.Foreign); !others {
 		return true
 	}
 	own := []string{SystemNamespace, IngressNamespace, AppNamespace}
-	if slices.Contains(own, o.GetNamespace()) || o.GetNamespace() == "" && slices.Contains(own, o.GetName()) { // nothing but a namespace is called so
+	// An object without a namespace that has one of these names is that namespace.
+	if slices.Contains(own, o.GetNamespace()) || o.GetNamespace() == "" && slices.Contains(own, o.GetName()) {
 		return true
 	}
 	for name, value := range m.Labels() {
@@ -249,18 +255,18 @@ func (m *Mesh) InMesh() []*Member {
 	return slices.DeleteFunc(slices.Clone(m.Members), func(member *Member) bool { return !member.Spec.InMesh() })
 }
 
-// ServedBy returns the clusters in the mesh that the istiod of a cluster serves, itself included.
+// ServedBy returns the clusters in the mesh that the istiod of a cluster serves, including that cluster.
 func (m *Mesh) ServedBy(primary string) []*Member {
 	return slices.DeleteFunc(m.InMesh(), func(member *Member) bool { return member.Spec.Primary != primary })
 }
 
-// Primary is the cluster whose istiod serves this one.
+// Primary returns the cluster whose istiod serves this one.
 func (m *Member) Primary() *Member {
 	i := slices.IndexFunc(m.mesh.Members, func(member *Member) bool { return member.Spec.Name == m.Spec.Primary })
-	return m.mesh.Members[i] // Validate has made sure that there is one
+	return m.mesh.Members[i] // Validate has checked that there is one
 }
 
-// ConfigCluster is the cluster that holds what this one's istiod reads.
+// ConfigCluster returns the cluster from which the istiod that serves this one reads its configuration.
 func (m *Member) ConfigCluster() *Member {
 	name := m.mesh.ConfigOf(m.Spec)
 	i := slices.IndexFunc(m.mesh.Members, func(member *Member) bool { return member.Spec.Name == name })
@@ -281,7 +287,7 @@ func (m *Mesh) Member(name string) (*Member, error) {
 	return nil, fmt.Errorf("%w: %q; it has %v", errNoSuchCluster, name, names)
 }
 
-// Close ends watches and connections. The mesh goes on.
+// Close ends watches and connections. The mesh keeps running.
 func (m *Mesh) Close() {
 	var all sync.WaitGroup
 	for _, member := range m.Members {
@@ -293,8 +299,8 @@ func (m *Mesh) Close() {
 	all.Wait()
 }
 
-// Source returns a dialer of the order port of a pod that runs app in the cluster: the traffic of a
-// scenario starts there. Each call finds a Ready pod anew, without asking the API server.
+// Source returns a function that connects to the order port of a Ready pod of app in the cluster, where the traffic of a
+// scenario starts. Each call chooses a pod again, without a request to the API server.
 func (m *Mesh) Source(app, cluster string) (func(context.Context) (net.Conn, error), error) {
 	member, err := m.Member(cluster)
 	if err != nil {
@@ -303,8 +309,8 @@ func (m *Mesh) Source(app, cluster string) (func(context.Context) (net.Conn, err
 	return func(ctx context.Context) (net.Conn, error) { return member.DialPod(ctx, app, OrderPort) }, nil
 }
 
-// URL returns how the app is called inside the mesh: pods of all clusters, or of one if it is named.
-// fresh makes every call open its own connection, with its own TLS handshake.
+// URL returns the URL of an app inside the mesh: its pods in all clusters, or in one cluster if that is named. If fresh
+// is set, every call opens a connection of its own, with its own TLS handshake.
 func URL(app, cluster string, fresh bool) string {
 	host := app
 	if cluster != "" {

@@ -17,20 +17,21 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 )
 
-// NotOursError names objects that a mesh would be made of, that are there already, and that are not the lab's.
+// NotOursError names objects that Install would make and that exist already without being the lab's.
 type NotOursError struct {
-	Objects []string // each with its context and whose it is
+	Objects []string // each with its context and its owner
 }
 
 func (e *NotOursError) Error() string {
-	return "nothing was changed: these objects are there and are not this lab's, and eastwest changes and deletes nothing that it has not made:\n  " +
+	return "nothing was changed: these objects exist and are not this lab's, " +
+		"and eastwest changes and deletes nothing that it has not made:\n  " +
 		strings.Join(e.Objects, "\n  ") +
 		"\nuse other clusters, or remove them; `eastwest up --adopt` uses an Istio that is there"
 }
 
-// Preflight looks whether anything that Install would make is there already without being the lab's, and whether a mesh
-// that is adopted is one that scenarios work on. It writes the files of the mesh and changes no cluster. The error is a
-// *NotOursError if there is such a thing.
+// Preflight checks that nothing that Install would make exists already without being the lab's, and that scenarios work
+// on a mesh that is adopted. It writes the files of the mesh and does not change the clusters. If something exists, the
+// error is a *NotOursError.
 func Preflight(ctx context.Context, o Options) error {
 	m, err := open(o)
 	if err != nil {
@@ -80,18 +81,19 @@ func Preflight(ctx context.Context, o Options) error {
 	return nil
 }
 
-// makes lists what Install makes in the cluster. Of Secrets only the names are right.
+// makes returns the objects that Install makes in the cluster. Secrets have a name but no content.
 func (m *Member) makes(ctx context.Context, o Options) ([]object, error) {
 	all, err := m.write(m.values(o), "namespaces.yaml", m.namespaceFiles())
 	if err != nil {
 		return nil, err
 	}
-	// What it is made of is named alike, whatever the address of the gateway will be.
+	// The address of the gateway is not known yet. No name depends on it.
 	r, err := m.render(ctx, o, netip.IPv4Unspecified())
 	if err != nil {
 		return nil, err
 	}
-	all = slices.Concat(all, r.control, r.definitions, r.gateway, r.gatewayPods, r.ingress, r.ingressPods, r.services, r.rules, r.exposed, r.istiod, r.workloads, r.myPod)
+	all = slices.Concat(all, r.control, r.definitions, r.gateway, r.gatewayPods, r.ingress, r.ingressPods,
+		r.services, r.rules, r.exposed, r.istiod, r.workloads, r.myPod)
 	if m.mesh.Adopted {
 		return all, nil
 	}
@@ -108,7 +110,7 @@ func (m *Member) makes(ctx context.Context, o Options) ([]object, error) {
 	return all, nil
 }
 
-// notOurs tells whose an object is that is there and not the lab's; nothing otherwise.
+// notOurs describes the object and its owner if it exists and is not the lab's. Otherwise it returns "".
 func (m *Member) notOurs(ctx context.Context, o object) (string, error) {
 	data, err := m.raw.Get().AbsPath(o.path()).SetHeader("Accept", metadataOnly).Do(ctx).Raw()
 	if apierrors.IsNotFound(err) {
@@ -133,7 +135,7 @@ func (m *Member) notOurs(ctx context.Context, o object) (string, error) {
 	return "", nil
 }
 
-// inContext says what the user calls the cluster.
+// inContext returns " in CLUSTER", with the context by which the user knows the cluster if it is not the lab's own.
 func (m *Member) inContext() string {
 	if f, ok := m.Cluster.(cluster.Foreign); ok {
 		return fmt.Sprintf(" in %s, context %q", m.Name(), f.Context())
@@ -141,7 +143,7 @@ func (m *Member) inContext() string {
 	return " in " + m.Name()
 }
 
-// adoption puts the apps on a mesh that is there.
+// adoption returns the steps that put the apps on a mesh that is there.
 func (m *Mesh) adoption(o Options) plan {
 	var p plan
 	var ready []*task
@@ -163,16 +165,20 @@ func (m *Mesh) adoption(o Options) plan {
 			return c.apply(ctx, r.services...)
 		}, namespace)
 		if m.IsConfig(c.Spec) {
-			p.add("create DestinationRules", c.Name(), c.kubectlApply("rules.yaml"), func(ctx context.Context) error { return c.apply(ctx, r.rules...) }, services)
+			p.add("create DestinationRules", c.Name(), c.kubectlApply("rules.yaml"), func(ctx context.Context) error {
+				return c.apply(ctx, r.rules...)
+			}, services)
 		}
-		injecting := p.add("wait for injection", c.Name(), "", func(ctx context.Context) error { return c.injects(ctx, AppNamespace, "echo") }, services)
+		injecting := p.add("wait for injection", c.Name(), "", func(ctx context.Context) error {
+			return c.injects(ctx, AppNamespace, "echo")
+		}, services)
 		ready = append(ready, p.addApps(c, r, injecting))
 	}
 	m.addProof(&p, o, files, ready)
 	return p
 }
 
-// fits returns nil, or everything that keeps scenarios from working on the Istio of the clusters.
+// fits returns nil, or every reason why scenarios would not work on the Istio of the clusters.
 func (m *Mesh) fits(ctx context.Context) error {
 	problems := make([]error, len(m.Members))
 	var looking errgroup.Group
@@ -182,11 +188,11 @@ func (m *Mesh) fits(ctx context.Context) error {
 			return nil
 		})
 	}
-	_ = looking.Wait() // each has its own place for its problem
+	_ = looking.Wait() // the errors are in problems
 	return errors.Join(problems...)
 }
 
-// fits is the same for one cluster. Scenarios call clusters, networks and gateways by the names of the lesson.
+// fits does the same for one cluster. Scenarios call clusters, networks and gateways by fixed names.
 func (m *Member) fits(ctx context.Context) error {
 	var problems []error
 	bad := func(format string, a ...any) {
@@ -201,16 +207,19 @@ func (m *Member) fits(ctx context.Context) error {
 		return err
 	}
 	if network := system.Labels["topology.istio.io/network"]; len(m.mesh.Networks()) > 1 && network != m.Spec.Network {
-		bad("namespace %s is on the network %q, by its label topology.istio.io/network, and scenarios call it %s", SystemNamespace, network, m.Spec.Network)
+		bad("namespace %s is on the network %q, by its label topology.istio.io/network, and scenarios call it %s",
+			SystemNamespace, network, m.Spec.Network)
 	}
 	if m.Spec.HasIstiod() {
 		switch id, err := m.istiodsID(ctx); {
 		case apierrors.IsNotFound(err):
-			bad("there is no Deployment %s in namespace %s; control planes with a revision, or in another namespace, are not supported", Istiod, SystemNamespace)
+			bad("there is no Deployment %s in namespace %s; control planes with a revision, or in another namespace, are not supported",
+				Istiod, SystemNamespace)
 		case err != nil:
 			return err
 		case id != m.values(Options{})["ID"]:
-			bad("istiod calls the cluster %q, and scenarios call it %s: name the contexts in that order, or install it with values.global.multiCluster.clusterName=%[2]s", id, m.values(Options{})["ID"])
+			bad("istiod calls the cluster %q, and scenarios call it %s: name the contexts in that order, "+
+				"or install it with values.global.multiCluster.clusterName=%[2]s", id, m.values(Options{})["ID"])
 		}
 	}
 	if m.mesh.HasGateway(m.Spec) {
@@ -223,7 +232,7 @@ func (m *Member) fits(ctx context.Context) error {
 	return errors.Join(problems...)
 }
 
-// istiodsID is what the cluster's istiod calls its own cluster.
+// istiodsID returns the name by which the cluster's istiod knows its own cluster.
 func (m *Member) istiodsID(ctx context.Context) (string, error) {
 	d, err := m.Kube.AppsV1().Deployments(SystemNamespace).Get(ctx, Istiod, metav1.GetOptions{})
 	if err != nil {

@@ -11,13 +11,13 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 )
 
-// guest is a cluster that has other users.
+// guest is a cluster with other users.
 type guest struct{ named }
 
 func (guest) Context() string { return "kind-east" }
 func (guest) Adopt()          {}
 
-// With other users in the cluster, istiod sees the lab's namespaces only, and its webhook is for them alone.
+// If the cluster has other users, istiod and its webhook are restricted to the lab's namespaces.
 func TestMeshAmongOthersKeepsToItself(t *testing.T) {
 	for _, kind := range []string{"istio-sidecar-injector", "istio-sidecar-injector-" + IngressNamespace} {
 		t.Run(kind, func(t *testing.T) {
@@ -25,7 +25,10 @@ func TestMeshAmongOthersKeepsToItself(t *testing.T) {
 			c := m.Members[1]
 			o := Options{Istio: istio(t), Cache: t.TempDir(), Shared: true}
 			if kind != "istio-sidecar-injector" { // the gateway in front of an external istiod has a control plane of its own
-				m.Clusters = []ClusterSpec{{Name: "cluster-a", Network: "network-a", Primary: "cluster-b"}, {Name: "cluster-b", Network: "network-a", Primary: "cluster-b", Config: "cluster-a"}}
+				m.Clusters = []ClusterSpec{
+					{Name: "cluster-a", Network: "network-a", Primary: "cluster-b"},
+					{Name: "cluster-b", Network: "network-a", Primary: "cluster-b", Config: "cluster-a"},
+				}
 				for i, spec := range m.Clusters {
 					m.Members[i].Spec = spec
 				}
@@ -49,7 +52,7 @@ func TestMeshAmongOthersKeepsToItself(t *testing.T) {
 	}
 }
 
-// What is looked for before anything is made is what is made: no more kinds of names may come in without it.
+// Preflight looks for every object that Install makes.
 func TestEverythingThatIsMadeIsLookedFor(t *testing.T) {
 	m := twoMembers(t, SharedRoot)
 	o := Options{Istio: istio(t), Cache: t.TempDir(), Shared: true}
@@ -62,9 +65,11 @@ func TestEverythingThatIsMadeIsLookedFor(t *testing.T) {
 	}
 	for _, name := range []string{
 		"Namespace istio-system", "Namespace production", "Secret istio-system/cacerts", "Secret istio-system/istio-remote-secret-cluster-b",
-		"Secret istio-system/istio-reader-service-account-istio-remote-secret-token", "CustomResourceDefinition gateways.networking.istio.io",
+		"Secret istio-system/istio-reader-service-account-istio-remote-secret-token",
+		"CustomResourceDefinition gateways.networking.istio.io",
 		"MutatingWebhookConfiguration istio-sidecar-injector", "ValidatingWebhookConfiguration istio-validator-istio-system",
-		"ClusterRole istiod-clusterrole-istio-system", "ClusterRoleBinding istio-reader-clusterrole-istio-system", "Deployment istio-system/istiod",
+		"ClusterRole istiod-clusterrole-istio-system", "ClusterRoleBinding istio-reader-clusterrole-istio-system",
+		"Deployment istio-system/istiod",
 		"Deployment istio-system/istio-eastwestgateway", "Gateway istio-system/cross-network-gateway", "Deployment production/echo",
 		"DestinationRule production/echo-fresh", "Pod production/my-pod",
 	} {
@@ -100,7 +105,7 @@ func TestWhatAMeshCovers(t *testing.T) {
 	at := func(namespace, name string, labels map[string]string) metav1.Object {
 		return &metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels}
 	}
-	ours := cluster.Labels("test", "7c1f")
+	ours, istios := cluster.Labels("test", "7c1f"), map[string]string{"app.kubernetes.io/part-of": "istio"}
 	for _, c := range []struct {
 		what            string
 		object          metav1.Object
@@ -113,7 +118,7 @@ func TestWhatAMeshCovers(t *testing.T) {
 		{"a Secret that was moved there", at("shop", "cacerts", ours), true, true},
 		{"a role", at("", "istiod-clusterrole-istio-system", ours), true, true},
 		{"a role of another lab", at("", "istiod-clusterrole-istio-system", cluster.Labels("test", "another")), false, false},
-		{"a role of an Istio that is there", at("", "istiod-clusterrole-istio-system", map[string]string{"app.kubernetes.io/part-of": "istio"}), false, true},
+		{"a role of an Istio that is there", at("", "istiod-clusterrole-istio-system", istios), false, true},
 	} {
 		m.Members[0].Cluster = guest{}
 		m.Adopted = false

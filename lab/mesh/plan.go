@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Step is one readable part of an installation.
+// Step is one part of an installation, as shown to people.
 type Step struct {
 	Name    string // "install istiod"
-	Cluster string // empty where all are meant
-	Command string // what a person would type for the same, one line per command
+	Cluster string // empty if the step is about all clusters
+	Command string // what a person would type for it, one command per line
 	State   State
 	Began   time.Duration // since the installation began
 	Took    time.Duration
@@ -24,7 +24,7 @@ type Step struct {
 // State of a step.
 type State string
 
-// The states. A step that was canceled never began: another one failed before.
+// The states. If a step fails, the steps that have not begun stay Planned.
 const (
 	Planned State = "planned"
 	Running State = "running"
@@ -32,15 +32,15 @@ const (
 	Failed  State = "failed"
 )
 
-// task is a step with its work and the steps that must be done before.
+// task is a step with its work and the steps that must be done before it.
 type task struct {
 	Step
 	after []*task
 	run   func(context.Context) error
 }
 
-// plan is a list of tasks, each after those that it needs: a graph without cycles by construction,
-// because a task can only name tasks that exist already.
+// plan is a list of tasks, each after those that it needs. It has no cycles, because a task can only name tasks that
+// have been added before.
 type plan []*task
 
 func (p *plan) add(name, cluster, command string, run func(context.Context) error, after ...*task) *task {
@@ -54,10 +54,10 @@ func (p *plan) add(name, cluster, command string, run func(context.Context) erro
 	return t
 }
 
-// run carries the plan out: every task starts the moment those before it are done. The first error
-// cancels what runs and starts nothing more; it is returned with the step's name and cluster. When ctx
-// ends, the error is that of a step that ran, which knows what it waited for.
-// tell hears of every step when it begins and when it ends, from several goroutines.
+// run runs the tasks. Each starts as soon as those before it are done. The first error cancels the tasks that are
+// running and starts no more; it is returned as a *StepError. When ctx ends, the error is that of a task that was
+// running, which says what it was waiting for. tell is called when a step begins and when it ends, from several
+// goroutines.
 func (p plan) run(ctx context.Context, tell func(Step)) error {
 	if tell == nil {
 		tell = func(Step) {}

@@ -14,7 +14,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// record keeps which steps ended, in order.
+// record keeps the order in which steps ended.
 type record struct {
 	mu    sync.Mutex
 	ended []string
@@ -107,7 +107,7 @@ func TestPlanEndsWithItsContext(t *testing.T) {
 	require.ErrorIs(t, p.run(ctx, nil), why)
 }
 
-// Of all that ends with the time, the step that waited can tell what for.
+// When the time is over, the error is that of the step that was waiting: it says what for.
 func TestPlanTellsWhatItWaitedForWhenTimeRunsOut(t *testing.T) {
 	var p plan
 	address := p.add("wait for an address", "cluster-b", "", func(ctx context.Context) error {
@@ -187,7 +187,8 @@ func TestRemotesWaitForTheirIstiod(t *testing.T) {
 			{Name: "cluster-b", Network: "network-b", Primary: "external"},
 			{Name: "external", Network: "network-x", Primary: "external", Config: "cluster-a"},
 		}, []string{
-			"external: create cacerts", "external: wait for the ingress gateway's address", "external: expose istiod", "cluster-a: install the remote profile",
+			"external: create cacerts", "external: wait for the ingress gateway's address", "external: expose istiod",
+			"cluster-a: install the remote profile",
 			"external: give istiod access to its config cluster", "external: install istiod", "external: create remote secret for cluster-b",
 			"cluster-a: expose services", "cluster-a: install the east-west gateway", "cluster-b: install the east-west gateway",
 		}},
@@ -228,8 +229,12 @@ func TestTopologyTellsAllProblemsAtOnce(t *testing.T) {
 			{Name: "a", Network: "n", Primary: "a"}, {Name: "b", Network: "n", Primary: "a"}, {Name: "c", Network: "n", Primary: "b"},
 		}}, []string{`the primary "b", which has no istiod: "a" serves it`, "one istiod signs for all clusters"}},
 		{Topology{Trust: SharedRoot, Clusters: []ClusterSpec{
-			{Name: "a", Network: "n", Primary: "x"}, {Name: "b", Network: "n", Primary: "x", Config: "a"}, {Name: "x", Network: "n", Primary: "x", Config: "nobody"}, {Name: "y", Network: "n", Primary: "y", Config: "a"},
-		}}, []string{`"b" names a config cluster and has no istiod`, `config cluster "nobody"`, `"y" reads its configuration from "a", which it does not serve`}},
+			{Name: "a", Network: "n", Primary: "x"}, {Name: "b", Network: "n", Primary: "x", Config: "a"},
+			{Name: "x", Network: "n", Primary: "x", Config: "nobody"}, {Name: "y", Network: "n", Primary: "y", Config: "a"},
+		}}, []string{
+			`"b" names a config cluster and has no istiod`, `config cluster "nobody"`,
+			`"y" reads its configuration from "a", which it does not serve`,
+		}},
 		{Topology{Trust: SharedRoot, Clusters: []ClusterSpec{
 			{Name: "a", Network: "n1", Primary: "a"}, {Name: "b", Network: "n2", Primary: "b", NoGateway: true},
 		}}, []string{`network "n2" has no east-west gateway`}},

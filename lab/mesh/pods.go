@@ -21,13 +21,13 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// OrderPort is where the app takes orders to call something ("ForwardEcho" of Istio's echo app).
+// OrderPort is the port on which the app accepts orders to call a URL (ForwardEcho of Istio's echo app).
 const OrderPort = 17070
 
 // patience bounds every wait for something that a healthy cluster does within seconds.
 const patience = 90 * time.Second
 
-// podCache is a watch of all pods of a cluster, started by its first user.
+// podCache is a watch of all pods of a cluster. It starts when it is first used.
 type podCache struct {
 	mu       sync.Mutex
 	informer cache.SharedIndexInformer
@@ -41,7 +41,9 @@ func (m *Member) podInformer(ctx context.Context) (cache.SharedIndexInformer, er
 	if c.informer == nil {
 		pods := m.Kube.CoreV1().Pods(metav1.NamespaceAll)
 		lw := &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return pods.List(ctx, o) },
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return pods.List(ctx, o)
+			},
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				return pods.Watch(ctx, o)
 			},
@@ -51,11 +53,13 @@ func (m *Member) podInformer(ctx context.Context) (cache.SharedIndexInformer, er
 		if err := c.informer.SetTransform(func(o any) (any, error) {
 			p, ok := o.(*corev1.Pod)
 			switch {
-			case !ok: // what a watch has missed
+			case !ok: // a DeletedFinalStateUnknown
 			case m.Covers(p):
 				p.SetManagedFields(nil)
-			default: // others may have many, and nobody asks for them
-				return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion}}, nil
+			default: // others may have many pods, and they are not needed here
+				return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+					Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion,
+				}}, nil
 			}
 			return o, nil
 		}); err != nil {
@@ -109,14 +113,14 @@ func (c *podCache) next() <-chan struct{} {
 	return c.changed
 }
 
-// Pods returns the pods with the label app=APP in all namespaces, oldest first, those that are being
-// deleted included. The pods are shared: do not change them.
+// Pods returns the pods with the label app=APP in all namespaces, including those that are being deleted, oldest first.
+// The pods are shared: do not change them.
 func (m *Member) Pods(ctx context.Context, app string) ([]*corev1.Pod, error) {
 	return m.podsWhere(ctx, labeledApp(app))
 }
 
-// labeledApp matches the pods of an app. Istio's own count in its own namespace only: an external cluster
-// has a second istiod, which serves a gateway and nobody else.
+// labeledApp matches the pods of an app. Pods of Istio itself match only in Istio's namespace: an external cluster has a
+// second istiod, which serves only a gateway.
 func labeledApp(app string) func(*corev1.Pod) bool {
 	istios := NamespaceOf(app) == SystemNamespace
 	return func(p *corev1.Pod) bool {
@@ -142,8 +146,8 @@ func (m *Member) podsWhere(ctx context.Context, match func(*corev1.Pod) bool) ([
 	return pods, nil
 }
 
-// ReadyPods returns the Ready pods of an app that are not being deleted, oldest first, or an error that
-// tells the state of those that there are.
+// ReadyPods returns the Ready pods of an app that are not being deleted, oldest first. If there is none, the error
+// describes the state of the app's pods.
 func (m *Member) ReadyPods(ctx context.Context, app string) ([]*corev1.Pod, error) {
 	pods, err := m.Pods(ctx, app)
 	if err != nil {
@@ -169,7 +173,7 @@ func Ready(p *corev1.Pod) bool {
 	return false
 }
 
-// describe tells what state pods are in, for people who wonder why nothing goes on.
+// describe describes the state of pods, for people who wonder why nothing happens.
 func describe(pods []*corev1.Pod) string {
 	if len(pods) == 0 {
 		return "there is none"
@@ -196,24 +200,24 @@ func describe(pods []*corev1.Pod) string {
 	return strings.Join(texts, "; ")
 }
 
-// PullError says that a node cannot get the image of a pod.
+// PullError is returned if a node cannot pull the image of a pod.
 type PullError struct {
 	Cluster string
 	Image   string
-	Said    string // by the kubelet
+	Said    string // the kubelet's message
 }
 
 func (e *PullError) Error() string {
 	return fmt.Sprintf("%s cannot pull %s: %s", e.Cluster, e.Image, e.Said)
 }
 
-// pullTime bounds every wait for pods whose images may have to be pulled, over a line of unknown speed.
+// pullTime bounds every wait for pods whose images may have to be pulled, over a network of unknown speed.
 const pullTime = 10 * time.Minute
 
-// pullPatience is how long an image may be refused before that is taken for final: by then the kubelet has tried twice.
+// pullPatience is how long pulls of an image may fail before that counts as final. The kubelet has tried twice by then.
 const pullPatience = 20 * time.Second
 
-// pullError returns the first image of the pods that a node could not pull the last time that it tried; nil if there is none.
+// pullError returns an error for the first image of the pods whose last pull failed, or nil if there is none.
 func (m *Member) pullError(pods []*corev1.Pod) *PullError {
 	for _, p := range pods {
 		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
@@ -225,8 +229,8 @@ func (m *Member) pullError(pods []*corev1.Pod) *PullError {
 	return nil
 }
 
-// awaitPods waits by watch until good is true for the pods that match. It ends with a *PullError before its time when one
-// of their images cannot be had.
+// awaitPods watches the pods that match until good is true for them. If one of their images cannot be pulled, it returns
+// a *PullError early.
 func (m *Member) awaitPods(ctx context.Context, what string, match func(*corev1.Pod) bool, good func([]*corev1.Pod) bool) error {
 	start, within := time.Now(), patience
 	if m.mesh.pulls {
@@ -234,7 +238,7 @@ func (m *Member) awaitPods(ctx context.Context, what string, match func(*corev1.
 	}
 	bound, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	var refused time.Time // when an image was first seen to be
+	var refused time.Time // when a pull was first seen to fail
 	for looks := 1; ; looks++ {
 		if _, err := m.podInformer(bound); err != nil {
 			return fmt.Errorf("waiting for %s: %w", what, err)
@@ -248,7 +252,7 @@ func (m *Member) awaitPods(ctx context.Context, what string, match func(*corev1.
 			return nil
 		}
 		pull := m.pullError(pods)
-		var enough <-chan time.Time // never, as long as nothing is refused
+		var enough <-chan time.Time // stays nil as long as no pull fails
 		if pull == nil {
 			refused = time.Time{}
 		} else {
@@ -293,14 +297,19 @@ func (m *Member) DialPod(ctx context.Context, app string, port uint16) (net.Conn
 	return m.Dial(ctx, netip.AddrPortFrom(addr, port))
 }
 
-// watchOne watches the object of that name until look says done; seen goes into the error of a timeout.
-func watchOne(ctx context.Context, what, name string, open func(context.Context, metav1.ListOptions) (watch.Interface, error), look func(runtime.Object) (done bool, seen string)) error {
+// watchOne watches the object with that name until look returns done. The last text that look has returned becomes part
+// of the error of a timeout.
+func watchOne(
+	ctx context.Context, what, name string,
+	open func(context.Context, metav1.ListOptions) (watch.Interface, error),
+	look func(runtime.Object) (done bool, seen string),
+) error {
 	start := time.Now()
 	bound, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	events, seen := 0, "it is not there"
 	for {
-		// Without a resource version the watch begins with the object as it is now.
+		// Without a resource version, the first event of the watch is the object as it is now.
 		w, err := open(bound, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 		if err == nil {
 			done := follow(w, &events, &seen, look)
@@ -316,7 +325,7 @@ func watchOne(ctx context.Context, what, name string, open func(context.Context,
 			return &wait.TimeoutError{What: what, After: time.Since(start), Tries: events, Last: errors.New(seen)}
 		case err != nil:
 			return fmt.Errorf("waiting for %s: %w", what, err)
-		} // the API server closed the watch: open another
+		} // the API server closed the watch: open a new one
 	}
 }
 

@@ -21,18 +21,18 @@ const (
 	configSecret = "istio-kubeconfig"
 )
 
-// RemoteSecretName is the name of the Secret by which an istiod reads the given cluster.
+// RemoteSecretName returns the name of the Secret with which an istiod reads the given cluster.
 func RemoteSecretName(cluster string) string { return "istio-remote-secret-" + cluster }
 
 // RemoteSecret changes what CreateRemoteSecret writes. The zero value is right for a healthy mesh.
 type RemoteSecret struct {
-	Server string // address of the API server; the cluster's own when empty
-	Token  string // credentials; those of the cluster's istio-reader-service-account when empty
-	Name   string // the cluster's id as the reader will know it; its name when empty
+	Server string // address of the API server; if empty, the cluster's own
+	Token  string // credentials; if empty, those of the cluster's istio-reader-service-account
+	Name   string // the id by which the reader knows the cluster; if empty, the cluster's name
 }
 
-// CreateRemoteSecret gives the istiod of m access to the API server of another cluster: what
-// `istioctl create-remote-secret --context=OF --name=OF | kubectl apply --context=M -f -` does.
+// CreateRemoteSecret gives the istiod of m access to the API server of another cluster, like
+// `istioctl create-remote-secret --context=OF --name=OF | kubectl apply --context=M -f -`.
 func (m *Member) CreateRemoteSecret(ctx context.Context, of *Member, o RemoteSecret) error {
 	secret, err := of.remoteSecret(ctx, o)
 	if err == nil {
@@ -44,7 +44,7 @@ func (m *Member) CreateRemoteSecret(ctx context.Context, of *Member, o RemoteSec
 	return nil
 }
 
-// DeleteRemoteSecret takes the access to a cluster away again; no error if there is none.
+// DeleteRemoteSecret removes the access to a cluster. It is no error if there is none.
 func (m *Member) DeleteRemoteSecret(ctx context.Context, of string) error {
 	err := m.Kube.CoreV1().Secrets(SystemNamespace).Delete(ctx, RemoteSecretName(of), metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -53,8 +53,8 @@ func (m *Member) DeleteRemoteSecret(ctx context.Context, of string) error {
 	return nil
 }
 
-// createConfigSecret makes the istiod of m, once it starts, read everything from its config cluster: what
-// `istioctl create-remote-secret --type=config` prints.
+// createConfigSecret creates the Secret that `istioctl create-remote-secret --type=config` prints. An istiod of m that
+// starts later reads everything from its config cluster.
 func (m *Member) createConfigSecret(ctx context.Context) error {
 	of := m.ConfigCluster()
 	ca, token, err := of.accountToken(ctx, istiodAccount)
@@ -80,7 +80,7 @@ func (m *Member) remoteSecret(ctx context.Context, o RemoteSecret) (object, erro
 	return newRemoteSecret(cmp.Or(o.Name, m.Name()), cmp.Or(o.Server, m.server), cmp.Or(o.Token, string(token)), ca)
 }
 
-// newRemoteSecret is the Secret that istioctl would print.
+// newRemoteSecret returns the Secret that `istioctl create-remote-secret` prints.
 func newRemoteSecret(name, server, token string, ca []byte) (object, error) {
 	kubeconfig, err := kubeconfigFor(name, server, token, ca)
 	if err != nil {
@@ -101,10 +101,11 @@ func kubeconfigFor(name, server, token string, ca []byte) ([]byte, error) {
 	})
 }
 
-// tokenSecret is the name that istioctl gives a Secret with the token of an account: it finds ours and makes no second.
+// tokenSecret returns the name of the Secret with the token of an account. It is the name that istioctl uses, so that
+// istioctl finds this Secret and does not make a second one.
 func tokenSecret(account string) string { return account + "-istio-remote-secret-token" }
 
-// accountToken returns the API server's CA and a lasting token of an account that Istio made.
+// accountToken returns the API server's CA and a token that does not expire, of an account that Istio made.
 func (m *Member) accountToken(ctx context.Context, account string) (ca, token []byte, err error) {
 	name := tokenSecret(account)
 	secret, err := newSecret(name, string(corev1.SecretTypeServiceAccountToken), nil,

@@ -21,7 +21,7 @@ import (
 
 var placeholder = regexp.MustCompile(`\$\{([A-Z]+)\}`)
 
-// expand fills ${NAME} in a manifest. A name without a value is an error, not an empty string.
+// expand replaces every ${NAME} in a manifest by its value. A name without a value is an error.
 func expand(file string, values map[string]string) ([]byte, error) {
 	text, err := fs.ReadFile(manifests.FS, file)
 	if err != nil {
@@ -42,8 +42,8 @@ func expand(file string, values map[string]string) ([]byte, error) {
 	return out, nil
 }
 
-// render returns what `istioctl manifest generate -f FILE…` prints, as objects. The result is kept in
-// cache under the hash of all that went in: the second lab renders nothing.
+// render returns the objects that `istioctl manifest generate -f FILE…` prints. The result is stored in the folder cache
+// under the hash of everything that it depends on, so a second lab renders nothing.
 func (i Istio) render(ctx context.Context, cache string, files ...string) ([]object, error) {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "1\n%s\n", i.Digest)
@@ -61,15 +61,16 @@ func (i Istio) render(ctx context.Context, cache string, files ...string) ([]obj
 		kept = filepath.Join(cache, "istio-"+hex.EncodeToString(sum.Sum(nil))[:16]+".json")
 		if objects, err := readObjects(kept); err == nil {
 			return objects, nil
-		} // missing or damaged: render again
+		} // it is missing or damaged: render again
 	}
 	cmd := exec.CommandContext(ctx, i.Istioctl, args...)
-	// istioctl must not look for a cluster: rendering depends on the files alone.
+	// Without a kubeconfig istioctl cannot ask a cluster: the result depends only on the files.
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+os.DevNull)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("rendering Istio's manifests: %s %s: %w: %s", i.Istioctl, strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+		return nil, fmt.Errorf("rendering Istio's manifests: %s %s: %w: %s",
+			i.Istioctl, strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	objects, err := decode(stdout.Bytes())
 	if err != nil {
@@ -96,7 +97,7 @@ func readObjects(file string) ([]object, error) {
 	return objects, json.Unmarshal(data, &objects)
 }
 
-// object is a Kubernetes object as JSON with the little that is needed to address it.
+// object is a Kubernetes object as JSON, with what is needed to find it in the API.
 type object struct {
 	APIVersion string          `json:"apiVersion"`
 	Kind       string          `json:"kind"`
@@ -112,7 +113,7 @@ func (o object) String() string {
 	return o.Kind + " " + o.Namespace + "/" + o.Name
 }
 
-// decode reads YAML documents; empty ones are left out.
+// decode reads YAML documents. It skips empty ones.
 func decode(manifest []byte) ([]object, error) {
 	var objects []object
 	for i, doc := range bytes.Split(append([]byte("\n"), manifest...), []byte("\n---")) {

@@ -17,7 +17,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 )
 
-// twoMembers is a mesh whose clusters are not there: enough to write and render files.
+// twoMembers returns a mesh without real clusters. It can write and render files.
 func twoMembers(t *testing.T, trust Trust) *Mesh {
 	t.Helper()
 	m := &Mesh{Topology: twoClusters(trust), Lab: "test", dir: t.TempDir()}
@@ -27,7 +27,7 @@ func twoMembers(t *testing.T, trust Trust) *Mesh {
 	return m
 }
 
-// istio returns the bundle's Istio. Rendering needs its istioctl.
+// istio returns the Istio of the bundle. Rendering needs its istioctl.
 func istio(t *testing.T) Istio {
 	t.Helper()
 	dir, err := bundle.DefaultDir()
@@ -97,7 +97,7 @@ func TestRenderedMesh(t *testing.T) {
 	}
 	require.Equal(t, []int32{15021, 15443, 15012, 15017}, ports)
 
-	// What the injector fills pods with is text in a ConfigMap.
+	// The template of the injector is text in a ConfigMap.
 	injector := as[corev1.ConfigMap](t, r.control, "ConfigMap", "istio-sidecar-injector")
 	var values struct {
 		Global struct {
@@ -131,7 +131,7 @@ func TestRenderedMesh(t *testing.T) {
 		}
 	}
 
-	// The second time nothing is rendered: istioctl need not even be there.
+	// The second time the result comes from the cache: istioctl is not needed.
 	o.Istio.Istioctl = filepath.Join(t.TempDir(), "gone")
 	again, err := m.Members[1].render(t.Context(), o, netip.Addr{})
 	require.NoError(t, err)
@@ -158,7 +158,8 @@ func TestAppsAreReachedByCluster(t *testing.T) {
 		require.Contains(t, pod.Spec.Containers[0].Args, "--grpc=17070")
 		require.Equal(t, "17070", pod.Annotations["traffic.sidecar.istio.io/excludeInboundPorts"])
 	}
-	services, err := m.Members[0].write(m.Members[0].values(o), "services.yaml", []string{"apps/services.yaml"}, "apps/services-of-cluster.yaml")
+	a := m.Members[0]
+	services, err := a.write(a.values(o), "services.yaml", []string{"apps/services.yaml"}, "apps/services-of-cluster.yaml")
 	require.NoError(t, err)
 	for _, name := range []string{"echo-cluster-a", "echo-cluster-a-fresh", "echo-cluster-b", "echo-cluster-b-fresh"} {
 		s := as[corev1.Service](t, services, "Service", name)
@@ -185,17 +186,39 @@ func TestDecodeTellsTheDocument(t *testing.T) {
 
 func TestObjectsKnowTheirPath(t *testing.T) {
 	for want, o := range map[string]object{
-		"/api/v1/namespaces/n/configmaps/x":                                                 {APIVersion: "v1", Kind: "ConfigMap", Namespace: "n", Name: "x"},
-		"/api/v1/namespaces/x":                                                              {APIVersion: "v1", Kind: "Namespace", Name: "x"},
-		"/apis/networking.istio.io/v1/namespaces/n/gateways/x":                              {APIVersion: "networking.istio.io/v1", Kind: "Gateway", Namespace: "n", Name: "x"},
-		"/apis/security.istio.io/v1/namespaces/n/authorizationpolicies/x":                   {APIVersion: "security.istio.io/v1", Kind: "AuthorizationPolicy", Namespace: "n", Name: "x"},
-		"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/x":                         {APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition", Name: "x"},
-		"/apis/networking.k8s.io/v1/namespaces/n/ingresses/x":                               {APIVersion: "networking.k8s.io/v1", Kind: "Ingress", Namespace: "n", Name: "x"},
-		"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/x":             {APIVersion: "admissionregistration.k8s.io/v1", Kind: "MutatingWebhookConfiguration", Name: "x"},
-		"/apis/networking.k8s.io/v1/namespaces/n/networkpolicies/x":                         {APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy", Namespace: "n", Name: "x"},
-		"/apis/discovery.k8s.io/v1/namespaces/n/endpointslices/x":                           {APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice", Namespace: "n", Name: "x"},
-		"/apis/autoscaling/v2/namespaces/n/horizontalpodautoscalers/x":                      {APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler", Namespace: "n", Name: "x"},
-		"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-thing": {APIVersion: "admissionregistration.k8s.io/v1", Kind: "ValidatingWebhookConfiguration", Name: "istio-thing"},
+		"/api/v1/namespaces/n/configmaps/x": {
+			APIVersion: "v1", Kind: "ConfigMap", Namespace: "n", Name: "x",
+		},
+		"/api/v1/namespaces/x": {
+			APIVersion: "v1", Kind: "Namespace", Name: "x",
+		},
+		"/apis/networking.istio.io/v1/namespaces/n/gateways/x": {
+			APIVersion: "networking.istio.io/v1", Kind: "Gateway", Namespace: "n", Name: "x",
+		},
+		"/apis/security.istio.io/v1/namespaces/n/authorizationpolicies/x": {
+			APIVersion: "security.istio.io/v1", Kind: "AuthorizationPolicy", Namespace: "n", Name: "x",
+		},
+		"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/x": {
+			APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition", Name: "x",
+		},
+		"/apis/networking.k8s.io/v1/namespaces/n/ingresses/x": {
+			APIVersion: "networking.k8s.io/v1", Kind: "Ingress", Namespace: "n", Name: "x",
+		},
+		"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/x": {
+			APIVersion: "admissionregistration.k8s.io/v1", Kind: "MutatingWebhookConfiguration", Name: "x",
+		},
+		"/apis/networking.k8s.io/v1/namespaces/n/networkpolicies/x": {
+			APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy", Namespace: "n", Name: "x",
+		},
+		"/apis/discovery.k8s.io/v1/namespaces/n/endpointslices/x": {
+			APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice", Namespace: "n", Name: "x",
+		},
+		"/apis/autoscaling/v2/namespaces/n/horizontalpodautoscalers/x": {
+			APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler", Namespace: "n", Name: "x",
+		},
+		"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/istio-thing": {
+			APIVersion: "admissionregistration.k8s.io/v1", Kind: "ValidatingWebhookConfiguration", Name: "istio-thing",
+		},
 	} {
 		require.Equal(t, want, o.path())
 	}
@@ -208,7 +231,9 @@ func TestEverythingIsLabeled(t *testing.T) {
 	require.NoError(t, err)
 	var s corev1.Secret
 	require.NoError(t, json.Unmarshal(secret.JSON, &s))
-	require.Equal(t, map[string]string{"app.kubernetes.io/managed-by": "eastwest", "eastwest.dev/lab": "demo", "eastwest.dev/lab-id": "7c1f"}, s.Labels)
+	require.Equal(t, map[string]string{
+		"app.kubernetes.io/managed-by": "eastwest", "eastwest.dev/lab": "demo", "eastwest.dev/lab-id": "7c1f",
+	}, s.Labels)
 }
 
 func TestRemoteSecretIsAKubeconfig(t *testing.T) {
@@ -260,7 +285,8 @@ func TestAnswersAreRead(t *testing.T) {
 	fields := echoFields(strings.Join([]string{
 		"[0] Url=http://echo/", "[0] ActiveRequests=0", "[0] StatusCode=200",
 		"[0 body] Cluster=cluster-b", "[0 body] Hostname=echo-1",
-		"[0 body] RequestHeader=X-Forwarded-Client-Cert:By=spiffe://cluster.local/ns/production/sa/echo;Hash=ab;Subject=\"\";URI=spiffe://cluster.local/ns/production/sa/client",
+		"[0 body] RequestHeader=X-Forwarded-Client-Cert:By=spiffe://cluster.local/ns/production/sa/echo;Hash=ab;Subject=\"\";" +
+			"URI=spiffe://cluster.local/ns/production/sa/client",
 	}, "\n"))
 	require.Equal(t, "200", fields["StatusCode"])
 	require.Equal(t, "cluster-b", fields["Cluster"])

@@ -22,13 +22,13 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/pki"
 )
 
-// restartedAt is where `kubectl rollout restart` leaves the time, too.
+// restartedAt is the annotation that `kubectl rollout restart` sets.
 const restartedAt = "kubectl.kubernetes.io/restartedAt"
 
-// MyPod is the bare pod that the lesson calls from.
+// MyPod is the name of the pod without a Deployment that the lesson calls from.
 const MyPod = "my-pod"
 
-// NamespaceOf returns where an app of the lab lives.
+// NamespaceOf returns the namespace of an app of the lab.
 func NamespaceOf(app string) string {
 	if app == Istiod || app == Gateway {
 		return SystemNamespace
@@ -36,9 +36,9 @@ func NamespaceOf(app string) string {
 	return AppNamespace
 }
 
-// RestartIstiod restarts the cluster's istiod and waits until the new one serves: it is Ready, and in every
-// cluster that it serves it injects proxies and has told the app namespace its root. A pod that starts
-// earlier can miss the new root and then distrusts istiod until the kubelet refreshes its files.
+// RestartIstiod restarts the cluster's istiod and waits until the new one serves: it is Ready, and in every cluster that
+// it serves, it injects proxies and has written its root into the app namespace. A pod that starts earlier can miss the
+// new root, and then does not trust istiod until the kubelet refreshes its files.
 func (m *Member) RestartIstiod(ctx context.Context) error {
 	if err := m.Restart(ctx, Istiod); err != nil {
 		return err
@@ -50,8 +50,8 @@ func (m *Member) RestartIstiod(ctx context.Context) error {
 	return group.Wait()
 }
 
-// awaitRoot waits until istiod has told the app namespace the root that it signs with. A pod that needs
-// the ConfigMap before it is there waits for the kubelet's next try.
+// awaitRoot waits until istiod has written the root that it signs with into the app namespace. A pod that needs the
+// ConfigMap before it exists has to wait until the kubelet tries again.
 func (m *Member) awaitRoot(ctx context.Context) error {
 	root, err := m.Primary().signingRoot(ctx)
 	if err != nil {
@@ -67,23 +67,23 @@ func (m *Member) awaitRoot(ctx context.Context) error {
 		})
 }
 
-// rootConfigMap is where istiod leaves its root in every namespace; proxies mount it.
+// rootConfigMap is the ConfigMap that istiod writes its root to, in every namespace. Proxies mount it.
 const rootConfigMap = "istio-ca-root-cert"
 
-// signingRoot returns the root that an istiod takes which starts now: that of cacerts if it has one,
-// otherwise of the self-signed CA that it keeps in istio-ca-secret.
+// signingRoot returns the root that an istiod would use if it started now: that of cacerts, if there is one, otherwise
+// that of the self-signed CA in istio-ca-secret.
 func (m *Member) signingRoot(ctx context.Context) (string, error) {
-	own := m.ConfigCluster() // an external istiod keeps what it makes where it reads
+	own := m.ConfigCluster() // an external istiod stores its CA in its config cluster
 	for _, from := range []struct {
 		in                *Member
 		secret, key, with string
 	}{
 		{m, CACerts, pki.RootCertFile, pki.CACertFile},
-		{m, CACerts, "ca.crt", "tls.crt"}, // where cacerts has the type kubernetes.io/tls
+		{m, CACerts, "ca.crt", "tls.crt"}, // if cacerts has the type kubernetes.io/tls
 		{own, "istio-ca-secret", pki.RootCertFile, pki.CACertFile}, {own, "istio-ca-secret", pki.CACertFile, pki.CACertFile},
 	} {
 		s, err := from.in.Kube.CoreV1().Secrets(SystemNamespace).Get(ctx, from.secret, metav1.GetOptions{})
-		if err == nil && len(s.Data[from.key]) > 0 && len(s.Data[from.with]) > 0 { // istiod knows files by their names only
+		if err == nil && len(s.Data[from.key]) > 0 && len(s.Data[from.with]) > 0 { // istiod, too, only looks at the names
 			return string(s.Data[from.key]), nil
 		}
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -93,8 +93,8 @@ func (m *Member) signingRoot(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("reading the root of %s: neither %s nor istio-ca-secret has one", m.Name(), CACerts)
 }
 
-// RestartWorkloads restarts everything with a proxy: the Deployments and lab pods of the app namespace,
-// and the east-west gateway.
+// RestartWorkloads restarts everything that has a proxy: the Deployments of the app namespace, MyPod, and the east-west
+// gateway.
 func (m *Member) RestartWorkloads(ctx context.Context) error {
 	list, err := m.Kube.AppsV1().Deployments(AppNamespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -110,8 +110,8 @@ func (m *Member) RestartWorkloads(ctx context.Context) error {
 	return m.Restart(ctx, apps...)
 }
 
-// Restart restarts apps, all at once, as `kubectl rollout restart deployment/APP` does, and waits until
-// each has as many new Ready pods as it wants and all old ones are being deleted.
+// Restart restarts apps, all at once, like `kubectl rollout restart deployment/APP`. It waits until each has as many new
+// Ready pods as it wants and all its old pods are being deleted.
 func (m *Member) Restart(ctx context.Context, apps ...string) error {
 	return m.eachApp(ctx, apps, func(ctx context.Context, app string) error {
 		if app == MyPod {
@@ -121,7 +121,7 @@ func (m *Member) Restart(ctx context.Context, apps ...string) error {
 	})
 }
 
-// Roll restarts Deployments, all at once, and does not wait for what comes of it.
+// Roll restarts Deployments, all at once, and does not wait for the new pods.
 func (m *Member) Roll(ctx context.Context, apps ...string) error {
 	return m.eachApp(ctx, apps, func(ctx context.Context, app string) error {
 		_, _, err := m.stamp(ctx, app)
@@ -142,9 +142,9 @@ func (m *Member) eachApp(ctx context.Context, apps []string, restart func(contex
 	return group.Wait()
 }
 
-// stamp has a Deployment make its pods anew; the new ones carry the stamp.
+// stamp makes a Deployment replace its pods. The new pods have the returned stamp in their annotations.
 func (m *Member) stamp(ctx context.Context, app string) (*appsv1.Deployment, string, error) {
-	// kubectl writes seconds: two restarts within one would be none.
+	// kubectl writes seconds: of two restarts within a second, the later one would do nothing.
 	stamp := time.Now().UTC().Format(time.RFC3339Nano)
 	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{
 		"metadata": map[string]any{"annotations": map[string]string{restartedAt: stamp}},
@@ -152,7 +152,8 @@ func (m *Member) stamp(ctx context.Context, app string) (*appsv1.Deployment, str
 	if err != nil {
 		return nil, "", err
 	}
-	d, err := m.Kube.AppsV1().Deployments(NamespaceOf(app)).Patch(ctx, app, types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: FieldManager})
+	manager := metav1.PatchOptions{FieldManager: FieldManager}
+	d, err := m.Kube.AppsV1().Deployments(NamespaceOf(app)).Patch(ctx, app, types.StrategicMergePatchType, patch, manager)
 	return d, stamp, err
 }
 
@@ -187,7 +188,7 @@ func (m *Member) restartDeployment(ctx context.Context, app string) error {
 	})
 }
 
-// restartPod makes a bare pod anew, since nobody else does.
+// restartPod replaces a pod without a Deployment.
 func (m *Member) restartPod(ctx context.Context, name string) error {
 	manifest, err := os.ReadFile(m.file(name + ".yaml"))
 	if err != nil {
@@ -197,7 +198,7 @@ func (m *Member) restartPod(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	// Nobody calls it, so nothing has to drain: its name is free at once.
+	// Nothing calls it, so it need not drain. Its name is free at once.
 	now := int64(0)
 	err = m.Kube.CoreV1().Pods(AppNamespace).Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now})
 	if err != nil && !apierrors.IsNotFound(err) {

@@ -22,10 +22,10 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// file is a file of this cluster in the lab's folder: what the printed commands name.
+// file returns the path of a file of this cluster in the lab's folder. The printed commands name these files.
 func (m *Member) file(name string) string { return filepath.Join(m.mesh.dir, m.Name(), name) }
 
-// rendered holds what a cluster is installed from, once the files are written.
+// rendered holds the objects that a cluster is installed from.
 type rendered struct {
 	control, definitions []object // istiod, or what stands for it, and what belongs to it; Istio's definitions
 	gateway, gatewayPods []object // the east-west gateway; its Deployment, which needs istiod to inject
@@ -35,10 +35,10 @@ type rendered struct {
 	workloads, myPod     []object
 }
 
-// tasks are the steps of one kind, by cluster; nil where a cluster has none.
+// tasks are the steps of one kind, by cluster. A cluster may have none.
 type tasks map[*Member]*task
 
-// steps are those of an installation, or of putting apps on a mesh that is there.
+// steps returns the steps of an installation, or those that put the apps on a mesh that is there.
 func (m *Mesh) steps(o Options) plan {
 	if m.Adopted {
 		return m.adoption(o)
@@ -46,13 +46,14 @@ func (m *Mesh) steps(o Options) plan {
 	return m.plan(o)
 }
 
-// plan is the whole installation. Reading it from top to bottom is a correct order; the arguments at the
-// end of each add say what a step really needs, and everything else overlaps.
+// plan returns the steps of an installation. Run from top to bottom, they would work. The last arguments of each add are
+// the steps that a step needs; everything else overlaps.
 func (m *Mesh) plan(o Options) plan {
 	var p plan
 	var ready []*task
 	files := map[*Member]*rendered{}
-	namespaces, written, trusted, entrance, installed, serving, reachable := tasks{}, tasks{}, tasks{}, tasks{}, tasks{}, tasks{}, tasks{}
+	namespaces, written, trusted, entrance := tasks{}, tasks{}, tasks{}, tasks{}
+	installed, serving, reachable := tasks{}, tasks{}, tasks{}
 	apply := func(what string, c *Member, command string, objects *[]object, after ...*task) *task {
 		return p.add(what, c.Name(), command, func(ctx context.Context) error { return c.apply(ctx, *objects...) }, after...)
 	}
@@ -71,8 +72,7 @@ func (m *Mesh) plan(o Options) plan {
 		}
 	}
 
-	// Clusters with an istiod come first: where it serves others, they have to know the address of the
-	// gateway that leads to it.
+	// Clusters with an istiod come first: the clusters that it serves need the address of the gateway that leads to it.
 	for _, c := range slices.Concat(m.withIstiod(), m.remotes()) {
 		r := files[c]
 		written[c] = p.add("render Istio's manifests", c.Name(), "", func(ctx context.Context) (err error) {
@@ -90,29 +90,38 @@ func (m *Mesh) plan(o Options) plan {
 		}
 		switch {
 		case c.Spec.External():
-			front := apply("install the ingress gateway's control plane", c, c.istioctlInstall(c.ingressFiles(o)...), &r.ingress, namespaces[c], written[c])
-			entrance[c] = p.add("wait for the ingress gateway's address", c.Name(), c.kubectlGet(IngressNamespace, Ingress), c.awaitEntrance, front)
-			injecting := p.add("wait for the ingress gateway's control plane", c.Name(), c.rolloutStatus(IngressNamespace, Istiod), c.awaitIngressControlPlane, front)
+			front := apply("install the ingress gateway's control plane", c, c.istioctlInstall(c.ingressFiles(o)...),
+				&r.ingress, namespaces[c], written[c])
+			entrance[c] = p.add("wait for the ingress gateway's address", c.Name(),
+				c.kubectlGet(IngressNamespace, Ingress), c.awaitEntrance, front)
+			injecting := p.add("wait for the ingress gateway's control plane", c.Name(),
+				c.rolloutStatus(IngressNamespace, Istiod), c.awaitIngressControlPlane, front)
 			pods := apply("install the ingress gateway", c, "", &r.ingressPods, injecting)
 			opened := apply("expose istiod", c, c.kubectlApply("expose-istiod.yaml"), &r.istiod, front)
-			reachable[c] = p.add("wait for the ingress gateway", c.Name(), c.rolloutStatus(IngressNamespace, Ingress), c.awaitIngress, pods, opened)
+			reachable[c] = p.add("wait for the ingress gateway", c.Name(),
+				c.rolloutStatus(IngressNamespace, Ingress), c.awaitIngress, pods, opened)
 		case m.HasGateway(c.Spec):
 			service := apply("create the east-west gateway's Service", c, "", &r.gateway, namespaces[c], written[c])
-			entrance[c] = p.add("wait for the east-west gateway's address", c.Name(), c.kubectlGet(SystemNamespace, Gateway), c.awaitEntrance, service)
+			entrance[c] = p.add("wait for the east-west gateway's address", c.Name(),
+				c.kubectlGet(SystemNamespace, Gateway), c.awaitEntrance, service)
 		}
 		if m.IsRemote(c.Spec) {
-			installed[c] = apply("install the remote profile", c, c.istioctlInstall(c.operatorFiles(o)...), &r.control, namespaces[c], written[c])
+			installed[c] = apply("install the remote profile", c, c.istioctlInstall(c.operatorFiles(o)...),
+				&r.control, namespaces[c], written[c])
 		}
 	}
 	for _, c := range m.withIstiod() {
 		if c.Spec.External() {
-			trusted[c] = p.add("give istiod access to its config cluster", c.Name(), c.configCommand(), c.createConfigSecret, namespaces[c], trusted[c], installed[c.ConfigCluster()])
+			trusted[c] = p.add("give istiod access to its config cluster", c.Name(), c.configCommand(), c.createConfigSecret,
+				namespaces[c], trusted[c], installed[c.ConfigCluster()])
 		}
-		installed[c] = apply("install istiod", c, c.istioctlInstall(c.operatorFiles(o)...), &files[c].control, namespaces[c], trusted[c], written[c])
+		installed[c] = apply("install istiod", c, c.istioctlInstall(c.operatorFiles(o)...), &files[c].control,
+			namespaces[c], trusted[c], written[c])
 		serving[c] = p.add("wait for istiod", c.Name(), c.rolloutStatus(SystemNamespace, Istiod), c.awaitIstiod, installed[c])
 	}
 
-	// Each istiod reads the API servers of all other clusters. Given before it starts, it begins knowing all.
+	// Each istiod reads the API servers of all other clusters. With the remote secrets there before it starts, it knows all
+	// clusters from the beginning.
 	for _, in := range m.withIstiod() {
 		for _, of := range m.InMesh() {
 			if of != in && of != in.ConfigCluster() {
@@ -127,10 +136,11 @@ func (m *Mesh) plan(o Options) plan {
 	for _, c := range slices.Concat(m.primaries(), m.remotes()) {
 		r := files[c]
 		if m.IsRemote(c.Spec) {
-			serving[c] = p.add("wait for injection from "+c.Primary().Name(), c.Name(), "", c.awaitInjection, installed[c], serving[c.Primary()], reachable[c.Primary()])
+			serving[c] = p.add("wait for injection from "+c.Primary().Name(), c.Name(), "", c.awaitInjection,
+				installed[c], serving[c.Primary()], reachable[c.Primary()])
 		}
-		// The definitions are the most work for the API server. istiod serves without them and takes them
-		// when they come: with them it starts seconds later.
+		// The definitions are the most work for the API server. istiod serves without them and notices when they come; if
+		// they were there before, it would start seconds later.
 		definitions := apply("create Istio's definitions", c, "", &r.definitions, serving[c])
 		var opened *task
 		if m.IsConfig(c.Spec) { // istiod reads these here and nowhere else
@@ -143,10 +153,10 @@ func (m *Mesh) plan(o Options) plan {
 			}
 		}
 		if m.HasGateway(c.Spec) {
-			pods := apply("install the east-west gateway", c, c.istioctlInstall(c.file("eastwest-gateway.yaml")), &r.gatewayPods, serving[c])
-			reachable[c] = p.add("wait for the east-west gateway", c.Name(), c.rolloutStatus(SystemNamespace, Gateway), func(ctx context.Context) error {
-				return c.AwaitReady(ctx, Gateway)
-			}, pods, entrance[c], opened)
+			pods := apply("install the east-west gateway", c, c.istioctlInstall(c.file("eastwest-gateway.yaml")),
+				&r.gatewayPods, serving[c])
+			reachable[c] = p.add("wait for the east-west gateway", c.Name(), c.rolloutStatus(SystemNamespace, Gateway),
+				func(ctx context.Context) error { return c.AwaitReady(ctx, Gateway) }, pods, entrance[c], opened)
 			ready = append(ready, reachable[c])
 		}
 		ready = append(ready, p.addApps(c, r, serving[c]))
@@ -155,15 +165,17 @@ func (m *Mesh) plan(o Options) plan {
 	return p
 }
 
-// addApps starts the apps of a cluster; they are ready when the step is done that it returns.
+// addApps adds the steps that start the apps of a cluster, and returns the one that waits until they are ready.
 func (p *plan) addApps(c *Member, r *rendered, after ...*task) *task {
-	apps := p.add("start the apps", c.Name(), c.kubectlApply("workloads.yaml"), func(ctx context.Context) error { return c.apply(ctx, r.workloads...) }, after...)
+	apps := p.add("start the apps", c.Name(), c.kubectlApply("workloads.yaml"), func(ctx context.Context) error {
+		return c.apply(ctx, r.workloads...)
+	}, after...)
 	return p.add("wait for the apps", c.Name(), c.rolloutStatus(AppNamespace, "client", "echo"), func(ctx context.Context) error {
 		return errors.Join(c.AwaitReady(ctx, "client"), c.AwaitReady(ctx, "echo"))
 	}, apps)
 }
 
-// addProof makes the calls that prove the mesh, once all is ready, and starts what a person calls from.
+// addProof adds the calls that prove the mesh, after everything in ready, and the steps that start MyPod.
 func (m *Mesh) addProof(p *plan, o Options, files map[*Member]*rendered, ready []*task) {
 	proof := p.add(m.promise(), "", "", func(ctx context.Context) error {
 		answers, err := m.Verify(ctx)
@@ -182,8 +194,8 @@ func (m *Mesh) addProof(p *plan, o Options, files map[*Member]*rendered, ready [
 	}
 }
 
-// promise is what the last step proves: calls between clusters that do not trust each other fail, and are
-// meant to.
+// promise returns the name of the step that proves the mesh. Clusters that do not trust each other cannot call each
+// other.
 func (m *Mesh) promise() string {
 	for _, a := range m.InMesh() {
 		for _, b := range m.InMesh() {
@@ -207,7 +219,7 @@ func (m *Mesh) remotes() []*Member {
 	return slices.DeleteFunc(m.InMesh(), func(c *Member) bool { return c.Spec.HasIstiod() })
 }
 
-// What a person would type for a step.
+// The following functions return what a person would type for a step.
 
 func (m *Member) kubectlApply(file string) string {
 	return "kubectl apply --context=" + m.Name() + " -f " + m.file(file)
@@ -230,7 +242,8 @@ func (m *Member) configCommand() string {
 		" --create-service-account=false | kubectl apply --context=" + m.Name() + " -f -"
 }
 
-// operatorNames are the IstioOperator files of istiod, or of what stands for it, each on top of those before.
+// operatorNames returns the names of the IstioOperator files for istiod, or for what takes its place in a remote cluster.
+// Each file goes on top of those before it.
 func (m *Member) operatorNames(o Options) []string {
 	names := []string{"mesh.yaml"}
 	for _, f := range []struct {
@@ -253,7 +266,7 @@ func (m *Member) operatorNames(o Options) []string {
 	return names
 }
 
-// Files of what goes on top where the cluster has other users.
+// IstioOperator files that go on top if the cluster has other users.
 const (
 	sharedFile        = "shared.yaml"
 	sharedIngressFile = "shared-ingress.yaml"
@@ -287,8 +300,8 @@ func (m *Member) namespaceFiles() []string {
 	return []string{"istio/namespace.yaml", "apps/namespace.yaml"}
 }
 
-// write fills in files of the manifests, adds others that are filled in for each cluster of the mesh, puts
-// the result into the lab's folder as one file, and returns its objects.
+// write fills in the manifests sources once, and the manifests each once for every cluster of the mesh. It writes the
+// result to one file in the lab's folder and returns its objects.
 func (m *Member) write(values map[string]string, name string, sources []string, each ...string) ([]object, error) {
 	var text []byte
 	add := func(source string) error {
@@ -322,11 +335,11 @@ func (m *Member) write(values map[string]string, name string, sources []string, 
 	return objects, nil
 }
 
-// istiosLifetime is how long a workload's certificate lives unless somebody asks for another time.
+// istiosLifetime is Istio's default lifetime of workload certificates.
 const istiosLifetime = 24 * time.Hour
 
-// values are what the manifests leave open. An external istiod goes by the name and the network of the
-// cluster that it reads.
+// values returns the values of the placeholders in the manifests. An external istiod has the name and the network of its
+// config cluster.
 func (m *Member) values(o Options) map[string]string {
 	known := m
 	if m.Spec.External() {
@@ -339,8 +352,8 @@ func (m *Member) values(o Options) map[string]string {
 	}
 }
 
-// render writes all files that the cluster is installed from and returns what is in them. discovery is the address of
-// the gateway that leads to the istiod of a cluster without one.
+// render writes all files that the cluster is installed from and returns their objects. In a cluster without an istiod,
+// discovery is the address of the gateway that leads to the istiod that serves it.
 func (m *Member) render(ctx context.Context, o Options, discovery netip.Addr) (rendered, error) {
 	var r rendered
 	values := m.values(o)
@@ -370,7 +383,7 @@ func (m *Member) render(ctx context.Context, o Options, discovery netip.Addr) (r
 		when         bool
 		name, source string
 		into         *[]object
-		each         []string // is added once for every cluster of the mesh
+		each         []string // added once for every cluster of the mesh
 	}{
 		{m.Spec.External(), "ingress.yaml", "istio/ingress.yaml", &unused, nil},
 		{m.mesh.HasGateway(m.Spec), "eastwest-gateway.yaml", "istio/eastwest-gateway.yaml", &unused, nil},
@@ -415,7 +428,7 @@ func (m *Member) render(ctx context.Context, o Options, discovery netip.Addr) (r
 	return r, nil
 }
 
-// split takes some objects out of a list.
+// split divides a list of objects into those for which a function is true and the others.
 func split(objects []object, those func(object) bool) (of, others []object) {
 	for _, o := range objects {
 		if those(o) {
@@ -435,7 +448,7 @@ func (m *Member) cacertsCommand() string {
 	return command
 }
 
-// installCACerts writes the four files that the lesson names and creates the Secret from them.
+// installCACerts writes the four files of cacerts and creates the Secret from them.
 func (m *Member) installCACerts(ctx context.Context) error {
 	ca, err := m.mesh.CA(m.Name())
 	if err != nil {
@@ -461,7 +474,7 @@ const (
 	Ingress          = "istio-ingressgateway"
 )
 
-// awaitIstiod waits until istiod serves, and its own cluster, where that is in the mesh, can start proxies.
+// awaitIstiod waits until istiod is Ready and, if its own cluster is in the mesh, until proxies can start there.
 func (m *Member) awaitIstiod(ctx context.Context) error {
 	if err := m.AwaitReady(ctx, Istiod); err != nil {
 		return err
@@ -472,9 +485,9 @@ func (m *Member) awaitIstiod(ctx context.Context) error {
 	return m.awaitInjection(ctx)
 }
 
-// awaitInjection waits until pods of the app namespace can start with a proxy: istiod has told the
-// namespace its root and the webhook its certificate, and the API server reaches it. A dry run of a pod
-// proves the latter two.
+// awaitInjection waits until pods of the app namespace can start with a proxy: istiod has written its root into the
+// namespace and its certificate into the webhook, and the API server reaches it. A dry run of a pod proves the latter
+// two.
 func (m *Member) awaitInjection(ctx context.Context) error {
 	if err := m.awaitRoot(ctx); err != nil {
 		return err
@@ -482,13 +495,16 @@ func (m *Member) awaitInjection(ctx context.Context) error {
 	return m.injects(ctx, AppNamespace, "echo")
 }
 
-// injects waits until a pod of the account would be made with a proxy.
+// injects waits until a pod of the account would be created with a proxy.
 func (m *Member) injects(ctx context.Context, namespace, account string) error {
 	probe := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "injected-", Namespace: namespace, Labels: map[string]string{"sidecar.istio.io/inject": "true"}},
-		Spec:       corev1.PodSpec{ServiceAccountName: account, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		ObjectMeta: metav1.ObjectMeta{
+			GenerateName: "injected-", Namespace: namespace, Labels: map[string]string{"sidecar.istio.io/inject": "true"},
+		},
+		Spec: corev1.PodSpec{ServiceAccountName: account, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
-	return wait.Until(ctx, "the sidecar injector of "+m.Name(), wait.Options{Within: patience, Every: 20 * time.Millisecond}, func(ctx context.Context) error {
+	often := wait.Options{Within: patience, Every: 20 * time.Millisecond}
+	return wait.Until(ctx, "the sidecar injector of "+m.Name(), often, func(ctx context.Context) error {
 		pod, err := m.Kube.CoreV1().Pods(namespace).Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			return err
@@ -498,7 +514,7 @@ func (m *Member) injects(ctx context.Context, namespace, account string) error {
 				return nil
 			}
 		}
-		return errors.New("a pod would be made without a proxy")
+		return errors.New("a pod would be created without a proxy")
 	})
 }
 
@@ -517,17 +533,17 @@ func ingressPods(app string) func(*corev1.Pod) bool {
 	return func(p *corev1.Pod) bool { return p.Namespace == IngressNamespace && p.Labels["app"] == app }
 }
 
-// GatewayPort is where an east-west gateway takes the mTLS connections of other networks.
+// GatewayPort is the port on which an east-west gateway accepts mTLS connections from other networks.
 const GatewayPort = 15443
 
-// GatewayAddress returns the address that other networks reach the cluster's east-west gateway at.
+// GatewayAddress returns the address at which other networks reach the cluster's east-west gateway.
 func (m *Member) GatewayAddress(ctx context.Context) (netip.AddrPort, error) {
 	address, err := m.loadBalancer(ctx, SystemNamespace, Gateway)
 	return netip.AddrPortFrom(address, GatewayPort), err
 }
 
-// entrance is the Service that leads to the cluster from other networks, or to its istiod if that is all
-// that there is.
+// entrance returns the Service through which other networks reach the cluster. For an external cluster it leads to the
+// istiod.
 func (m *Member) entrance() (namespace, service string) {
 	if m.Spec.External() {
 		return IngressNamespace, Ingress
@@ -549,7 +565,7 @@ func (m *Member) loadBalancer(ctx context.Context, namespace, service string) (n
 		if addr, err := netip.ParseAddr(in.IP); err == nil {
 			return addr, nil
 		}
-		if in.Hostname != "" { // as some clouds have it; istiod looks it up, too
+		if in.Hostname != "" { // on some clouds; istiod resolves it, too
 			addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", in.Hostname)
 			if err != nil {
 				return netip.Addr{}, fmt.Errorf("reading the address of %s in %s: %w", service, m.Name(), err)
@@ -560,9 +576,10 @@ func (m *Member) loadBalancer(ctx context.Context, namespace, service string) (n
 	return netip.Addr{}, fmt.Errorf("reading the address of %s in %s: the Service has none", service, m.Name())
 }
 
-// noAddress says what a person can do who waits for a gateway in vain.
+// noAddress tells people what to do if a gateway gets no address.
 const noAddress = "the Service has no address: nothing in this cluster serves type LoadBalancer. " +
-	"Install MetalLB, or run cloud-provider-kind beside kind clusters; clusters whose pods reach each other need no gateway with `--network shared`"
+	"Install MetalLB, or run cloud-provider-kind beside kind clusters; " +
+	"clusters whose pods reach each other need no gateway with `--network shared`"
 
 func (m *Member) awaitEntrance(ctx context.Context) error {
 	namespace, service := m.entrance()

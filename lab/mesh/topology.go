@@ -23,14 +23,14 @@ const (
 // Trusts lists the values of Trust.
 func Trusts() []Trust { return []Trust{SharedRoot, SeparateRoots, SelfSigned} }
 
-// ClusterSpec is one cluster's place in the mesh, in Istio's own words.
+// ClusterSpec is one cluster's place in the mesh. The words are Istio's.
 type ClusterSpec struct {
 	Name    string `json:"name"`
 	Network string `json:"network"`
 	// Primary names the cluster whose istiod serves this one: itself where it has its own; empty without a mesh.
 	Primary string `json:"primary,omitempty"`
-	// Config names the cluster that this one's istiod reads its configuration from: itself if empty. A cluster
-	// with another one runs a control plane and nothing else: it is external to the mesh.
+	// Config names the cluster that this one's istiod reads its configuration from; if empty, the cluster itself. A
+	// cluster whose istiod reads another cluster runs a control plane and nothing else: it is external to the mesh.
 	Config string `json:"config,omitempty"`
 	// NoGateway says that no east-west gateway runs here: another cluster of the network has one.
 	NoGateway bool `json:"no_gateway,omitempty"`
@@ -45,14 +45,14 @@ func (s ClusterSpec) External() bool { return s.HasIstiod() && s.Config != "" &&
 // InMesh reports whether workloads of the mesh run in the cluster.
 func (s ClusterSpec) InMesh() bool { return s.Primary != "" && !s.External() }
 
-// Topology is the whole shape of a mesh: everything that is installed is derived from Clusters.
+// Topology is the shape of a mesh. Everything that is installed is derived from it.
 type Topology struct {
 	Trust    Trust         `json:"trust"`
 	MeshID   string        `json:"meshID"`
 	Clusters []ClusterSpec `json:"clusters"`
-	// CertificateLifetime is that of workload certificates; Istio's 24 h if zero.
+	// CertificateLifetime is the lifetime of workload certificates; if zero, Istio's default of 24 h.
 	CertificateLifetime time.Duration `json:"certificate_lifetime,omitempty"`
-	// MultiRoot lets istiod and proxies take another set of roots while they run, which Istio leaves off.
+	// MultiRoot lets istiod and proxies accept a new set of roots while they run. It is off in Istio's defaults.
 	MultiRoot bool `json:"multi_root,omitempty"`
 }
 
@@ -68,12 +68,12 @@ func (t Topology) Cluster(name string) (ClusterSpec, bool) {
 	return t.Clusters[i], true
 }
 
-// HasMesh reports whether there is a mesh at all, or only clusters.
+// HasMesh reports whether there is a mesh, or only clusters.
 func (t Topology) HasMesh() bool {
 	return slices.ContainsFunc(t.Clusters, func(c ClusterSpec) bool { return c.Primary != "" })
 }
 
-// ConfigOf returns the cluster that holds the configuration which the cluster's istiod serves.
+// ConfigOf returns the name of the cluster from which the istiod that serves c reads its configuration.
 func (t Topology) ConfigOf(c ClusterSpec) string {
 	primary, _ := t.Cluster(c.Primary)
 	if primary.Config != "" {
@@ -115,19 +115,20 @@ func (t Topology) Trusts(a, b ClusterSpec) bool {
 	return t.Trust == SharedRoot || a.Primary == b.Primary
 }
 
-// Neighbors returns the places, from 1, of the other clusters on the same network: their pods are
-// reached by address.
+// Neighbors returns the positions, counted from 1, of the other clusters on the same network. Their pods are reached
+// directly, by address.
 func (t Topology) Neighbors(c ClusterSpec) []int {
 	var all []int
 	for i, other := range t.Clusters {
-		if c.InMesh() == other.InMesh() && other.Name != c.Name && other.Network == c.Network { // with kind none no cluster is in a mesh
+		// Without a mesh no cluster is in one, and all of them may be neighbors.
+		if c.InMesh() == other.InMesh() && other.Name != c.Name && other.Network == c.Network {
 			all = append(all, i+1)
 		}
 	}
 	return all
 }
 
-// Validate returns everything that is wrong with the topology, joined.
+// Validate returns every problem of the topology, joined.
 func (t Topology) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("topology: "+format, args...)) }
@@ -167,7 +168,8 @@ func (t Topology) Validate() error {
 	if networks := t.Networks(); len(networks) > 1 {
 		for _, network := range networks {
 			if !slices.ContainsFunc(t.Clusters, func(c ClusterSpec) bool { return c.Network == network && t.HasGateway(c) }) {
-				bad("network %q has no east-west gateway: its services cannot be reached from %v", network, slices.DeleteFunc(networks, func(n string) bool { return n == network }))
+				others := slices.DeleteFunc(slices.Clone(networks), func(n string) bool { return n == network })
+				bad("network %q has no east-west gateway: its services cannot be reached from %v", network, others)
 			}
 		}
 	}

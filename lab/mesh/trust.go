@@ -15,11 +15,11 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/pki"
 )
 
-// CACerts is the Secret that istiod reads its CA from, at its start.
+// CACerts is the name of the Secret from which istiod reads its CA when it starts.
 const CACerts = "cacerts"
 
-// ApplyCACerts creates the Secret cacerts, or makes it what it is to be again. istiod notices a
-// change by itself only if it has been running with cacerts before; otherwise restart it.
+// ApplyCACerts creates or updates the Secret cacerts. istiod notices a change only if it was started with cacerts;
+// otherwise restart it.
 func (m *Member) ApplyCACerts(ctx context.Context, data map[string][]byte) error {
 	secret, err := newSecret(CACerts, string(corev1.SecretTypeOpaque), nil, nil, data)
 	if err == nil {
@@ -31,7 +31,7 @@ func (m *Member) ApplyCACerts(ctx context.Context, data map[string][]byte) error
 	return nil
 }
 
-// DeleteCACerts deletes the Secret cacerts; no error if there is none.
+// DeleteCACerts deletes the Secret cacerts. It is no error if there is none.
 func (m *Member) DeleteCACerts(ctx context.Context) error {
 	err := m.Kube.CoreV1().Secrets(SystemNamespace).Delete(ctx, CACerts, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -40,7 +40,7 @@ func (m *Member) DeleteCACerts(ctx context.Context) error {
 	return nil
 }
 
-// newSecret is a Secret in Istio's namespace.
+// newSecret returns a Secret in Istio's namespace.
 func newSecret(name, kind string, labels, annotations map[string]string, data map[string][]byte) (object, error) {
 	content, err := json.Marshal(map[string]any{
 		"apiVersion": "v1", "kind": "Secret", "type": kind,
@@ -50,14 +50,14 @@ func newSecret(name, kind string, labels, annotations map[string]string, data ma
 	return object{"v1", "Secret", SystemNamespace, name, content}, err
 }
 
-// CADir is the folder that holds the lab's CAs: pki.Load finds them by their names.
-// Its name has capital letters, so that it is never the folder of a cluster.
+// CADir returns the folder of the lab's CAs, for pki.Load. Its name has capital letters, so it is never the folder of a
+// cluster.
 func (m *Mesh) CADir() string { return filepath.Join(m.dir, "CA") }
 
-// CAName is the name of a cluster's intermediate in CADir.
+// CAName returns the name of a cluster's intermediate CA in CADir.
 func CAName(cluster string) string { return "intermediate-" + cluster }
 
-// RootName is the name of a cluster's root in CADir. Clusters that share trust share the root.
+// RootName returns the name of a cluster's root CA in CADir.
 func (t Topology) RootName(cluster string) string {
 	if t.Trust == SharedRoot {
 		return "root"
@@ -65,11 +65,11 @@ func (t Topology) RootName(cluster string) string {
 	return "root-" + cluster
 }
 
-// ErrAdopted says why there is no CA for a cluster.
+// ErrAdopted is returned by CA if the mesh was adopted.
 var ErrAdopted = errors.New("the mesh was adopted: the keys of its CAs are its owner's, and the lab has none that it trusts")
 
-// CA returns the intermediate that the lab made for the cluster, making it and its root if they are not
-// there. It is an error with self-signed trust, where only istiod has a CA.
+// CA returns the lab's intermediate CA for a cluster. It makes that CA and its root if they do not exist. With
+// self-signed trust it is an error: only istiod has a CA then.
 func (m *Mesh) CA(cluster string) (*pki.CA, error) {
 	if m.Adopted {
 		return nil, ErrAdopted
@@ -80,7 +80,7 @@ func (m *Mesh) CA(cluster string) (*pki.CA, error) {
 	m.making.Lock() // clusters that share a root must not both make it
 	defer m.making.Unlock()
 	root, err := m.ca(m.RootName(cluster), func() (*pki.CA, error) {
-		// Roots with equal names would look like one in every tool that shows names.
+		// Tools show names: roots with the same name would look like one.
 		return pki.NewRoot(pki.Options{Name: m.Lab + " " + m.RootName(cluster)})
 	})
 	if err != nil {

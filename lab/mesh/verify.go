@@ -17,20 +17,20 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// Answer is what came back from one call between two clusters of the mesh.
+// Answer is the answer to one call between two clusters of the mesh.
 type Answer struct {
 	From, To string        // clusters
 	URL      string        // what was called
-	Pod      string        // who answered
-	Cluster  string        // where it says it is
+	Pod      string        // the pod that answered
+	Cluster  string        // the cluster that the pod says it is in
 	Client   string        // SPIFFE identity of the caller, as the answering proxy saw it
-	Server   string        // SPIFFE identity of the one who answered
-	Took     time.Duration // of the call that succeeded
+	Server   string        // SPIFFE identity of the pod that answered
+	Took     time.Duration // duration of the call that succeeded
 }
 
-// Verify proves that the mesh works: the client of each cluster calls the echo app of each cluster that
-// the topology's trust lets it call, on a connection of its own, is answered from there, and both sides
-// have shown a certificate. It tries again for up to 30 s and returns one answer per pair.
+// Verify proves that the mesh works. The client of each cluster calls the echo app of each cluster that trusts it, on a
+// new connection. The answer must come from that cluster, and both sides must have shown a certificate. Verify repeats
+// failed calls for up to 30 s and returns one answer per pair of clusters.
 func (m *Mesh) Verify(ctx context.Context) ([]Answer, error) {
 	callers := m.InMesh()
 	answers := make([][]Answer, len(callers))
@@ -46,7 +46,7 @@ func (m *Mesh) Verify(ctx context.Context) ([]Answer, error) {
 	return slices.Concat(answers...), err
 }
 
-// verify calls other clusters from one.
+// verify makes the calls from one cluster.
 func (m *Member) verify(ctx context.Context, others []*Member) ([]Answer, error) {
 	conn, err := grpc.NewClient("passthrough:///client."+m.Name(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -54,7 +54,7 @@ func (m *Member) verify(ctx context.Context, others []*Member) ([]Answer, error)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the client in %s: %w", m.Name(), err)
 	}
-	defer conn.Close() //nolint:errcheck // nothing is lost with it
+	defer conn.Close() //nolint:errcheck // nothing depends on it
 	client := proto.NewEchoTestServiceClient(conn)
 	answers := make([]Answer, len(others))
 	group, ctx := errgroup.WithContext(ctx)
@@ -98,8 +98,8 @@ func (a *Answer) ask(ctx context.Context, client proto.EchoTestServiceClient) er
 
 var echoLine = regexp.MustCompile(`(?m)^\[\d+(?: body)?\] (?:RequestHeader=([^:=]+):|([A-Za-z]+)=)?(.*)$`)
 
-// echoFields reads what the echo app prints about a call: one "[0 body] Name=value" a line. Lines that
-// are none of its own, such as Envoy's reason for a 503, are under the empty name.
+// echoFields reads what the echo app prints about a call: one "[0 body] Name=value" per line. Other lines, such as
+// Envoy's reason for a 503, are stored under the empty name.
 func echoFields(output string) map[string]string {
 	fields := map[string]string{}
 	for _, m := range echoLine.FindAllStringSubmatch(output, -1) {
@@ -112,8 +112,8 @@ func echoFields(output string) map[string]string {
 	return fields
 }
 
-// identities reads the header by which Envoy tells the app who called: the last element is the caller
-// that this proxy has seen itself.
+// identities reads X-Forwarded-Client-Cert, in which Envoy tells the app who called. The last element is the caller that
+// this proxy itself has seen.
 func identities(header string) (by, uri string) {
 	for _, part := range strings.Split(header[strings.LastIndexByte(header, ',')+1:], ";") {
 		switch key, value, _ := strings.Cut(part, "="); key {

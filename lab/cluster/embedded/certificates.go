@@ -11,15 +11,15 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 )
 
-// identity is one certificate of a node: who it is and where its files are (pki/NAME.crt, pki/NAME.key).
+// identity is one certificate of a node. Its files are pki/NAME.crt and pki/NAME.key.
 type identity struct {
 	name           string
 	leaf           pki.LeafOptions
 	withKubeconfig bool
 }
 
-// makeCertificates fills the node's pki folder and writes the kubeconfigs of its components and of the
-// administrator. Names and groups are those that kubeadm uses, so RBAC's own roles fit.
+// makeCertificates fills the node's pki folder and writes the kubeconfigs of the components and of the administrator.
+// Names and groups are kubeadm's, so that RBAC's default roles fit.
 func makeCertificates(n node) error {
 	dir := n.path("pki")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -44,14 +44,24 @@ func makeCertificates(n node) error {
 	for _, id := range []identity{
 		{"apiserver", pki.LeafOptions{
 			CommonName: "kube-apiserver", Server: true,
-			DNSNames: []string{n.hostName(), n.Name, "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
-			IPs:      []netip.Addr{n.ip(), n.Addresses().APIService(n.Index), loopback},
+			DNSNames: []string{
+				n.hostName(), n.Name, "localhost",
+				"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local",
+			},
+			IPs: []netip.Addr{n.ip(), n.Addresses().APIService(n.Index), loopback},
 		}, false},
-		{"apiserver-kubelet-client", pki.LeafOptions{CommonName: "kube-apiserver-kubelet-client", Organizations: []string{"kubeadm:cluster-admins"}, Client: true}, false},
-		{"kubelet", pki.LeafOptions{CommonName: "system:node:" + n.hostName(), Organizations: []string{"system:nodes"}, Server: true, Client: true, DNSNames: []string{n.hostName()}, IPs: []netip.Addr{n.ip(), loopback}}, true},
-		// With one client for all controllers (use-service-account-credentials off saves some thirty
-		// token requests while starting) the manager needs more than its own role.
-		{"kube-controller-manager", pki.LeafOptions{CommonName: "system:kube-controller-manager", Organizations: []string{"system:masters"}, Client: true}, true},
+		{"apiserver-kubelet-client", pki.LeafOptions{
+			CommonName: "kube-apiserver-kubelet-client", Organizations: []string{"kubeadm:cluster-admins"}, Client: true,
+		}, false},
+		{"kubelet", pki.LeafOptions{
+			CommonName: "system:node:" + n.hostName(), Organizations: []string{"system:nodes"}, Server: true, Client: true,
+			DNSNames: []string{n.hostName()}, IPs: []netip.Addr{n.ip(), loopback},
+		}, true},
+		// All controllers share one client (without use-service-account-credentials, some thirty token requests are
+		// saved at the start), so the manager needs more than its own role.
+		{"kube-controller-manager", pki.LeafOptions{
+			CommonName: "system:kube-controller-manager", Organizations: []string{"system:masters"}, Client: true,
+		}, true},
 		{"kube-scheduler", pki.LeafOptions{CommonName: "system:kube-scheduler", Client: true}, true},
 		{"kube-proxy", pki.LeafOptions{CommonName: "system:kube-proxy", Client: true}, true},
 		{"admin", pki.LeafOptions{CommonName: n.Name + "-admin", Organizations: []string{"system:masters"}, Client: true}, true},
@@ -80,8 +90,8 @@ func makeCertificates(n node) error {
 	return nil
 }
 
-// writeKubeconfig names cluster, context and user after the cluster: names that every cluster shares
-// make merged kubeconfigs log in as the wrong user.
+// writeKubeconfig names cluster, context and user after the cluster. If all clusters used the same names, merged
+// kubeconfigs would log in as the wrong user.
 func writeKubeconfig(n node, path string, ca, cert, key []byte) error {
 	c := api.NewConfig()
 	c.Clusters[n.Name] = &api.Cluster{Server: n.server(), CertificateAuthorityData: ca}

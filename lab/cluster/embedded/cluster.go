@@ -18,7 +18,7 @@ type Node struct {
 	node
 	machine.Underlay
 	config *rest.Config
-	usable <-chan error // ends when the node is usable; nil for one that was opened, which was usable before
+	usable <-chan error // gets one value when the node is usable, or cannot become so; nil if the node was opened
 }
 
 var (
@@ -41,11 +41,16 @@ func newCluster(n node) (*Node, error) {
 // RESTConfig implements cluster.Cluster.
 func (c *Node) RESTConfig() *rest.Config { return rest.CopyConfig(c.config) }
 
-// Kubeconfig is the path of the administrator's kubeconfig.
+// Kubeconfig returns the path of the administrator's kubeconfig.
 func (c *Node) Kubeconfig() string { return c.path("pki", "admin.conf") }
 
-// Usage is what the node's processes, pods included, use.
+// Usage returns what the node's processes, including those of pods, have used.
 func (c *Node) Usage() (host.CgroupUsage, error) { return host.Usage(nodeCgroup(c.Lab, c.Spec.Name)) }
+
+// ProgramSeconds returns the CPU seconds that the node's running processes have used, summed by program.
+func (c *Node) ProgramSeconds() (map[string]float64, error) {
+	return host.ProgramSeconds(nodeCgroup(c.Lab, c.Spec.Name))
+}
 
 // Usable implements cluster.Starting.
 func (c *Node) Usable(ctx context.Context) error {
@@ -60,7 +65,8 @@ func (c *Node) Usable(ctx context.Context) error {
 	}
 }
 
-// Dump implements cluster.Cluster: the logs of the components and of the supervisor, and its status.
+// Dump implements cluster.Cluster. It writes the status of the node and copies the logs of the components and of the
+// supervisor.
 func (c *Node) Dump(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -78,7 +84,7 @@ func (c *Node) Dump(ctx context.Context, dir string) error {
 	return errors.Join(append(problems, err)...)
 }
 
-// Pause implements cluster.Pauser. The supervisor is frozen with all it supervises, so this is done from outside.
+// Pause implements cluster.Pauser. The supervisor is frozen too, so it cannot be asked to do this.
 func (c *Node) Pause(ctx context.Context) (cluster.Heal, error) {
 	cgroup := nodeCgroup(c.Lab, c.Spec.Name)
 	if err := host.FreezeCgroup(ctx, cgroup); err != nil {
@@ -89,7 +95,7 @@ func (c *Node) Pause(ctx context.Context) (cluster.Heal, error) {
 
 // HealAll implements cluster.Healer.
 func (c *Node) HealAll(ctx context.Context) error {
-	if err := host.ThawCgroup(nodeCgroup(c.Lab, c.Spec.Name)); err != nil { // a frozen supervisor could not be asked
+	if err := host.ThawCgroup(nodeCgroup(c.Lab, c.Spec.Name)); err != nil { // a frozen supervisor cannot answer
 		return err
 	}
 	return c.Underlay.HealAll(ctx)

@@ -12,8 +12,8 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
-// components of a node. The first four are started together; the others wait for the API, since a
-// client that starts before the server backs off for longer than the server takes.
+// The components of a node. etcd, the API server and containerd are started together. The others are started when the
+// API answers: a client that starts before the server backs off for longer than the server needs.
 const (
 	etcd              = "etcd"
 	apiServer         = "kube-apiserver"
@@ -28,7 +28,7 @@ func componentNames() []string {
 	return []string{containerd, etcd, apiServer, controllerManager, kubeProxy, scheduler, kubeletName}
 }
 
-// command is the one table of how each component is started.
+// command returns how a component is started.
 func (n node) command(name string) host.Command {
 	pki := func(file string) string { return n.path("pki", file) }
 	services := n.Addresses().Services(n.Index).String()
@@ -50,7 +50,8 @@ func (n node) command(name string) host.Command {
 			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 			"--service-account-key-file=" + pki("sa.pub"), "--service-account-signing-key-file=" + pki("sa.key"),
 			"--requestheader-client-ca-file=" + pki("front-proxy-ca.crt"), "--requestheader-allowed-names=front-proxy-client",
-			"--requestheader-extra-headers-prefix=X-Remote-Extra-", "--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User",
+			"--requestheader-extra-headers-prefix=X-Remote-Extra-", "--requestheader-group-headers=X-Remote-Group",
+			"--requestheader-username-headers=X-Remote-User",
 			"--proxy-client-cert-file=" + pki("front-proxy-client.crt"), "--proxy-client-key-file=" + pki("front-proxy-client.key"),
 		},
 		controllerManager: {
@@ -59,17 +60,20 @@ func (n node) command(name string) host.Command {
 			"--service-cluster-ip-range=" + services,
 			"--service-account-private-key-file=" + pki("sa.key"), "--root-ca-file=" + pki("ca.crt"),
 		},
-		scheduler:   {"--kubeconfig=" + pki(scheduler+".conf"), "--bind-address=127.0.0.1", "--leader-elect=false"},
-		containerd:  {"--config=/etc/containerd/config.toml", "--log-level=warn"},
-		kubeletName: {"--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=" + pki("kubelet.conf"), "--hostname-override=" + n.hostName(), "--node-ip=" + n.ip().String()},
-		kubeProxy:   {"--config=/etc/kubernetes/kube-proxy.yaml", "--hostname-override=" + n.hostName()},
+		scheduler:  {"--kubeconfig=" + pki(scheduler+".conf"), "--bind-address=127.0.0.1", "--leader-elect=false"},
+		containerd: {"--config=/etc/containerd/config.toml", "--log-level=warn"},
+		kubeletName: {
+			"--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=" + pki("kubelet.conf"),
+			"--hostname-override=" + n.hostName(), "--node-ip=" + n.ip().String(),
+		},
+		kubeProxy: {"--config=/etc/kubernetes/kube-proxy.yaml", "--hostname-override=" + n.hostName()},
 	}[name]
-	// The bundle's folder must come first: containerd finds its shim by PATH.
+	// The bundle's folder must come first: containerd looks for its shim in PATH.
 	env := []string{"PATH=" + n.Bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOGC=200"}
 	return host.Command{Name: name, Path: n.Bin + "/" + name, Args: args, Env: env}
 }
 
-// files are the configuration files of a node, by path inside it.
+// files returns the configuration files of a node, by their paths inside it.
 func (n node) files() (map[string]string, error) {
 	kubeletYAML, err := n.kubeletConfig()
 	if err != nil {
@@ -78,7 +82,7 @@ func (n node) files() (map[string]string, error) {
 	return map[string]string{
 		"/etc/hostname":                       n.hostName() + "\n",
 		"/etc/hosts":                          "127.0.0.1 localhost\n" + n.ip().String() + " " + n.hostName() + "\n",
-		"/etc/resolv.conf":                    "", // no name server outside: CoreDNS alone answers pods
+		"/etc/resolv.conf":                    "", // no name server outside: only CoreDNS answers pods
 		"/etc/passwd":                         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
 		"/etc/group":                          "root:x:0:\nnogroup:x:65534:\n",
 		"/etc/nsswitch.conf":                  "hosts: files dns\n",
@@ -105,7 +109,8 @@ func (n node) containerdConfig() string {
 root = "/var/lib/containerd"
 state = "/run/containerd"
 disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
-  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs"]
+  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs"]
 [grpc]
   address = "/run/containerd/containerd.sock"
 [plugins.'io.containerd.cri.v1.images']
@@ -130,9 +135,12 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor
 func (n node) kubeletConfig() (string, error) {
 	no, zero, hundred := false, int32(0), int32(100)
 	c := kubelet.KubeletConfiguration{
-		TypeMeta:                    metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
-		Address:                     n.ip().String(),
-		Authentication:              kubelet.KubeletAuthentication{X509: kubelet.KubeletX509Authentication{ClientCAFile: n.path("pki", "ca.crt")}, Anonymous: kubelet.KubeletAnonymousAuthentication{Enabled: &no}},
+		TypeMeta: metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
+		Address:  n.ip().String(),
+		Authentication: kubelet.KubeletAuthentication{
+			X509:      kubelet.KubeletX509Authentication{ClientCAFile: n.path("pki", "ca.crt")},
+			Anonymous: kubelet.KubeletAnonymousAuthentication{Enabled: &no},
+		},
 		TLSCertFile:                 n.path("pki", "kubelet.crt"),
 		TLSPrivateKeyFile:           n.path("pki", "kubelet.key"),
 		ContainerRuntimeEndpoint:    "unix:///run/containerd/containerd.sock",
@@ -145,9 +153,12 @@ func (n node) kubeletConfig() (string, error) {
 		FailSwapOn:                  &no,
 		OOMScoreAdj:                 &zero,
 		SerializeImagePulls:         &no,
-		ImageGCHighThresholdPercent: &hundred, // images are shared by all labs: never collect them
-		EvictionHard:                map[string]string{"nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%", "imagefs.inodesFree": "0%", "memory.available": "50Mi"},
-		// One attempt to pull would otherwise make every later pod of that image ask the registry too.
+		ImageGCHighThresholdPercent: &hundred, // all labs share the images: never delete them
+		EvictionHard: map[string]string{
+			"nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%", "imagefs.inodesFree": "0%",
+			"memory.available": "50Mi",
+		},
+		// Otherwise one attempt to pull an image makes every later pod with that image ask the registry too.
 		ImagePullCredentialsVerificationPolicy: kubelet.NeverVerify,
 		VolumePluginDir:                        "/var/lib/kubelet/volume-plugins",
 		PodLogsDir:                             "/var/log/pods",

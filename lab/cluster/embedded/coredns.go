@@ -16,8 +16,8 @@ import (
 //go:embed coredns.yaml
 var coreDNSYAML string
 
-// applyCoreDNS creates what every cluster has beside the API's own objects. It comes first of all: a
-// proxy that starts before names resolve waits 1, 2, 4 seconds between its tries.
+// applyCoreDNS creates what every cluster has in addition to the API server's own objects. It must come before
+// anything else: a proxy that starts before names resolve waits 1, 2, 4 seconds between its attempts.
 func (s *supervisor) applyCoreDNS(ctx context.Context, api kubernetes.Interface) error {
 	text := strings.NewReplacer(
 		"DNS_SERVICE", s.Addresses().DNSService(s.Index).String(),

@@ -12,22 +12,23 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
-// LoadImage implements cluster.ImageLoader. The bundle's ctr asks the node's containerd from outside, through the root
-// folder that the node's own processes see.
+// LoadImage implements cluster.ImageLoader. It runs the bundle's ctr outside of the node and reaches the node's
+// containerd through the root folder of the node's processes.
 func (c *Node) LoadImage(ctx context.Context, archive string) error {
 	socket, err := c.containerdSocket()
 	if err != nil {
 		return fmt.Errorf("loading %s into %s: %w", archive, c.Name(), err)
 	}
-	// As the bundle's images were: unpacked for the snapshotter that the kubelet's pods are made with.
-	cmd := exec.CommandContext(ctx, filepath.Join(c.Bin, "ctr"), "--address", socket, "--namespace=k8s.io", "images", "import", "--snapshotter=overlayfs", archive)
+	// Unpack for the snapshotter that the kubelet's pods use, like the bundle's images.
+	cmd := exec.CommandContext(ctx, filepath.Join(c.Bin, "ctr"), "--address", socket, "--namespace=k8s.io",
+		"images", "import", "--snapshotter=overlayfs", archive)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("loading %s into %s: %w: %s", archive, c.Name(), err, bytes.TrimSpace(out))
 	}
 	return nil
 }
 
-// containerdSocket is the path by which this machine's processes reach the node's containerd.
+// containerdSocket returns the path of the socket of the node's containerd, as seen from outside of the node.
 func (c *Node) containerdSocket() (string, error) {
 	pids, err := host.CgroupProcesses(nodeCgroup(c.Lab, c.Spec.Name))
 	if err != nil {
@@ -39,5 +40,5 @@ func (c *Node) containerdSocket() (string, error) {
 			return socket, nil
 		}
 	}
-	return "", errors.New("its containerd does not run")
+	return "", errors.New("its containerd is not running")
 }

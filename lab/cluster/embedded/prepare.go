@@ -18,8 +18,8 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// Prepare unpacks the bundle's images into a containerd folder, once per bundle, and returns it. Every
-// new node gets hard links to it, so none imports anything.
+// Prepare unpacks the bundle's images into a containerd folder, once per bundle, and returns that folder. New nodes
+// get hard links to its files, so that they import nothing.
 func (p *Provider) Prepare(ctx context.Context) (string, error) {
 	parent := filepath.Join(p.Home, "prepared")
 	digest := strings.TrimPrefix(p.Bundle.Digest(), "sha256:")
@@ -32,10 +32,10 @@ func (p *Provider) Prepare(ctx context.Context) (string, error) {
 	}
 	lock := flock.New(filepath.Join(parent, ".lock"))
 	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
-		return "", fmt.Errorf("waiting for another eastwest that prepares the same images: %w", err)
+		return "", fmt.Errorf("waiting for another eastwest to prepare the same images: %w", err)
 	}
 	defer func() { _ = lock.Unlock() }()
-	if _, err := os.Stat(ready); err == nil { // another process was quicker
+	if _, err := os.Stat(ready); err == nil { // another process did it
 		return ready, nil
 	}
 	const lab, name = "eastwest-prepare", "images"
@@ -64,7 +64,7 @@ func (p *Provider) Prepare(ctx context.Context) (string, error) {
 	return ready, os.Rename(n.path("var", "lib", "containerd"), ready)
 }
 
-// prepare is what the supervisor does in place of running a node: import every image of the bundle.
+// prepare imports every image of the bundle. The supervisor does this instead of running a node.
 func (s *supervisor) prepare(ctx context.Context) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -94,7 +94,7 @@ func (s *supervisor) prepare(ctx context.Context) error {
 		}
 		s.milestone("unpacked " + filepath.Base(archive))
 	}
-	stop() // no restart after this
+	stop() // so that containerd is not started again
 	if err := s.init.Stop(ctx, containerd); err != nil {
 		return fmt.Errorf("stopping containerd: %w", err)
 	}

@@ -28,20 +28,20 @@ import (
 type Provider struct {
 	Home     string         // folder of all labs and of prepared images
 	Bundle   *bundle.Bundle // what the nodes run; only Create needs it
-	Range    string         // the lab's /16; a free one is found when empty
+	Range    string         // the lab's /16; if empty, a free one is chosen
 	Egress   bool           // let the labs reach what this machine reaches
 	Progress func(cluster, milestone string, since time.Duration)
 }
 
 var _ cluster.Provider = (*Provider)(nil)
 
-// What a lab of two clusters needs of the machine; less is refused before anything is made.
+// What a lab of two clusters needs. Check fails if there is less.
 const (
-	neededMiB     = 1024 // of disk
-	neededInotify = 60   // instances: a node with a mesh was seen to hold 27
+	neededMiB     = 1024 // free on the disk
+	neededInotify = 60   // inotify instances; a node with a mesh has been seen to use 27
 )
 
-// FreeBytes tells how much may still be written where labs are.
+// FreeBytes returns the free space, in bytes, of the disk that labs are on.
 func (p *Provider) FreeBytes(context.Context) (uint64, error) { return host.FreeBytes(p.Home) }
 
 // Check implements cluster.Provider.
@@ -57,22 +57,25 @@ func (p *Provider) Check(ctx context.Context) error {
 		return err
 	}
 	if free>>20 < neededMiB {
-		return fmt.Errorf("the disk is full: %s has %d MiB free, a lab needs %d MiB: make room, or set EASTWEST_HOME to another disk", p.Home, free>>20, neededMiB)
+		return fmt.Errorf("the disk is full: %s has %d MiB free, a lab needs %d MiB: make room, or set EASTWEST_HOME to another disk",
+			p.Home, free>>20, neededMiB)
 	}
 	if p.Egress && !host.Forwards() {
-		return errors.New("this machine does not forward packets, so no lab can have a way out: run `sysctl -w net.ipv4.ip_forward=1`, or leave --egress out")
+		return errors.New("this machine does not forward packets, so no lab can have a way out: " +
+			"run `sysctl -w net.ipv4.ip_forward=1`, or leave --egress out")
 	}
 	instances, limit, err := host.FreeInotify()
 	if err != nil {
 		return err
 	}
 	if instances < neededInotify {
-		return fmt.Errorf("only %d of %d inotify instances are free, a lab needs %d: remove a lab, or run `sysctl -w fs.inotify.max_user_instances=%d`", instances, limit, neededInotify, max(1024, 2*limit))
+		return fmt.Errorf("only %d of %d inotify instances are free, a lab needs %d: "+
+			"remove a lab, or run `sysctl -w fs.inotify.max_user_instances=%d`", instances, limit, neededInotify, max(1024, 2*limit))
 	}
 	return nil
 }
 
-// Create implements cluster.Provider. Clusters of one lab may be created side by side.
+// Create implements cluster.Provider. Clusters of one lab may be created at the same time.
 func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Cluster, error) {
 	if spec.Index < 1 || spec.Index > machine.MaxClusters {
 		return nil, fmt.Errorf("cluster %s is number %d: a lab has room for %d", spec.Name, spec.Index, machine.MaxClusters)
@@ -80,11 +83,11 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	if c, err := p.Open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
 		return c, nil
 	}
-	n, net, err := p.plan(spec)
+	n, net, err := p.plan(ctx, spec)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.sweepNode(ctx, spec.Lab, spec.Name); err != nil { // what a crash has left
+	if err := p.sweepNode(ctx, spec.Lab, spec.Name); err != nil { // what a crash may have left
 		return nil, err
 	}
 	if err := p.fill(ctx, n); err != nil {
@@ -103,8 +106,8 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	return c, err
 }
 
-// plan fixes the lab's network, if that has not been done, and writes everything down.
-func (p *Provider) plan(spec cluster.Spec) (node, network, error) {
+// plan chooses the lab's network, unless that has been done, writes it down and makes it.
+func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, network, error) {
 	unlock, err := machine.Lock(p.Home)
 	if err != nil {
 		return node{}, network{}, err
@@ -118,7 +121,7 @@ func (p *Provider) plan(spec cluster.Spec) (node, network, error) {
 	if err := host.Bridge(net.bridge(), net.alias(), net.addresses().Bridge()); err != nil {
 		return node{}, network{}, err
 	}
-	if err := host.NFT(hostRules(net, p.Egress)); err != nil {
+	if err := host.NFT(ctx, hostRules(net, p.Egress)); err != nil {
 		return node{}, network{}, err
 	}
 	return p.newNode(spec, net), net, nil
@@ -167,17 +170,17 @@ const (
 	prepareFile = "prepare.json"
 )
 
-// start starts the supervisor, waits until the API answers, and returns the channel that ends when the
-// node is usable.
+// start starts the supervisor and waits until the API answers. The channel gets one value when the node is usable, or
+// cannot become so.
 func (p *Provider) start(ctx context.Context, n node, net network) (<-chan error, error) {
 	return p.supervise(ctx, n, n.path(nodeFile), "api", func(pid int) error {
 		return host.VethToProcess(net.bridge(), net.veth(n.Index), net.alias(), pid)
 	})
 }
 
-// supervise starts this program as the supervisor that the file describes, lets connect give it what
-// only its parent can, and follows its milestones up to until. The channel tells how it goes on from
-// there to usable; the supervisor dies if ctx ends before that.
+// supervise starts this program as the supervisor that the file describes. It calls connect for what only the parent
+// can give to the supervisor, and waits for the milestone until. The channel gets one value when the node is usable, or
+// cannot become so. If ctx ends before that, the supervisor is killed.
 func (p *Provider) supervise(ctx context.Context, n node, file, until string, connect func(pid int) error) (<-chan error, error) {
 	goRead, goWrite, err := os.Pipe()
 	if err != nil {
@@ -200,7 +203,7 @@ func (p *Provider) supervise(ctx context.Context, n node, file, until string, co
 	cmd.ExtraFiles = []*os.File{goRead, tellWrite}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:     true, // a Ctrl-C at the terminal is for us: we tell the node
+		Setsid:     true, // so that Ctrl-C at the terminal reaches this process only
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 	}
 	err = cmd.Start()
@@ -209,13 +212,13 @@ func (p *Provider) supervise(ctx context.Context, n node, file, until string, co
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the supervisor: %w", err), tellRead.Close())
 	}
-	go func() { _ = cmd.Wait() }() // so that it is no zombie while this process lives
+	go func() { _ = cmd.Wait() }() // reap it if it ends before this process
 	reached, usable := make(chan struct{}), make(chan error, 1)
 	go func() {
 		defer tellRead.Close()
 		stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() })
 		err := p.follow(ctx, n, tellRead, until, reached)
-		// Before anybody hears of it: who waits for the node may end ctx at once.
+		// First stop watching ctx: whoever waits for the node may cancel ctx as soon as it is usable.
 		if !stop() && err == nil {
 			err = context.Cause(ctx)
 		}
@@ -231,12 +234,12 @@ func (p *Provider) supervise(ctx context.Context, n node, file, until string, co
 	case <-reached:
 		return usable, nil
 	case err := <-usable:
-		usable <- err // for whoever waits for it
+		usable <- err // for Usable
 		return usable, err
 	}
 }
 
-// follow reads a supervisor's milestones until the node is usable, or until it is not going to be.
+// follow reads a supervisor's milestones until the node is usable, or cannot become so.
 func (p *Provider) follow(ctx context.Context, n node, tells io.Reader, until string, reached chan<- struct{}) error {
 	for lines := bufio.NewScanner(tells); lines.Scan(); {
 		var m milestone
@@ -259,7 +262,8 @@ func (p *Provider) follow(ctx context.Context, n node, tells io.Reader, until st
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return fmt.Errorf("the supervisor ended before the node was usable; its last words: %s (logs: %s)", tail(n.path("supervisor.log")), n.path("logs"))
+	return fmt.Errorf("the supervisor ended before the node was usable; its last line of output: %s (logs: %s)",
+		tail(n.path("supervisor.log")), n.path("logs"))
 }
 
 func tail(file string) string {
@@ -284,13 +288,13 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 	var problems []error
 	problems = append(problems, p.stopNode(ctx, lab, ""))
 	net := network{machine.Network{Lab: lab}}
-	problems = append(problems, host.DeleteLinks(net.alias()), host.NFT(fmt.Sprintf("table inet %[1]s {}\ndelete table inet %[1]s\n", net.table())))
-	problems = append(problems, os.RemoveAll(p.labDir(lab)))
+	noTable := fmt.Sprintf("table inet %[1]s {}\ndelete table inet %[1]s\n", net.table()) // deleting one that is not there is an error
+	problems = append(problems, host.DeleteLinks(net.alias()), host.NFT(ctx, noTable), os.RemoveAll(p.labDir(lab)))
 	return errors.Join(problems...)
 }
 
-// foreign returns an error if a lab of that name runs that this home knows nothing of: names of cgroups
-// and links are the machine's, homes are the users'. Labs of ours are written down before they start.
+// foreign returns an error if a lab of that name is running that was made with another home. Names of cgroups and links
+// are unique on the machine, names of labs only in a home. Labs of this home are written down before they start.
 func (p *Provider) foreign(lab string) error {
 	if _, err := os.Stat(p.labDir(lab)); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -299,10 +303,11 @@ func (p *Provider) foreign(lab string) error {
 	if err != nil || len(pids) == 0 {
 		return err
 	}
-	return fmt.Errorf("a lab %s that was made with another EASTWEST_HOME runs on this machine (%d processes, %d among them): choose another --name, or remove it where it was made", lab, len(pids), pids[0])
+	return fmt.Errorf("a lab %s that was made with another EASTWEST_HOME runs on this machine (%d processes, %d among them): "+
+		"choose another --name, or remove it where it was made", lab, len(pids), pids[0])
 }
 
-// sweepNode ends what is left of one node and removes its folder.
+// sweepNode ends the processes of one node and removes its folder.
 func (p *Provider) sweepNode(ctx context.Context, lab, name string) error {
 	if err := p.stopNode(ctx, lab, name); err != nil {
 		return err
@@ -310,8 +315,8 @@ func (p *Provider) sweepNode(ctx context.Context, lab, name string) error {
 	return os.RemoveAll(p.nodeDir(lab, name))
 }
 
-// stopNode kills every process of a node (of all nodes, if name is empty) and removes its cgroups. The
-// cgroup, not a process id that was written down, says which processes those are.
+// stopNode kills every process of a node, or of all nodes if name is empty, and removes its cgroups. The cgroup tells
+// which processes those are: a process id that was written down could be another process by now.
 func (p *Provider) stopNode(ctx context.Context, lab, name string) error {
 	cgroup := nodeCgroup(lab, name)
 	if name == "" {
@@ -323,7 +328,7 @@ func (p *Provider) stopNode(ctx context.Context, lab, name string) error {
 	return host.RemoveCgroup(ctx, cgroup)
 }
 
-// Open returns a cluster that was created before, whether it runs or not.
+// Open returns a cluster that has been created, whether it is running or not.
 func (p *Provider) Open(lab, name string) (*Node, error) {
 	var n node
 	if err := machine.ReadJSON(filepath.Join(p.nodeDir(lab, name), nodeFile), &n); err != nil {
@@ -335,8 +340,8 @@ func (p *Provider) Open(lab, name string) (*Node, error) {
 	return newCluster(n)
 }
 
-// linkTree makes to a copy of from in which files are hard links, except databases, which are written
-// to and therefore really copied.
+// linkTree copies a folder. Files become hard links, except databases (*.db), which are copied because they are
+// written to.
 func linkTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -357,7 +362,7 @@ func linkTree(from, to string) error {
 			if err := os.Mkdir(target, info.Mode().Perm()); err != nil {
 				return err
 			}
-			if err := os.Chmod(target, info.Mode()); err != nil { // Mkdir drops sticky bits and obeys the umask
+			if err := os.Chmod(target, info.Mode()); err != nil { // Mkdir drops sticky bits and applies the umask
 				return err
 			}
 			return os.Lchown(target, int(st.Uid), int(st.Gid))

@@ -2,8 +2,8 @@ package embedded
 
 import "fmt"
 
-// hostRules seal a lab: whatever comes from its bridge and wants to go on is counted and refused. The
-// nodes have no route out either; this is the second lock, and the counter that a test reads.
+// hostRules returns the rules that seal a lab: packets from its bridge to anywhere else are counted and rejected. The
+// nodes have no route out either, so this is a second lock. A test reads the counter.
 func hostRules(n network, egress bool) string {
 	verdict := "reject with icmp net-unreachable"
 	nat := ""

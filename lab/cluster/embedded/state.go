@@ -13,12 +13,12 @@ import (
 // provider names the folder of a lab's embedded nodes.
 const provider = "embedded"
 
-// network is what a lab owns on this machine outside its clusters.
+// network is what a lab owns on this machine outside of its clusters.
 type network struct{ machine.Network }
 
-// The names of what a lab makes outside namespaces. Link names are short (15 bytes) and nftables names
-// know only letters, digits and underscores, hence the hash. They begin with no letter of network cards: systemd-networkd
-// takes what its files match, "Name=e*" among them, and takes it out of its bridge.
+// The names of what a lab makes outside of namespaces. They contain a hash because a link's name has at most 15 bytes
+// and an nftables name only letters, digits and underscores. They do not start like the names of network cards:
+// systemd-networkd takes over links that its files match, often "Name=e*", and removes them from their bridge.
 func (n network) hash() string {
 	sum := sha256.Sum256([]byte(n.Lab))
 	return hex.EncodeToString(sum[:])[:8]
@@ -32,14 +32,14 @@ func labCgroup(lab string) string              { return "eastwest/" + lab }
 func nodeCgroup(lab, name string) string       { return labCgroup(lab) + "/" + name }
 func (p *Provider) labDir(l string) string     { return machine.Dir(p.Home, l, provider) }
 
-// node is everything a supervisor must know; it is handed over as a file in the node's folder.
+// node is everything that a supervisor has to know. It gets it as a file in the node's folder.
 type node struct {
 	machine.Place
 	Dir      string `json:"dir"`    // the node's folder
 	Bin      string `json:"bin"`    // the bundle's programs
 	CNI      string `json:"cni"`    // the bundle's CNI plugins
-	Bundle   string `json:"bundle"` // the bundle's folder, seen by the node at the same path
-	Pause    string `json:"pause"`  // image of the sandbox container
+	Bundle   string `json:"bundle"` // the bundle's folder; the node sees it at the same path
+	Pause    string `json:"pause"`  // image of the sandbox containers
 	CoreDNS  string `json:"coredns"`
 	Restrict bool   `json:"restrict_oom_score"`
 	Egress   bool   `json:"egress"`

@@ -21,28 +21,28 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// supervisorEnv hands a supervisor its node file; stageEnv tells the two lives of its process apart.
+// Environment variables of a supervisor.
 const (
-	supervisorEnv = "EASTWEST_NODE"
-	stageEnv      = "EASTWEST_NODE_STAGE"
-	prepareStage  = "prepare" // not a node: unpack the bundle's images once and end
+	supervisorEnv = "EASTWEST_NODE"       // path of the node file
+	stageEnv      = "EASTWEST_NODE_STAGE" // empty in the first life of the process, see firstLife
+	prepareStage  = "prepare"             // not a node: unpack the bundle's images and exit
 )
 
-// The files that a supervisor inherits.
+// Files that a supervisor inherits.
 const (
-	goFD   = 3 // one byte arrives when the link is there; end of file means the parent has died
-	tellFD = 4 // milestones as JSON lines; closed when the node is usable
+	goFD   = 3 // one byte arrives when the link is there; end of file means that the parent has died
+	tellFD = 4 // takes milestones as JSON lines; closed when the node is usable
 )
 
-// milestone is one line that a supervisor tells its parent while it starts.
+// milestone is one line that a supervisor writes for its parent while it starts.
 type milestone struct {
 	Name    string  `json:"name"`
-	Seconds float64 `json:"seconds"` // since the supervisor began
+	Seconds float64 `json:"seconds"` // since the supervisor was started
 	Error   string  `json:"error,omitempty"`
 }
 
-// Supervise turns this process into the supervisor of a node if it was started as one, and then never
-// returns. Programs that create embedded clusters call it before anything else.
+// Supervise does nothing unless this process was started as the supervisor of a node. Then it runs the node and never
+// returns. Programs that make embedded clusters call it before anything else.
 func Supervise() {
 	file := os.Getenv(supervisorEnv)
 	if file == "" {
@@ -65,7 +65,6 @@ func supervise(file string, tell *os.File) error {
 	if os.Getenv(stageEnv) == "" {
 		return n.firstLife(file)
 	}
-	// Without this a node would not die with the process that made it while that one is still starting it.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	sigchld := make(chan os.Signal, 1)
@@ -105,8 +104,8 @@ func supervise(file string, tell *os.File) error {
 	return s.run(ctx)
 }
 
-// firstLife joins the node's cgroup and a cgroup namespace of its own, then begins the second life: a
-// namespace is per thread, and executing anew is the one way to have the whole process in it.
+// firstLife joins the node's cgroup and a new cgroup namespace, and then executes this program again. A cgroup
+// namespace belongs to a thread; only executing puts the whole process into it.
 func (n node) firstLife(file string) error {
 	if _, err := os.NewFile(goFD, "go").Read(make([]byte, 1)); err != nil {
 		return errors.New("the process that started this node has died")
@@ -126,7 +125,7 @@ func (n node) firstLife(file string) error {
 	return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), stageEnv+"="+stage))
 }
 
-// supervisor is the running node, seen from inside.
+// supervisor runs a node, from inside.
 type supervisor struct {
 	node
 	init    *host.Init
@@ -159,7 +158,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config.QPS = -1 // no limit of our own on a node of our own
+	config.QPS = -1 // no client-side limit
 	api, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
@@ -183,8 +182,8 @@ func (s *supervisor) run(ctx context.Context) error {
 	return nil
 }
 
-// setUpNetwork gives the node its address and no way out: there is no default route, and what no rule
-// of kube-proxy has caught is refused.
+// setUpNetwork gives the node its address, but no way out: there is no default route, and what kube-proxy's rules do
+// not catch is rejected.
 func (s *supervisor) setUpNetwork(ctx context.Context) error {
 	a := s.Addresses()
 	if err := host.Sysctl("net/ipv4/ip_forward", "1"); err != nil {
@@ -196,8 +195,8 @@ func (s *supervisor) setUpNetwork(ctx context.Context) error {
 	if err := host.SetUp("eth0", a.Node(s.Index)); err != nil {
 		return err
 	}
-	// A packet to a Service is rewritten only after the kernel has found a route for it, so a range
-	// without any route would fail too early. Where this one leads does not matter: see machine.Rules.
+	// A packet to a Service is rewritten only after the kernel has found a route for it, so the range of Services needs
+	// some route. Where it leads does not matter: see machine.Rules.
 	if err := host.LinkRoute("eth0", a.Services(s.Index)); err != nil {
 		return err
 	}
@@ -214,7 +213,7 @@ func (s *supervisor) setUpNetwork(ctx context.Context) error {
 	return s.control.Apply(ctx)
 }
 
-// nft changes rules in the node's network namespace.
+// nft loads rules into the node's network namespace.
 func (s *supervisor) nft(ctx context.Context, rules string) error {
 	path, err := exec.LookPath("nft")
 	if err != nil {
@@ -223,7 +222,7 @@ func (s *supervisor) nft(ctx context.Context, rules string) error {
 	return s.init.Run(ctx, host.Command{Name: "nft", Path: path, Args: []string{"-f"}}, rules)
 }
 
-// becomeUsable applies what every cluster has and waits until pods can be made and names resolved.
+// becomeUsable applies what every cluster has, and waits until pods can be made and names resolve.
 func (s *supervisor) becomeUsable(ctx context.Context, api kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()

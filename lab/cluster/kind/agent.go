@@ -67,13 +67,13 @@ func serve(file string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if err := a.setUpNetwork(); err != nil {
+	if err := a.setUpNetwork(ctx); err != nil {
 		return fmt.Errorf("setting up the node's network: %w", err)
 	}
 	server := &machine.Server{
 		Place: a.Place, Dir: inside, Signal: send, SocketMode: 0o666, // the user of Docker need not be root; the folder is the user's
 		Processes: func() []host.ProcessState { return host.Processes(components) },
-		NFT:       func(_ context.Context, rules string) error { return host.NFT(rules) },
+		NFT:       host.NFT,
 		Complete:  a.complete,
 	}
 	if err := server.Apply(ctx); err != nil {
@@ -97,7 +97,7 @@ func serve(file string) error {
 
 // setUpNetwork gives the node its routes: to the Services' range, so that the kernel looks at what no rule has caught
 // (see machine.Rules), and to the pods of the clusters on its network. A sealed node has no other.
-func (a *agent) setUpNetwork() error {
+func (a *agent) setUpNetwork(ctx context.Context) error {
 	plan := a.Addresses()
 	if err := host.Sysctl("net/ipv4/ip_forward", "1"); err != nil {
 		return err
@@ -117,7 +117,7 @@ func (a *agent) setUpNetwork() error {
 		return nil
 	}
 	// Without a limit every question is refused, not one a second (icmp(7)).
-	return errors.Join(host.Seal(), host.Sysctl("net/ipv4/icmp_ratelimit", "0"), host.NFT(a.sealedDNS()))
+	return errors.Join(host.Seal(), host.Sysctl("net/ipv4/icmp_ratelimit", "0"), host.NFT(ctx, a.sealedDNS()))
 }
 
 // sealedDNS refuses what CoreDNS and containerd ask the name server that kind gives a node, which is Docker's and knows
