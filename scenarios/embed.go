@@ -5,7 +5,7 @@ package scenarios
 
 import "embed"
 
-//go:generate go test ../lab/cmd/eastwest -run TestSchemaIsCurrent -update
+//go:generate go test ../lab/cmd/eastwest -run IsCurrent -update
 //go:generate go test . -run IsCurrent -args -update
 
 // Files holds the scenario folders.

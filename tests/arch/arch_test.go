@@ -264,8 +264,8 @@ func TestNoPathsOfOneMachine(t *testing.T) {
 // TestTopLevelIsFixed keeps the top level a short list that a newcomer can read.
 func TestTopLevelIsFixed(t *testing.T) {
 	allowed := []string{
-		"go.mod", "go.sum", "lab", "scenarios", "tests", "manifests", "scripts", "Makefile", "README.md",
-		"LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "bin",
+		"go.mod", "go.sum", "lab", "scenarios", "tests", "manifests", "scripts", "docs", "workshops",
+		"Makefile", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "bin",
 	}
 	entries, err := os.ReadDir(root)
 	require.NoError(t, err)

@@ -1,125 +1,134 @@
-// Package docs runs the commands that the documents show and compares what they print with what is
-// printed there. It needs root and a bundle for the README's walk; the rest runs anywhere.
+// Package docs holds the documents to what is true: links lead somewhere, commands that are mentioned exist, generated
+// pages are fresh, and commands that are shown with their output print that output.
+//
+// A ```console block shows commands (lines that begin with "$ ") with their output. A comment in the line before it says what
+// becomes of it:
+//
+//	(none)                    the commands run here, without a lab
+//	<!-- needs a lab -->      they run in the lab that the README makes
+//	<!-- recorded: REASON --> they do not run; REASON says why
+//
+// What needs a lab needs root and a bundle; the rest runs anywhere: go test -short ./tests/docs
 package docs
 
 import (
-	"context"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
+//go:generate go test . -run IsCurrent -args -update
+
+const (
+	root   = "../.."
+	readme = "README.md"
+)
+
+// eastwest is the command under test.
+var eastwest labs.Command
+
 func TestMain(m *testing.M) {
 	lab.Supervise()
-	os.Exit(m.Run())
+	os.Exit(labs.RunWithCommand(m, &eastwest))
 }
 
-const root = "../.."
-
-// shown is a command of a document with the output that is printed below it.
-type shown struct {
-	command string
-	output  []string
-}
-
-// console returns what the ```console blocks of a document show: lines that begin with "$ " are
-// commands, what follows is their output, and a line "…" stands for any lines.
-func console(t *testing.T, document string) []shown {
+// documents returns the paths of all Markdown files, from the top level.
+func documents(t *testing.T) []string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, document))
-	require.NoError(t, err)
-	var all []shown
-	inside := false
-	for _, line := range strings.Split(string(text), "\n") {
-		switch command, isCommand := strings.CutPrefix(line, "$ "); {
-		case strings.HasPrefix(line, "```"):
-			inside = line == "```console"
-		case inside && isCommand:
-			all = append(all, shown{command: command})
-		case inside && len(all) > 0:
-			all[len(all)-1].output = append(all[len(all)-1].output, line)
+	var all []string
+	require.NoError(t, filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && p != root && strings.HasPrefix(d.Name(), "."):
+			return fs.SkipDir
+		case d.Type().IsRegular() && strings.HasSuffix(p, ".md"):
+			rel, err := filepath.Rel(root, p)
+			all = append(all, filepath.ToSlash(rel))
+			return err
 		}
-	}
-	require.NotEmpty(t, all, "%s shows no commands", document)
+		return nil
+	}))
+	require.Contains(t, all, readme)
 	return all
 }
 
-// What differs from run to run: numbers, the names of pods, how wide a column is.
+func read(t *testing.T, document string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, document))
+	require.NoError(t, err)
+	return string(text)
+}
+
+func TestREADMEIsShort(t *testing.T) {
+	require.LessOrEqual(t, len(read(t, readme)), 7*1024, "put it into a page of docs/ and link it")
+}
+
 var (
-	podName = regexp.MustCompile(`-[0-9a-f]{8,10}-[0-9a-z]{5}\b`)
-	hex     = regexp.MustCompile(`\b[0-9A-F]{2}(:[0-9A-F]{2})+\b`)
-	number  = regexp.MustCompile(`\d+(\.\d+)?m?s?`)
-	spaces  = regexp.MustCompile(`\s+`)
+	fence   = regexp.MustCompile("(?ms)^```.*?^```$")
+	span    = regexp.MustCompile("`[^`\n]*`")
+	link    = regexp.MustCompile(`\]\(([^()\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ +(.*)$`)
+	linked  = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+	noSlug  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
-func normal(line string) string {
-	line = podName.ReplaceAllString(line, "-POD")
-	line = hex.ReplaceAllString(line, "HEX")
-	line = number.ReplaceAllString(line, "N")
-	return strings.TrimSpace(spaces.ReplaceAllString(line, " "))
+// anchors returns what links into a document may name: its headings, in the form that GitHub gives them.
+func anchors(text string) []string {
+	var all []string
+	times := map[string]int{}
+	for _, m := range heading.FindAllStringSubmatch(fence.ReplaceAllString(text, ""), -1) {
+		title := linked.ReplaceAllString(m[1], "$1")
+		slug := strings.ReplaceAll(noSlug.ReplaceAllString(strings.ToLower(title), ""), " ", "-")
+		if n := times[slug]; n > 0 {
+			all = append(all, fmt.Sprintf("%s-%d", slug, n))
+		} else {
+			all = append(all, slug)
+		}
+		times[slug]++
+	}
+	return all
 }
 
-// same tells whether the output is as shown, where "…" stands for any number of lines.
-func same(wanted, seen []string) bool {
-	for len(wanted) > 0 && normal(wanted[len(wanted)-1]) == "" {
-		wanted = wanted[:len(wanted)-1]
-	}
-	for len(seen) > 0 && normal(seen[len(seen)-1]) == "" {
-		seen = seen[:len(seen)-1]
-	}
-	if len(wanted) == 0 {
-		return len(seen) == 0
-	}
-	if wanted[0] == "…" {
-		for i := 0; i <= len(seen); i++ {
-			if same(wanted[1:], seen[i:]) {
-				return true
+func TestAnchors(t *testing.T) {
+	require.Equal(t, []string{"a-b-c", "sever-and-others", "a-b-c-1"},
+		anchors("# A `b` (c)\n```\n# none\n```\n## [sever](x) and-others\n### a b c\n"))
+}
+
+// TestLinksLeadSomewhere follows the links between documents, and from them to files, without network.
+func TestLinksLeadSomewhere(t *testing.T) {
+	for _, document := range documents(t) {
+		text := span.ReplaceAllString(fence.ReplaceAllString(read(t, document), ""), "")
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			file, anchor, _ := strings.Cut(m[1], "#")
+			target := document
+			if file != "" {
+				target = path.Join(path.Dir(document), file)
+			}
+			if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+				t.Errorf("%s links %s: there is no %s", document, m[1], target)
+				continue
+			}
+			if anchor != "" {
+				assert.Contains(t, anchors(read(t, target)), anchor, "%s links %s", document, m[1])
 			}
 		}
-		return false
-	}
-	return len(seen) > 0 && normal(wanted[0]) == normal(seen[0]) && same(wanted[1:], seen[1:])
-}
-
-func TestSame(t *testing.T) {
-	require.True(t, same([]string{"a 1.5s", "…", "z", ""}, []string{"a  22s", "b", "c", "z"}))
-	require.False(t, same([]string{"a", "…", "z"}, []string{"a", "b", "y"}))
-	require.False(t, same([]string{"a"}, []string{"a", "b"}))
-	require.False(t, same([]string{"a", "b"}, []string{"a"}))
-}
-
-func TestReadmeWalk(t *testing.T) {
-	home := labs.Need(t)
-	_, err := labs.BuildCommand()
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = lab.Down(context.Background(), home, lab.DefaultName) })
-	_ = lab.Down(t.Context(), home, lab.DefaultName) // the walk begins with nothing
-
-	walk := console(t, "README.md")
-	const mark = "@@@@ "
-	var script strings.Builder
-	for _, s := range walk {
-		script.WriteString("echo '" + mark + "'\n" + s.command + "\n")
-	}
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", script.String())
-	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "NO_COLOR=1", "KUBECONFIG=/nonexistent")
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
-	parts := strings.Split(string(out), mark+"\n")[1:]
-	require.Len(t, parts, len(walk))
-	for i, s := range walk {
-		seen := strings.Split(parts[i], "\n")
-		require.True(t, same(s.output, seen), "$ %s\nthe README shows:\n%s\nseen:\n%s", s.command, strings.Join(s.output, "\n"), parts[i])
 	}
 }
 
@@ -129,30 +138,50 @@ var mention = regexp.MustCompile("(?m)(?:bin/)?eastwest ((?:[a-z][a-z-]*)(?: [^`
 // subcommand is a word that may be a command: no flag, no FILE, no name with dashes or dots in it.
 var subcommand = regexp.MustCompile("^[a-z]+$")
 
+// TestMentionedCommandsExist looks for each command and each flag that a document mentions, and for each target of make.
 func TestMentionedCommandsExist(t *testing.T) {
-	eastwest, err := labs.BuildCommand()
-	require.NoError(t, err)
-	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
-	require.NoError(t, err)
-	for _, document := range []string{"README.md", "CONTRIBUTING.md"} {
-		text, err := os.ReadFile(filepath.Join(root, document))
-		require.NoError(t, err)
-		for _, block := range regexp.MustCompile("(?s)```.*?```|`[^`\n]+`").FindAllString(string(text), -1) {
+	makefile := read(t, "Makefile")
+	helps := map[string]string{}
+	for _, document := range documents(t) {
+		if document == "CHANGELOG.md" {
+			continue // it is about the past, too
+		}
+		for _, block := range regexp.MustCompile("(?s)```.*?```|`[^`\n]+`").FindAllString(read(t, document), -1) {
 			for _, m := range mention.FindAllStringSubmatch(block, -1) {
 				if m[2] != "" {
-					require.Contains(t, string(makefile), "\n"+m[2]+":", "%s: make %s", document, m[2])
+					assert.Contains(t, makefile, "\n"+m[2]+":", "%s: make %s", document, m[2])
 					continue
 				}
 				words := strings.Fields(m[1])
-				path := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !subcommand.MatchString(w) })
-				out, err := exec.CommandContext(t.Context(), eastwest, append(path, "--help")...).CombinedOutput()
-				require.NoError(t, err, "%s: eastwest %s\n%s", document, m[1], out)
+				commands := slices.DeleteFunc(slices.Clone(words), func(w string) bool { return !subcommand.MatchString(w) })
+				key := strings.Join(commands, " ")
+				if _, asked := helps[key]; !asked {
+					out, err := exec.CommandContext(t.Context(), string(eastwest), append(commands, "--help")...).CombinedOutput()
+					assert.NoError(t, err, "%s: eastwest %s\n%s", document, m[1], out)
+					helps[key] = string(out)
+				}
 				for _, word := range words {
 					if flag, _, _ := strings.Cut(word, "="); strings.HasPrefix(flag, "--") {
-						require.Contains(t, string(out), flag, "%s: eastwest %s", document, m[1])
+						assert.Contains(t, helps[key], flag, "%s: eastwest %s", document, m[1])
 					}
 				}
 			}
 		}
 	}
+}
+
+// TestInsideNamesEveryPackage holds the page about the inside to the packages that there are.
+func TestInsideNamesEveryPackage(t *testing.T) {
+	text := read(t, "docs/inside.md")
+	require.NoError(t, filepath.WalkDir(filepath.Join(root, "lab"), func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		if files, err := filepath.Glob(filepath.Join(p, "*.go")); err != nil || len(files) == 0 {
+			return err
+		}
+		name, err := filepath.Rel(root, p)
+		assert.Contains(t, text, path.Base(filepath.ToSlash(name)), "docs/inside.md says nothing about %s", name)
+		return err
+	}))
 }

@@ -1,6 +1,4 @@
-// Package lesson runs the lesson's own commands, word for word, in a shell that has evaluated
-// `eastwest env`. It needs root and a bundle: go test ./tests/lesson
-package lesson
+package docs
 
 import (
 	"context"
@@ -15,45 +13,40 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
-const labName = "lesson-test"
-
-func TestMain(m *testing.M) {
-	lab.Supervise()
-	os.Exit(m.Run())
-}
-
-// shell runs a script after `eval "$(eastwest env …)"`, with nothing of the user's own Kubernetes around it.
-func shell(t *testing.T, eastwest, env, script string) (string, error) {
+// lessonShell runs a script of the lesson after `eval "$(eastwest env …)"`, with nothing of the user's own Kubernetes around it.
+func lessonShell(t *testing.T, env, script string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -eo pipefail\neval \"$(eastwest env --name "+labName+" "+env+")\"\n"+script)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(eastwest)+":"+os.Getenv("PATH"), "KUBECONFIG=/nonexistent", "HOME="+t.TempDir())
+	cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -eo pipefail\neval \"$(eastwest env "+env+")\"\n"+script)
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(string(eastwest))+":"+os.Getenv("PATH"), "KUBECONFIG=/nonexistent", "HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-func TestTheLessonsCommands(t *testing.T) {
+// theLessonsCommands are the lesson's own, word for word, in the lab of the README.
+func theLessonsCommands(t *testing.T) {
 	home := labs.Need(t)
 	// The shell's HOME is another, and the bundle stays where it is.
 	t.Setenv("EASTWEST_HOME", home)
-	t.Setenv("EASTWEST_BUNDLE", filepath.Join(home, "bundle"))
-	eastwest, err := labs.BuildCommand()
+	dir, err := bundle.DefaultDir()
 	require.NoError(t, err)
-	labs.Up(t, lab.Options{Name: labName, Topology: lab.DefaultTopology()})
+	t.Setenv("EASTWEST_BUNDLE", dir)
+	t.Setenv("EASTWEST_LAB", lab.DefaultName)
 
 	t.Run("the gateway runs in both clusters", func(t *testing.T) {
 		for _, cluster := range []string{"cluster-a", "cluster-b"} {
-			out, err := shell(t, eastwest, "--context "+cluster, `kubectl get pod -n istio-system -l istio=eastwestgateway`)
+			out, err := lessonShell(t, "--context "+cluster, `kubectl get pod -n istio-system -l istio=eastwestgateway`)
 			require.NoError(t, err, out)
 			require.Regexp(t, `istio-eastwestgateway-\S+ +1/1 +Running`, out)
 		}
 	})
 
 	t.Run("cluster A is given the remote secret of cluster B", func(t *testing.T) {
-		out, err := shell(t, eastwest, "", `kubectl delete secret istio-remote-secret-cluster-b -n istio-system --context=cluster-a
+		out, err := lessonShell(t, "", `kubectl delete secret istio-remote-secret-cluster-b -n istio-system --context=cluster-a
 istioctl create-remote-secret \
   --context=cluster-b \
   --name=cluster-b | kubectl apply -f - --context=cluster-a`)
@@ -64,14 +57,14 @@ istioctl create-remote-secret \
 	t.Run("cluster A knows cluster B", func(t *testing.T) {
 		var out string
 		err := wait.Until(t.Context(), "cluster-b to be synced", wait.Options{Within: 20 * time.Second}, func(context.Context) (err error) {
-			out, err = shell(t, eastwest, "", `istioctl remote-clusters --context=cluster-a | grep cluster-b | grep -i synced`)
+			out, err = lessonShell(t, "", `istioctl remote-clusters --context=cluster-a | grep cluster-b | grep -i synced`)
 			return err
 		})
 		require.NoError(t, err, out)
 	})
 
 	t.Run("a call inside the mesh is answered", func(t *testing.T) {
-		out, err := shell(t, eastwest, "", `kubectl exec -n production my-pod -c istio-proxy -- \
+		out, err := lessonShell(t, "", `kubectl exec -n production my-pod -c istio-proxy -- \
   curl -s http://service-b.production.svc.cluster.local/healthz`)
 		require.NoError(t, err, out)
 		require.Contains(t, out, "Hostname=echo-")
@@ -84,11 +77,11 @@ istioctl create-remote-secret \
 
 	t.Run("the gateway's log names the cluster whose border was crossed", func(t *testing.T) {
 		// A gateway writes a connection down when it ends: a host with a connection per call shows at once.
-		out, err := shell(t, eastwest, "", `kubectl exec -n production my-pod -c app -- curl -s http://echo-cluster-b-fresh.production.svc.cluster.local/healthz`)
+		out, err := lessonShell(t, "", `kubectl exec -n production my-pod -c app -- curl -s http://echo-cluster-b-fresh.production.svc.cluster.local/healthz`)
 		require.NoError(t, err, out)
 		require.Contains(t, out, "Cluster=cluster-b")
 		require.NoError(t, wait.Until(t.Context(), "the call to stand in the log", wait.Options{Within: 20 * time.Second}, func(context.Context) error {
-			out, err := shell(t, eastwest, "--context cluster-b", `kubectl logs -n istio-system -l istio=eastwestgateway \
+			out, err := lessonShell(t, "--context cluster-b", `kubectl logs -n istio-system -l istio=eastwestgateway \
   -c istio-proxy | grep "cluster-b"`)
 			if err == nil && !strings.Contains(out, "outbound_.80_._.echo-cluster-b-fresh.production.svc.cluster.local") {
 				err = fmt.Errorf("only %s", out)
@@ -99,7 +92,7 @@ istioctl create-remote-secret \
 
 	t.Run("the fingerprints are equal", func(t *testing.T) {
 		fingerprint := func(cluster string) string {
-			out, err := shell(t, eastwest, "", `kubectl get secret cacerts -n istio-system --context=`+cluster+` \
+			out, err := lessonShell(t, "", `kubectl get secret cacerts -n istio-system --context=`+cluster+` \
   -o jsonpath='{.data.root-cert\.pem}' | base64 -d | openssl x509 -noout -fingerprint`)
 			require.NoError(t, err, out)
 			require.Regexp(t, `(?i)^sha1 Fingerprint=([0-9A-F]{2}:){19}[0-9A-F]{2}\n$`, out)
@@ -109,10 +102,10 @@ istioctl create-remote-secret \
 	})
 
 	t.Run("the user's own kubeconfig is not touched", func(t *testing.T) {
-		out, err := shell(t, eastwest, "", `echo "$KUBECONFIG"; kubectl config current-context; kubectl config get-contexts -o name`)
+		out, err := lessonShell(t, "", `echo "$KUBECONFIG"; kubectl config current-context; kubectl config get-contexts -o name`)
 		require.NoError(t, err, out)
 		lines := strings.Fields(out)
-		require.Contains(t, lines[0], labName)
+		require.Contains(t, lines[0], lab.DefaultName)
 		require.Equal(t, []string{"cluster-a", "cluster-a", "cluster-b"}, lines[1:])
 	})
 }
