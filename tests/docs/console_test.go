@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -161,7 +162,7 @@ func newShell(t *testing.T) *shell {
 	cmd := exec.CommandContext(ctx, "bash")
 	cmd.Dir = root
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "EASTWEST_LAB=") }),
-		"NO_COLOR=1", "KUBECONFIG=/nonexistent")
+		"NO_COLOR=1", "KUBECONFIG=/nonexistent", "PATH="+filepath.Dir(string(eastwest))+":"+os.Getenv("PATH"))
 	cmd.WaitDelay = 10 * time.Second // whatever it has started may keep its output open
 	in, err := cmd.StdinPipe()
 	require.NoError(t, err)
