@@ -292,7 +292,7 @@ type outages struct {
 type takeable struct {
 	part    Part
 	cluster string
-	take    func(context.Context) (fault.Undo, error)
+	take    func(context.Context) (back func(context.Context) error, err error)
 }
 
 func (t takeable) String() string {
@@ -307,32 +307,35 @@ func (t takeable) String() string {
 
 // parts are all that is taken away, in this order: nothing, each istiod, each API server, each cluster.
 func (r *outages) parts() ([]takeable, error) {
-	all := []takeable{{part: NothingAway, take: func(context.Context) (fault.Undo, error) {
+	all := []takeable{{part: NothingAway, take: func(context.Context) (func(context.Context) error, error) {
 		return func(context.Context) error { return nil }, nil
 	}}}
-	by := func(p Part, m *mesh.Member, f fault.Fault, gone func(context.Context, *mesh.Member) error) error {
-		all = append(all, takeable{p, m.Name(), func(ctx context.Context) (fault.Undo, error) {
-			undo, err := f.Inject(ctx, r.Mesh)
+	by := func(p Part, m *mesh.Member, away, back fault.Fault, gone func(context.Context, *mesh.Member) error) error {
+		letBack := func(ctx context.Context) error { return back.Inject(ctx, r.Mesh) }
+		all = append(all, takeable{p, m.Name(), func(ctx context.Context) (func(context.Context) error, error) {
+			err := away.Inject(ctx, r.Mesh)
+			if err == nil {
+				err = gone(ctx, m)
+			}
 			if err != nil {
-				return nil, err
-			}
-			if err := gone(ctx, m); err != nil {
-				back, cancel := context.WithTimeout(context.WithoutCancel(ctx), benchBack)
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), benchBack)
 				defer cancel()
-				return nil, errors.Join(err, undo(back))
+				return nil, errors.Join(err, letBack(ctx))
 			}
-			return undo, nil
+			return letBack, nil
 		}})
-		return f.Available(r.Mesh)
+		return away.Available(r.Mesh)
 	}
 	var problems []error
 	for _, m := range r.Mesh.Members {
 		if m.Spec.HasIstiod() {
-			problems = append(problems, by(IstiodAway, m, fault.Scale(0, observe.Workload{App: mesh.Istiod, Cluster: m.Name()}), awaitNoIstiod))
+			istiod := observe.Workload{App: mesh.Istiod, Cluster: m.Name()}
+			problems = append(problems, by(IstiodAway, m, fault.Scale(0, istiod), fault.Scale(1, istiod), awaitNoIstiod))
 		}
 	}
 	for _, m := range r.Mesh.Members {
-		problems = append(problems, by(APIServerAway, m, fault.StopComponent(m.Name(), string(APIServerAway)), awaitSilence))
+		server := string(APIServerAway)
+		problems = append(problems, by(APIServerAway, m, fault.StopComponent(m.Name(), server), fault.ContinueComponent(m.Name(), server), awaitSilence))
 	}
 	for _, m := range r.Mesh.Members {
 		pauser, ok := m.Cluster.(cluster.Pauser)
@@ -340,9 +343,8 @@ func (r *outages) parts() ([]takeable, error) {
 			problems = append(problems, fmt.Errorf("the machines below %s are not ours to freeze: use the provider embedded", m.Name()))
 			continue
 		}
-		all = append(all, takeable{ClusterAway, m.Name(), func(ctx context.Context) (fault.Undo, error) {
-			heal, err := pauser.Pause(ctx)
-			return fault.Undo(heal), err
+		all = append(all, takeable{ClusterAway, m.Name(), func(ctx context.Context) (func(context.Context) error, error) {
+			return pauser.Pause(ctx)
 		}})
 	}
 	return all, errors.Join(problems...)
@@ -392,7 +394,7 @@ func (r *outages) outage(ctx context.Context, p takeable) (out Outage, err error
 
 	from := time.Now()
 	taking, cancel := context.WithTimeoutCause(ctx, changeWithin, fmt.Errorf("not done within %s", changeWithin))
-	undo, err := p.take(taking)
+	giveBack, err := p.take(taking)
 	cancel()
 	if err != nil {
 		return out, fmt.Errorf("taking it away: %w", err)
@@ -400,7 +402,7 @@ func (r *outages) outage(ctx context.Context, p takeable) (out Outage, err error
 	letBack := func() error { // also after an interrupt
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), benchBack, fmt.Errorf("not done within %s", benchBack))
 		defer cancel()
-		if err := undo(ctx); err != nil {
+		if err := giveBack(ctx); err != nil {
 			return fmt.Errorf("letting it back: %w", err)
 		}
 		return nil

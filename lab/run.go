@@ -402,8 +402,7 @@ func (r *run) change(ctx context.Context, step scenario.Step, f fault.Fault) err
 		}
 		ctx, cancel := context.WithTimeoutCause(ctx, changeWithin, fmt.Errorf("not done within %s", changeWithin))
 		defer cancel()
-		// How to take one change back is not kept: Restore takes back all of them, in any process.
-		if _, err := f.Inject(ctx, r.Mesh); err != nil {
+		if err := f.Inject(ctx, r.Mesh); err != nil {
 			return "", fmt.Errorf("%s: %s: %w", step.Place, f, err)
 		}
 		return "", nil

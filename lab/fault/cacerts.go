@@ -3,18 +3,16 @@ package fault
 import (
 	"context"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/pki"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // CACerts is what the Secret cacerts of clusters is to hold.
@@ -63,13 +61,13 @@ func (o CACerts) sentence(in []string) string {
 	case o.Fresh:
 		what = "a new CA below " + o.Root.words()
 	}
-	text := fmt.Sprintf("put %s into the Secret cacerts of %s", what, and(in))
+	text := fmt.Sprintf("put %s into the Secret cacerts of %s", what, words.And(in))
 	if len(o.Trusted) > 0 {
-		words := make([]string, len(o.Trusted))
+		roots := make([]string, len(o.Trusted))
 		for i, r := range o.Trusted {
-			words[i] = r.words()
+			roots[i] = r.words()
 		}
-		text += ", and trust " + and(words)
+		text += ", and trust " + words.And(roots)
 	}
 	switch o.CRL {
 	case CompleteCRL:
@@ -98,12 +96,12 @@ func CreateCACerts(in []string, o CACerts) Fault {
 			}
 			return nil
 		},
-		inject: func(ctx context.Context, m *mesh.Mesh) (Undo, error) {
+		inject: func(ctx context.Context, m *mesh.Mesh) error {
 			var expiring *pki.CA
 			if o.RootLifetime > 0 {
 				var err error
 				if expiring, err = pki.NewRoot(pki.Options{Name: m.Lab + " expiring root", Lifetime: o.RootLifetime}); err != nil {
-					return nil, err
+					return err
 				}
 			}
 			// All is read before anything is written: what peers trust means what they trusted before.
@@ -114,15 +112,11 @@ func CreateCACerts(in []string, o CACerts) Fault {
 					data[name], err = o.data(ctx, m, member, expiring)
 				}
 				if err != nil {
-					return nil, fmt.Errorf("making cacerts for %s: %w", name, err)
+					return fmt.Errorf("making cacerts for %s: %w", name, err)
 				}
 			}
-			return each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
-				undo, err := keepSecret(ctx, member, mesh.CACerts)
-				if err != nil {
-					return nil, err
-				}
-				return undo, putCACerts(ctx, m, member, data[member.Name()])
+			return injectIn(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) error {
+				return putCACerts(ctx, m, member, data[member.Name()])
 			})(ctx, m)
 		},
 	}
@@ -241,125 +235,4 @@ func emptyCRLs(m *mesh.Mesh) ([]byte, error) {
 		}
 	}
 	return all, nil
-}
-
-// Spoiled says how the Secret cacerts is made wrong. What it does not name stays as it is.
-type Spoiled struct {
-	Rename   map[string]string // keys that get another name
-	Remove   []string          // keys that go away
-	Empty    []string          // keys whose file becomes empty
-	OtherKey bool              // ca-key.pem becomes a key that belongs to no certificate of it
-	MoveTo   string            // another namespace
-}
-
-func (o Spoiled) words() []string {
-	var words []string
-	for _, from := range sortedKeys(o.Rename) {
-		words = append(words, fmt.Sprintf("call its key %s %s", from, o.Rename[from]))
-	}
-	for _, key := range o.Remove {
-		words = append(words, "take its key "+key+" away")
-	}
-	for _, key := range o.Empty {
-		words = append(words, "empty its key "+key)
-	}
-	if o.OtherKey {
-		words = append(words, "give it another private key")
-	}
-	if o.MoveTo != "" {
-		words = append(words, "move it to namespace "+o.MoveTo)
-	}
-	return words
-}
-
-// command is a person's for the first of the cluster's changes; kubectl has none for renaming.
-func (o Spoiled) command(c string) string {
-	const patch = "kubectl patch secret cacerts -n istio-system --context=%s --type=json -p '[%s]'"
-	operation := func(op, key, more string) string {
-		return fmt.Sprintf(`{"op":"%s","path":"/data/%s"%s}`, op, key, more)
-	}
-	var operations []string
-	for _, from := range sortedKeys(o.Rename) {
-		operations = append(operations, operation("move", o.Rename[from], fmt.Sprintf(`,"from":"/data/%s"`, from)))
-	}
-	for _, key := range o.Remove {
-		operations = append(operations, operation("remove", key, ""))
-	}
-	for _, key := range o.Empty {
-		operations = append(operations, operation("replace", key, `,"value":""`))
-	}
-	if o.OtherKey {
-		operations = append(operations, operation("replace", pki.CAKeyFile, `,"value":"'$(openssl ecparam -name prime256v1 -genkey -noout | base64 -w0)'"`))
-	}
-	var lines []string
-	if len(operations) > 0 {
-		lines = append(lines, fmt.Sprintf(patch, c, strings.Join(operations, ",")))
-	}
-	if o.MoveTo != "" {
-		lines = append(lines, fmt.Sprintf("kubectl get secret cacerts -n istio-system --context=%[1]s -o yaml | sed 's/namespace: istio-system/namespace: %[2]s/' | kubectl create --context=%[1]s -f - && kubectl delete secret cacerts -n istio-system --context=%[1]s", c, o.MoveTo))
-	}
-	return strings.Join(lines, "\n")
-}
-
-// SpoilCACerts makes the Secret cacerts of clusters wrong, in ways that people do.
-func SpoilCACerts(in []string, o Spoiled) Fault {
-	return &change{
-		sentence: fmt.Sprintf("spoil the Secret cacerts of %s: %s", and(in), and(o.words())),
-		commands: commandsIn(in, o.command),
-		in:       in,
-		inject: each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			undo, err := keepSecret(ctx, member, mesh.CACerts)
-			if err != nil {
-				return nil, err
-			}
-			now, err := member.Kube.CoreV1().Secrets(mesh.SystemNamespace).Get(ctx, mesh.CACerts, metav1.GetOptions{})
-			if err != nil {
-				return nil, fmt.Errorf("reading Secret %s: %w", mesh.CACerts, err)
-			}
-			data, err := o.spoil(now.Data)
-			if err != nil {
-				return nil, err
-			}
-			if o.MoveTo == "" {
-				return undo, putCACerts(ctx, m, member, data)
-			}
-			elsewhere := member.Kube.CoreV1().Secrets(o.MoveTo)
-			moved := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: m.Labels()}, Data: data}
-			if _, err := elsewhere.Create(ctx, moved, metav1.CreateOptions{FieldManager: mesh.FieldManager}); err != nil {
-				return nil, fmt.Errorf("creating Secret %s in namespace %s: %w", mesh.CACerts, o.MoveTo, err)
-			}
-			back := func(ctx context.Context) error {
-				return errors.Join(undo(ctx), ignoreNotFound(elsewhere.Delete(ctx, mesh.CACerts, metav1.DeleteOptions{})))
-			}
-			return back, member.DeleteCACerts(ctx)
-		}),
-	}
-}
-
-func (o Spoiled) spoil(now map[string][]byte) (map[string][]byte, error) {
-	data := map[string][]byte{}
-	for key, value := range now {
-		switch {
-		case o.Rename[key] != "":
-			data[o.Rename[key]] = value
-		case slices.Contains(o.Remove, key):
-		case slices.Contains(o.Empty, key):
-			data[key] = []byte{}
-		default:
-			data[key] = value
-		}
-	}
-	if o.OtherKey {
-		private, _, err := pki.NewKeyPair()
-		if err != nil {
-			return nil, err
-		}
-		data[pki.CAKeyFile] = private
-	}
-	for _, key := range slices.Concat(sortedKeys(o.Rename), o.Remove, o.Empty) {
-		if now[key] == nil {
-			return nil, fmt.Errorf("Secret %s has no key %s: it has %v", mesh.CACerts, key, sortedKeys(now)) //nolint:revive // a kind
-		}
-	}
-	return data, nil
 }

@@ -14,16 +14,12 @@ func RevokeRemoteSecret(in, of string) Fault {
 		sentence: fmt.Sprintf("delete the remote secret of %s in %s", of, in),
 		commands: []string{fmt.Sprintf("kubectl delete secret %s -n istio-system --context=%s", mesh.RemoteSecretName(of), in)},
 		in:       []string{in, of},
-		inject: func(ctx context.Context, m *mesh.Mesh) (Undo, error) {
+		inject: func(ctx context.Context, m *mesh.Mesh) error {
 			member, err := m.Member(in)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			undo, err := keepSecret(ctx, member, mesh.RemoteSecretName(of))
-			if err != nil {
-				return nil, err
-			}
-			return undo, member.DeleteRemoteSecret(ctx, of)
+			return member.DeleteRemoteSecret(ctx, of)
 		},
 	}
 }
@@ -49,20 +45,16 @@ func CreateRemoteSecret(in, of string, o mesh.RemoteSecret) Fault {
 		sentence: sentence,
 		commands: []string{command + " | kubectl apply -f - --context=" + in},
 		in:       []string{in, of},
-		inject: func(ctx context.Context, m *mesh.Mesh) (Undo, error) {
+		inject: func(ctx context.Context, m *mesh.Mesh) error {
 			member, err := m.Member(in)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			other, err := m.Member(of)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			undo, err := keepSecret(ctx, member, mesh.RemoteSecretName(id))
-			if err != nil {
-				return nil, err
-			}
-			return undo, member.CreateRemoteSecret(ctx, other, o)
+			return member.CreateRemoteSecret(ctx, other, o)
 		},
 	}
 }

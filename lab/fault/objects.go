@@ -9,15 +9,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"slices"
-	"strings"
-	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
@@ -25,6 +20,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Object names an object as kubectl does.
@@ -59,22 +55,17 @@ func Apply(in []string, file string, manifest []byte) Fault {
 		names[i] = Object{Kind: u.GroupVersionKind().GroupKind().String(), Name: u.GetName(), Namespace: namespaceOf(u)}
 	}
 	return &change{
-		sentence: fmt.Sprintf("apply %s in %s", file, and(in)),
+		sentence: fmt.Sprintf("apply %s in %s", file, words.And(in)),
 		commands: commandsIn(in, func(c string) string { return "kubectl apply -f " + file + " --context=" + c }),
 		in:       in, objects: names,
 		available: func(*mesh.Mesh) error { return problem },
-		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			var undos []Undo
+		inject: injectIn(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) error {
 			for _, u := range objects {
-				undo, err := apply(ctx, member, u)
-				if undo != nil {
-					undos = append(undos, undo)
-				}
-				if err != nil {
-					return unwind(undos), fmt.Errorf("applying %s %s: %w", u.GetKind(), u.GetName(), err)
+				if err := apply(ctx, member, withLabels(u, m.Labels())); err != nil {
+					return fmt.Errorf("applying %s %s: %w", u.GetKind(), u.GetName(), err)
 				}
 			}
-			return unwind(undos), nil
+			return nil
 		}),
 	}
 }
@@ -101,21 +92,17 @@ func namespaceOf(u *unstructured.Unstructured) string {
 	return cmp.Or(u.GetNamespace(), metav1.NamespaceDefault)
 }
 
-func apply(ctx context.Context, member *mesh.Member, u *unstructured.Unstructured) (Undo, error) {
+func apply(ctx context.Context, member *mesh.Member, u *unstructured.Unstructured) error {
 	client, err := observe.Resource(member, u.GroupVersionKind().GroupKind().String(), namespaceOf(u))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	undo, err := keepObject(ctx, client, u.GetName())
-	if err != nil {
-		return nil, err
-	}
-	_, err = client.Apply(ctx, u.GetName(), labeled(u, member.Labels()), metav1.ApplyOptions{FieldManager: mesh.FieldManager, Force: true})
-	return undo, err
+	_, err = client.Apply(ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: mesh.FieldManager, Force: true})
+	return err
 }
 
-// labeled returns the object with the labels of what a lab makes.
-func labeled(u *unstructured.Unstructured, more map[string]string) *unstructured.Unstructured {
+// withLabels returns a copy of the object that has more labels.
+func withLabels(u *unstructured.Unstructured, more map[string]string) *unstructured.Unstructured {
 	u = u.DeepCopy()
 	labels := u.GetLabels()
 	if labels == nil {
@@ -126,39 +113,40 @@ func labeled(u *unstructured.Unstructured, more map[string]string) *unstructured
 	return u
 }
 
-// unwind takes back in the other order.
-func unwind(undos []Undo) Undo {
-	return func(ctx context.Context) error {
-		var problems []error
-		for _, undo := range slices.Backward(undos) {
-			problems = append(problems, undo(ctx))
-		}
-		return errors.Join(problems...)
-	}
-}
-
-// Delete deletes an object and waits until it is gone, or another has taken its place.
+// Delete deletes an object and waits until it is gone, or a new one has taken its place. It is an error if there is
+// no such object.
 func Delete(in []string, o Object) Fault {
 	return object(in, o, "delete "+o.String(), func(c string) string { return "kubectl delete " + o.flags(c) },
+		func(ctx context.Context, client dynamic.ResourceInterface) error { return remove(ctx, client, o) })
+}
+
+// DeleteIfThere is Delete for an object that may be absent, which is no error then.
+func DeleteIfThere(in []string, o Object) Fault {
+	return object(in, o, "delete "+o.String()+" if it is there", func(c string) string { return "kubectl delete --ignore-not-found " + o.flags(c) },
 		func(ctx context.Context, client dynamic.ResourceInterface) error {
-			before, err := client.Get(ctx, o.Name, metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			if err := client.Delete(ctx, o.Name, metav1.DeleteOptions{}); err != nil {
-				return err
-			}
-			return wait.Until(ctx, "the end of "+o.String(), wait.Options{Within: patience}, func(ctx context.Context) error {
-				now, err := client.Get(ctx, o.Name, metav1.GetOptions{})
-				switch {
-				case apierrors.IsNotFound(err) || err == nil && now.GetUID() != before.GetUID():
-					return nil
-				case err != nil:
-					return err
-				}
-				return errors.New("it is still there")
-			})
+			return ignoreNotFound(remove(ctx, client, o))
 		})
+}
+
+// remove deletes an object and waits for its end.
+func remove(ctx context.Context, client dynamic.ResourceInterface, o Object) error {
+	before, err := client.Get(ctx, o.Name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if err := client.Delete(ctx, o.Name, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	return wait.Until(ctx, "the end of "+o.String(), wait.Options{Within: patience}, func(ctx context.Context) error {
+		now, err := client.Get(ctx, o.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err) || err == nil && now.GetUID() != before.GetUID():
+			return nil
+		case err != nil:
+			return err
+		}
+		return errors.New("it is still there")
+	})
 }
 
 // Patch merges a patch into an object (RFC 7386: null deletes a field).
@@ -197,36 +185,18 @@ func Scale(replicas int, of ...observe.Workload) Fault {
 		return fmt.Sprintf("kubectl scale deployment/%s -n %s --replicas=%d --context=%s", w.App, mesh.NamespaceOf(w.App), replicas, w.Cluster)
 	})
 	return &change{
-		sentence: fmt.Sprintf("scale %s to %d", and(names), replicas), commands: commands, in: in,
-		inject: each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			var undos []Undo
+		sentence: fmt.Sprintf("scale %s to %d", words.And(names), replicas), commands: commands, in: in,
+		inject: injectIn(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) error {
 			for _, app := range apps[member.Name()] {
-				undo, err := scale(ctx, m, member, app, replicas)
-				undos = append(undos, undo)
+				_, err := member.Kube.AppsV1().Deployments(mesh.NamespaceOf(app)).Patch(ctx, app, types.MergePatchType,
+					fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas), metav1.PatchOptions{FieldManager: mesh.FieldManager})
 				if err != nil {
-					return together(undos), err
+					return fmt.Errorf("scaling %s: %w", app, err)
 				}
 			}
-			return together(undos), nil
+			return awaitRollout(ctx, m, member, apps[member.Name()])
 		}),
 	}
-}
-
-func scale(ctx context.Context, m *mesh.Mesh, member *mesh.Member, app string, replicas int) (Undo, error) {
-	deployments := member.Kube.AppsV1().Deployments(mesh.NamespaceOf(app))
-	now, err := deployments.GetScale(ctx, app, metav1.GetOptions{})
-	if err != nil {
-		return nil, err
-	}
-	before := now.Spec.Replicas
-	set := func(ctx context.Context, n int) error {
-		_, err := deployments.Patch(ctx, app, types.MergePatchType, fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n), metav1.PatchOptions{FieldManager: mesh.FieldManager})
-		if err != nil {
-			return err
-		}
-		return awaitRollout(ctx, m, member, []string{app})
-	}
-	return func(ctx context.Context) error { return set(ctx, int(before)) }, set(ctx, replicas)
 }
 
 func merge(o Object, patch []byte) func(context.Context, dynamic.ResourceInterface) error {
@@ -236,87 +206,16 @@ func merge(o Object, patch []byte) func(context.Context, dynamic.ResourceInterfa
 	}
 }
 
-// object is a change of one object in several clusters, taken back by making the object what it was.
+// object is a change of one object in several clusters.
 func object(in []string, o Object, sentence string, command func(string) string, do func(context.Context, dynamic.ResourceInterface) error) Fault {
 	return &change{
-		sentence: sentence + " in " + and(in), commands: commandsIn(in, command), in: in, objects: []Object{o},
-		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
+		sentence: sentence + " in " + words.And(in), commands: commandsIn(in, command), in: in, objects: []Object{o},
+		inject: injectIn(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) error {
 			client, err := observe.Resource(member, o.Kind, o.Namespace)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			undo, err := keepObject(ctx, client, o.Name)
-			if err != nil {
-				return nil, err
-			}
-			return undo, do(ctx, client)
+			return do(ctx, client)
 		}),
 	}
-}
-
-// keepObject returns an Undo that makes an object what it is now, or absent.
-func keepObject(ctx context.Context, client dynamic.ResourceInterface, name string) (Undo, error) {
-	before, err := client.Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return func(ctx context.Context) error {
-			return ignoreNotFound(client.Delete(ctx, name, metav1.DeleteOptions{}))
-		}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, field := range []string{"resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"} {
-		unstructured.RemoveNestedField(before.Object, "metadata", field)
-	}
-	unstructured.RemoveNestedField(before.Object, "status")
-	return func(ctx context.Context) error {
-		err := wait.Until(ctx, "putting "+name+" back", wait.Options{}, func(ctx context.Context) error {
-			err := put(ctx, client, before)
-			if err != nil && !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) { // somebody else changes it, too
-				return wait.Permanent(err)
-			}
-			return err
-		})
-		if err != nil || before.GetKind() != "Deployment" {
-			return err
-		}
-		return wait.Until(ctx, "the pods of "+name, wait.Options{Within: patience, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
-			return rolledOut(ctx, client, name)
-		})
-	}, nil
-}
-
-func rolledOut(ctx context.Context, client dynamic.ResourceInterface, name string) error {
-	now, err := client.Get(ctx, name, metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
-	var d appsv1.Deployment
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(now.Object, &d); err != nil {
-		return wait.Permanent(err)
-	}
-	if seen, through := observe.Rollout(&d); !through {
-		return errors.New(seen)
-	}
-	return nil
-}
-
-func put(ctx context.Context, client dynamic.ResourceInterface, o *unstructured.Unstructured) error {
-	now, err := client.Get(ctx, o.GetName(), metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err := client.Create(ctx, o, metav1.CreateOptions{FieldManager: mesh.FieldManager})
-		return err
-	}
-	if err != nil {
-		return err
-	}
-	wanted := o.DeepCopy()
-	wanted.SetResourceVersion(now.GetResourceVersion())
-	_, err = client.Update(ctx, wanted, metav1.UpdateOptions{FieldManager: mesh.FieldManager})
-	if apierrors.IsInvalid(err) && !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") { // what cannot be changed, like the type of a Secret
-		if err = client.Delete(ctx, o.GetName(), metav1.DeleteOptions{}); err == nil {
-			_, err = client.Create(ctx, o, metav1.CreateOptions{FieldManager: mesh.FieldManager})
-		}
-	}
-	return err
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // RestartIstiod restarts the control planes of the clusters and waits for the new ones.
@@ -18,7 +19,7 @@ func RollIstiod(in []string) Fault {
 
 func restartIstiod(in []string, restart func(*mesh.Member, context.Context) error) Fault {
 	return &change{
-		sentence: "restart istiod in " + and(in),
+		sentence: "restart istiod in " + words.And(in),
 		commands: commandsIn(in, func(c string) string {
 			return "kubectl rollout restart deployment/istiod -n istio-system --context=" + c
 		}),
@@ -31,8 +32,8 @@ func restartIstiod(in []string, restart func(*mesh.Member, context.Context) erro
 			}
 			return nil
 		},
-		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			return nil, restart(member, ctx)
+		inject: injectIn(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) error {
+			return restart(member, ctx)
 		}),
 	}
 }
@@ -40,13 +41,13 @@ func restartIstiod(in []string, restart func(*mesh.Member, context.Context) erro
 // RestartWorkloads restarts everything that has a proxy, gateways included, and waits for the new pods.
 func RestartWorkloads(in []string) Fault {
 	return &change{
-		sentence: "restart all workloads and gateways in " + and(in),
+		sentence: "restart all workloads and gateways in " + words.And(in),
 		commands: commandsIn(in, func(c string) string {
 			return "kubectl rollout restart deployment -n production --context=" + c + " && kubectl rollout restart deployment/istio-eastwestgateway -n istio-system --context=" + c
 		}),
 		in: in,
-		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			return nil, member.RestartWorkloads(ctx)
+		inject: injectIn(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) error {
+			return member.RestartWorkloads(ctx)
 		}),
 	}
 }
@@ -62,9 +63,9 @@ func restart(do func(*mesh.Member, context.Context, ...string) error, of []obser
 		return fmt.Sprintf("kubectl rollout restart deployment/%s -n %s --context=%s", w.App, mesh.NamespaceOf(w.App), w.Cluster)
 	})
 	return &change{
-		sentence: "restart " + and(names), commands: commands, in: in,
-		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			return nil, do(member, ctx, apps[member.Name()]...)
+		sentence: "restart " + words.And(names), commands: commands, in: in,
+		inject: injectIn(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) error {
+			return do(member, ctx, apps[member.Name()]...)
 		}),
 	}
 }

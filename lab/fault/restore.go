@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
@@ -261,4 +263,33 @@ func (r *restoration) restartWorkloads(ctx context.Context, differences []observ
 		})
 	}
 	return group.Wait()
+}
+
+// put makes an object what it is to be, whatever it is now.
+func put(ctx context.Context, client dynamic.ResourceInterface, o *unstructured.Unstructured) error {
+	now, err := client.Get(ctx, o.GetName(), metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err := client.Create(ctx, o, metav1.CreateOptions{FieldManager: mesh.FieldManager})
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	wanted := o.DeepCopy()
+	wanted.SetResourceVersion(now.GetResourceVersion())
+	_, err = client.Update(ctx, wanted, metav1.UpdateOptions{FieldManager: mesh.FieldManager})
+	// What cannot be changed in place, like the type of a Secret, is made anew.
+	if apierrors.IsInvalid(err) && !strings.Contains(err.Error(), "ValidatingAdmissionPolicy") {
+		if err = client.Delete(ctx, o.GetName(), metav1.DeleteOptions{}); err == nil {
+			_, err = client.Create(ctx, o, metav1.CreateOptions{FieldManager: mesh.FieldManager})
+		}
+	}
+	return err
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 func sortedKeys[V any](of map[string]V) []string { return slices.Sorted(maps.Keys(of)) }
@@ -28,7 +29,7 @@ func MeshConfig(in []string, settings map[string]any) (Fault, error) {
 	if err != nil {
 		return nil, err
 	}
-	return meshConfig(in, fmt.Sprintf("set %s in the mesh configuration of %s", text, and(in)), func(context.Context, *mesh.Mesh, *mesh.Member) ([]byte, error) {
+	return meshConfig(in, fmt.Sprintf("set %s in the mesh configuration of %s", text, words.And(in)), func(context.Context, *mesh.Mesh, *mesh.Member) ([]byte, error) {
 		return text, nil
 	}), nil
 }
@@ -36,7 +37,7 @@ func MeshConfig(in []string, settings map[string]any) (Fault, error) {
 // CACertificates has clusters trust the roots of another one beside their own, by the setting caCertificates
 // of the mesh configuration.
 func CACertificates(in []string, of string) Fault {
-	return meshConfig(in, fmt.Sprintf("put the roots of %s into caCertificates of the mesh configuration of %s", of, and(in)), func(ctx context.Context, m *mesh.Mesh, _ *mesh.Member) ([]byte, error) {
+	return meshConfig(in, fmt.Sprintf("put the roots of %s into caCertificates of the mesh configuration of %s", of, words.And(in)), func(ctx context.Context, m *mesh.Mesh, _ *mesh.Member) ([]byte, error) {
 		roots, err := observe.RootsOf(ctx, m, of)
 		if err != nil {
 			return nil, err
@@ -51,39 +52,31 @@ func meshConfig(in []string, sentence string, patch func(context.Context, *mesh.
 		sentence: sentence,
 		commands: commandsIn(in, func(c string) string { return "kubectl edit configmap istio -n istio-system --context=" + c }),
 		in:       in,
-		inject: each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
+		inject: injectIn(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) error {
 			merge, err := patch(ctx, m, member)
 			if err != nil {
-				return nil, err
-			}
-			client, err := observe.Resource(member, "ConfigMap", mesh.SystemNamespace)
-			if err != nil {
-				return nil, err
-			}
-			undo, err := keepObject(ctx, client, name)
-			if err != nil {
-				return nil, err
+				return err
 			}
 			maps := member.Kube.CoreV1().ConfigMaps(mesh.SystemNamespace)
 			now, err := maps.Get(ctx, name, metav1.GetOptions{})
 			if err != nil {
-				return nil, fmt.Errorf("reading the mesh configuration: %w", err)
+				return fmt.Errorf("reading the mesh configuration: %w", err)
 			}
 			before, err := yaml.YAMLToJSON([]byte(now.Data[key]))
 			if err != nil {
-				return nil, fmt.Errorf("reading the mesh configuration: %w", err)
+				return fmt.Errorf("reading the mesh configuration: %w", err)
 			}
 			after, err := jsonpatch.MergePatch(before, merge)
 			if err != nil {
-				return nil, fmt.Errorf("changing the mesh configuration: %w", err)
+				return fmt.Errorf("changing the mesh configuration: %w", err)
 			}
 			text, err := yaml.JSONToYAML(after)
 			if err != nil {
-				return nil, fmt.Errorf("changing the mesh configuration: %w", err)
+				return fmt.Errorf("changing the mesh configuration: %w", err)
 			}
 			now.Data[key] = string(text)
 			_, err = maps.Update(ctx, now, metav1.UpdateOptions{FieldManager: mesh.FieldManager})
-			return undo, err
+			return err
 		}),
 	}
 }
@@ -91,16 +84,16 @@ func meshConfig(in []string, sentence string, patch func(context.Context, *mesh.
 // SetEnv sets environment variables of the workloads' own container and waits for their new pods; an empty
 // value removes one.
 func SetEnv(env map[string]string, of ...observe.Workload) Fault {
-	words := make([]string, 0, len(env))
+	settings := make([]string, 0, len(env))
 	flags := make([]string, 0, len(env))
 	for _, name := range sortedKeys(env) {
 		if env[name] == "" {
-			words, flags = append(words, "unset "+name), append(flags, name+"-")
+			settings, flags = append(settings, "unset "+name), append(flags, name+"-")
 			continue
 		}
-		words, flags = append(words, "set "+name+"="+env[name]), append(flags, name+"="+env[name])
+		settings, flags = append(settings, "set "+name+"="+env[name]), append(flags, name+"="+env[name])
 	}
-	return template(of, and(words)+" of %s", func(w observe.Workload) string {
+	return template(of, func(names string) string { return words.And(settings) + " of " + names }, func(w observe.Workload) string {
 		return fmt.Sprintf("kubectl set env deployment/%s -n %s --context=%s -c %s %s", w.App, mesh.NamespaceOf(w.App), w.Cluster, mainContainer(w.App), strings.Join(flags, " "))
 	}, func(app string) any {
 		list := make([]any, 0, len(env))
@@ -130,38 +123,28 @@ func mainContainer(app string) string {
 func CertificateLifetime(lifetime time.Duration, of ...observe.Workload) Fault {
 	annotation := fmt.Sprintf("proxyMetadata: {SECRET_TTL: %s}", lifetime)
 	patch := map[string]any{"metadata": map[string]any{"annotations": map[string]string{"proxy.istio.io/config": annotation}}}
-	return template(of, fmt.Sprintf("give %%s certificates that live %s", lifetime), func(w observe.Workload) string {
+	return template(of, func(names string) string { return fmt.Sprintf("give %s certificates that live %s", names, lifetime) }, func(w observe.Workload) string {
 		return fmt.Sprintf(`kubectl patch deployment %s -n %s --context=%s -p '{"spec":{"template":{"metadata":{"annotations":{"proxy.istio.io/config":"%s"}}}}}'`, w.App, mesh.NamespaceOf(w.App), w.Cluster, annotation)
 	}, func(string) any { return patch })
 }
 
 // template is a change of the pod template of Deployments, which makes new pods.
-func template(of []observe.Workload, sentence string, command func(observe.Workload) string, patch func(app string) any) Fault {
+func template(of []observe.Workload, sentence func(names string) string, command func(observe.Workload) string, patch func(app string) any) Fault {
 	apps, in, names, commands := byCluster(of, command)
 	return &change{
-		sentence: fmt.Sprintf(sentence, and(names)), commands: commands, in: in,
-		inject: each(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			var undos []Undo
+		sentence: sentence(words.And(names)), commands: commands, in: in,
+		inject: injectIn(in, func(ctx context.Context, m *mesh.Mesh, member *mesh.Member) error {
 			for _, app := range apps[member.Name()] {
-				client, err := observe.Resource(member, "Deployment", mesh.NamespaceOf(app))
-				if err != nil {
-					return together(undos), err
-				}
-				undo, err := keepObject(ctx, client, app)
-				if err != nil {
-					return together(undos), err
-				}
-				undos = append(undos, undo)
 				text, err := json.Marshal(map[string]any{"spec": map[string]any{"template": patch(app)}})
 				if err != nil {
-					return together(undos), err
+					return err
 				}
 				_, err = member.Kube.AppsV1().Deployments(mesh.NamespaceOf(app)).Patch(ctx, app, types.StrategicMergePatchType, text, metav1.PatchOptions{FieldManager: mesh.FieldManager})
 				if err != nil {
-					return together(undos), fmt.Errorf("changing %s: %w", app, err)
+					return fmt.Errorf("changing %s: %w", app, err)
 				}
 			}
-			return together(undos), awaitRollout(ctx, m, member, apps[member.Name()])
+			return awaitRollout(ctx, m, member, apps[member.Name()])
 		}),
 	}
 }
@@ -172,7 +155,7 @@ func awaitRollout(ctx context.Context, m *mesh.Mesh, member *mesh.Member, apps [
 	for i, app := range apps {
 		of[i] = observe.Workload{App: app, Cluster: member.Name()}
 	}
-	return wait.Until(ctx, fmt.Sprintf("the new pods of %s", and(apps)), wait.Options{Within: patience, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+	return wait.Until(ctx, fmt.Sprintf("the new pods of %s", words.And(apps)), wait.Options{Within: patience, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
 		_, err := observe.RolledOut{Of: of}.Look(ctx, m)
 		return err
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/pki"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Root says which CA signs in a cluster, or which roots are trusted there.
@@ -109,15 +110,11 @@ func selfSigned(ctx context.Context, member *mesh.Member) (*corev1.Secret, error
 // DeleteCACerts deletes the Secret cacerts of the clusters.
 func DeleteCACerts(in []string) Fault {
 	return &change{
-		sentence: "delete the Secret cacerts of " + and(in),
+		sentence: "delete the Secret cacerts of " + words.And(in),
 		commands: commandsIn(in, func(c string) string { return "kubectl delete secret cacerts -n istio-system --context=" + c }),
 		in:       in,
-		inject: each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
-			undo, err := keepSecret(ctx, member, mesh.CACerts)
-			if err != nil {
-				return nil, err
-			}
-			return undo, member.DeleteCACerts(ctx)
+		inject: injectIn(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) error {
+			return member.DeleteCACerts(ctx)
 		}),
 	}
 }
@@ -126,70 +123,40 @@ func DeleteCACerts(in []string) Fault {
 // self-signed CA in istio-ca-secret, so that they trust each other as they did.
 func SelfSign(in []string) Fault {
 	return &change{
-		sentence: fmt.Sprintf("make %s what they are after an installation without cacerts: istiod signs with its own self-signed CA", and(in)),
+		sentence: fmt.Sprintf("make %s what they are after an installation without cacerts: istiod signs with its own self-signed CA", words.And(in)),
 		commands: append(commandsIn(in, func(c string) string {
 			return "kubectl apply -n istio-system --context=" + c + " -f istio-ca-secret.yaml && kubectl delete secret cacerts -n istio-system --context=" + c
 		}), append(RestartIstiod(in).(*change).commands, RestartWorkloads(in).(*change).commands...)...),
 		in: in,
-		inject: func(ctx context.Context, m *mesh.Mesh) (Undo, error) {
+		inject: func(ctx context.Context, m *mesh.Mesh) error {
 			ca, err := pki.LoadOrMake(m.CADir(), "self-signed", func() (*pki.CA, error) {
 				return pki.NewRoot(pki.Options{Name: m.Lab + " self-signed"})
 			})
 			if err != nil {
-				return nil, err
+				return err
 			}
 			data, err := ca.CACerts()
 			if err != nil {
-				return nil, err
+				return err
 			}
-			undo, err := each(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) (Undo, error) {
-				keepCA, err := keepSecret(ctx, member, mesh.CACerts)
-				if err != nil {
-					return nil, err
+			err = injectIn(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) error {
+				own := &corev1.Secret{
+					ObjectMeta: metav1.ObjectMeta{Name: observe.SelfSignedSecret, Labels: m.Labels()}, Type: "istio.io/ca-root",
+					Data: map[string][]byte{
+						pki.CACertFile: data[pki.CACertFile], pki.CAKeyFile: data[pki.CAKeyFile], pki.RootCertFile: data[pki.RootCertFile],
+					},
 				}
-				keepOwn, err := keepSecret(ctx, member, observe.SelfSignedSecret)
-				if err != nil {
-					return nil, err
-				}
-				undo := together([]Undo{keepCA, keepOwn})
-				own := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: observe.SelfSignedSecret, Labels: m.Labels()}, Type: "istio.io/ca-root", Data: map[string][]byte{
-					pki.CACertFile: data[pki.CACertFile], pki.CAKeyFile: data[pki.CAKeyFile], pki.RootCertFile: data[pki.RootCertFile],
-				}}
-				return undo, errors.Join(putSecret(ctx, member, own), member.DeleteCACerts(ctx))
+				return errors.Join(putSecret(ctx, member, own), member.DeleteCACerts(ctx))
 			})(ctx, m)
 			if err != nil {
-				return nil, err
+				return err
 			}
-			for _, restart := range []Fault{RestartIstiod(in), RestartWorkloads(in)} {
-				if _, err := restart.Inject(ctx, m); err != nil {
-					return nil, takeBack(ctx, undo, err)
-				}
+			if err := RestartIstiod(in).Inject(ctx, m); err != nil {
+				return err
 			}
-			return undo, nil
+			return RestartWorkloads(in).Inject(ctx, m)
 		},
 	}
-}
-
-// keepSecret returns an Undo that makes a Secret of Istio's namespace what it is now, or absent.
-func keepSecret(ctx context.Context, member *mesh.Member, name string) (Undo, error) {
-	secrets := member.Kube.CoreV1().Secrets(mesh.SystemNamespace)
-	before, err := secrets.Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return func(ctx context.Context) error {
-			return ignoreNotFound(secrets.Delete(ctx, name, metav1.DeleteOptions{}))
-		}, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading Secret %s: %w", name, err)
-	}
-	return func(ctx context.Context) error { return putSecret(ctx, member, before) }, nil
-}
-
-func ignoreNotFound(err error) error {
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
 }
 
 // putSecret makes the Secret what it is to be, whatever it is now.

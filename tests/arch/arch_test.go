@@ -77,8 +77,8 @@ var rules = map[string]rule{
 		why:     "a mesh is installed on any cluster: never import a provider, ask the cluster by type assertion",
 	},
 	"lab/fault": {
-		imports: []string{"lab/cluster", "lab/mesh", "lab/observe", "lab/pki", "lab/wait", "manifests"},
-		why:     "a fault changes a mesh and returns its undo: it may look whether the change is done, and knows nothing of calls",
+		imports: []string{"lab/cluster", "lab/mesh", "lab/observe", "lab/pki", "lab/wait", "lab/words"},
+		why:     "a fault changes a mesh, and Restore puts it back: it may look whether a change is done, and knows nothing of calls",
 	},
 	"lab/observe": {
 		imports: []string{"lab/cluster", "lab/mesh", "lab/pki", "lab/traffic", "lab/wait"},

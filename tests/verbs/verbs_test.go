@@ -1,5 +1,5 @@
 // Package verbs tests on a real mesh what the verbs of scenario files do: that each check holds and fails as it should,
-// that each fault does what it says and is taken back without a trace. It needs root and a bundle:
+// and that each fault does what it says and is put back by fault.Restore without a trace. It needs root and a bundle:
 // go test ./tests/verbs
 package verbs
 
@@ -48,7 +48,8 @@ func TestVerbs(t *testing.T) {
 	t.Run("checks", func(t *testing.T) { checks(t, l) })
 	t.Run("evidence", func(t *testing.T) { evidence(t, l) })
 	t.Run("evidence of a frozen cluster", func(t *testing.T) { frozen(t, l.Mesh) })
-	t.Run("faults", func(t *testing.T) { faults(t, l.Mesh) })
+	t.Run("changes", func(t *testing.T) { putBack(t, l.Mesh) })
+	t.Run("unavailable", func(t *testing.T) { unavailable(t, l.Mesh) })
 	t.Run("trust", func(t *testing.T) { trust(t, l.Mesh) })
 }
 
@@ -171,13 +172,12 @@ func evidence(t *testing.T, l *lab.Lab) {
 // A cluster whose API server does not answer takes nothing from what the others have to tell.
 func frozen(t *testing.T, m *mesh.Mesh) {
 	t.Helper()
-	undo, err := fault.StopComponent(a, "kube-apiserver").Inject(t.Context(), m)
-	require.NoError(t, err)
+	require.NoError(t, fault.StopComponent(a, "kube-apiserver").Inject(t.Context(), m))
 	dir := t.TempDir()
 	start := time.Now()
-	err = observe.Collect(t.Context(), m, dir)
+	err := observe.Collect(t.Context(), m, dir)
 	took := time.Since(start)
-	require.NoError(t, undo(t.Context()))
+	require.NoError(t, fault.Heal(t.Context(), m))
 	require.NoError(t, err)
 	require.Less(t, took, 50*time.Second)
 	require.FileExists(t, filepath.Join(dir, b, "certificates.txt"))
@@ -192,130 +192,16 @@ func frozen(t *testing.T, m *mesh.Mesh) {
 // Private keys and tokens, plain and in base64 (of "-----BEGIN EC" and "-----BEGIN RSA" and of a JWT's beginning).
 var secrets = regexp.MustCompile(`PRIVATE KEY|LS0tLS1CRUdJTiBF|LS0tLS1CRUdJTiBSU|\beyJhbGciOi|ZXlKaGJHY2lPaUp`)
 
-// change does something and takes it back; meanwhile is called in between. Both must show in the baseline, if the change
-// is one that it knows.
-func change(t *testing.T, m *mesh.Mesh, f fault.Fault, err error, shows string, meanwhile func()) {
-	t.Helper()
-	t.Run(f.String(), func(t *testing.T) {
-		require.NoError(t, err)
-		before, err := observe.TakeBaseline(t.Context(), m)
-		require.NoError(t, err)
-		require.NoError(t, f.Available(m))
-		undo, err := f.Inject(t.Context(), m)
-		require.NoError(t, err)
-		require.NotNil(t, undo)
-		now, err := observe.TakeBaseline(t.Context(), m)
-		require.NoError(t, err)
-		require.Contains(t, strings.Join(before.Diff(now), "\n"), shows)
-		if meanwhile != nil {
-			meanwhile()
-		}
-		require.NoError(t, undo(t.Context()))
-		require.NoError(t, undo(t.Context()), "taking back once more")
-		asItWas(t, m, before)
-	})
-}
-
-// asItWas waits for what comes after a change was taken back: Deployments that count the pods that are there, namespaces that go.
-func asItWas(t *testing.T, m *mesh.Mesh, before observe.Baseline) {
-	t.Helper()
-	require.NoError(t, wait.Until(t.Context(), "the mesh as it was", wait.Options{}, func(ctx context.Context) error {
-		now, err := observe.TakeBaseline(ctx, m)
-		if d := before.Diff(now); err == nil && len(d) > 0 {
-			err = errors.New(strings.Join(d, "; "))
-		}
-		return err
-	}))
-}
-
-func faults(t *testing.T, m *mesh.Mesh) {
-	t.Helper()
-	fails := func(pattern string) func() {
-		return func() { look(t, m, observe.Call{From: clientA, To: echoB, Count: 2, Fails: like(pattern)}, true) }
-	}
-	network := fault.Object{Kind: "Namespace", Name: mesh.SystemNamespace}
-	gateway := fault.Object{Kind: "gateways.networking.istio.io", Name: "cross-network-gateway", Namespace: mesh.SystemNamespace}
-	change(t, m, fault.RevokeRemoteSecret(a, b), nil, "Secret istio-remote-secret-cluster-b", func() {
-		look(t, m, observe.RemoteClusters{In: a, Expect: map[string]string{b: observe.Absent}}, true)
-		look(t, m, observe.Endpoints{SeenBy: clientA, Of: echoB, Count: to(0)}, true)
-		fails("UH no_healthy_upstream")()
-	})
-	change(t, m, fault.CreateRemoteSecret(a, b, mesh.RemoteSecret{Token: "wrong"}), nil, "Secret istio-remote-secret-cluster-b", func() {
-		look(t, m, observe.RemoteClusters{In: a, Expect: map[string]string{b: "timeout"}}, true)
-	})
-	change(t, m, fault.CreateRemoteSecret(a, b, mesh.RemoteSecret{Name: "elsewhere"}), nil, "Secret istio-remote-secret-elsewhere", func() {
-		look(t, m, observe.RemoteClusters{In: a, Expect: map[string]string{"elsewhere": "synced"}}, true)
-	})
-	label, err := fault.Label([]string{a}, network, map[string]*string{"topology.istio.io/network": nil, "new": to("yes")})
-	change(t, m, label, err, "labels of namespace istio-system", nil)
-	patch, err := fault.Patch([]string{b}, gateway, map[string]any{"spec": map[string]any{"selector": map[string]any{"istio": "nobody"}}})
-	change(t, m, patch, err, "Gateway cross-network-gateway", fails("UF"))
-	change(t, m, fault.Delete([]string{a, b}, fault.Object{Kind: "Service", Name: "echo-cluster-b", Namespace: mesh.AppNamespace}), nil, "Service echo-cluster-b", func() {
-		look(t, m, observe.DNS{From: clientA, Name: "echo-cluster-b.production.svc.cluster.local", Fails: true}, true)
-	})
-	change(t, m, fault.Apply([]string{a, b}, "plain.yaml", []byte(`
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default, namespace: production}
-spec: {mtls: {mode: DISABLE}}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: production, labels: {more: "yes"}}
-`)), nil, "PeerAuthentication default", nil)
-	change(t, m, fault.Scale(2, echoB), nil, "2 pods", func() {
-		look(t, m, observe.RolledOut{Of: []observe.Workload{echoB}}, true)
-	})
-	change(t, m, fault.Scale(0, gatewayB), nil, "0 pods", nil)
-	change(t, m, fault.Sever(a, b), nil, "cut off", func() {
-		fails("no answer within")()
-		_, err := fault.Reconnect(b, a).Inject(t.Context(), m)
-		require.NoError(t, err)
-		look(t, m, observe.Call{From: clientA, To: echoB}, true)
-	})
-	change(t, m, fault.BlockPort(b, a, mesh.GatewayPort), nil, "port 15443", func() {
-		look(t, m, observe.GatewaySees{From: clientA, To: echoB, Absent: true}, true)
-		look(t, m, observe.Call{From: clientB, To: echoA}, true)
-		_, err := fault.UnblockPort(b, a, mesh.GatewayPort).Inject(t.Context(), m)
-		require.NoError(t, err)
-		look(t, m, observe.Call{From: clientA, To: echoB}, true)
-	})
-	change(t, m, fault.StopComponent(b, "kube-scheduler"), nil, "kube-scheduler is stopped", nil)
-
-	require.ErrorContains(t, fault.StopComponent(b, "nobody").Available(m), "no component")
-	require.ErrorContains(t, fault.RevokeRemoteSecret("cluster-c", a).Available(m), "cluster-c")
-	_, err = fault.KillComponent(b, "kube-scheduler").Inject(t.Context(), m)
-	require.NoError(t, err)
-
-	t.Run("a fault that fails has taken its half back", func(t *testing.T) {
-		before, err := observe.TakeBaseline(t.Context(), m)
-		require.NoError(t, err)
-		_, err = fault.Apply([]string{a}, "half.yaml", []byte(`
-apiVersion: v1
-kind: Namespace
-metadata: {name: half}
----
-apiVersion: example.org/v1
-kind: Nothing
-metadata: {name: nothing, namespace: half}
-`)).Inject(t.Context(), m)
-		require.ErrorContains(t, err, "Nothing")
-		asItWas(t, m, before)
-	})
-}
-
 // trust goes from the installed CA to a self-signed one and back, one safe step after the other.
 func trust(t *testing.T, m *mesh.Mesh) {
 	both := []string{a, b}
-	do := func(f fault.Fault) fault.Undo {
+	do := func(f fault.Fault) {
 		t.Helper()
-		undo, err := f.Inject(t.Context(), m)
-		require.NoError(t, err, f.String())
-		return undo
+		require.NoError(t, f.Inject(t.Context(), m), f.String())
 	}
 	before, err := observe.TakeBaseline(t.Context(), m)
 	require.NoError(t, err)
-	undo := do(fault.SelfSign(both))
+	do(fault.SelfSign(both))
 	look(t, m, observe.Roots{Same: to(true), Is: observe.SelfSigned}, true)
 	look(t, m, observe.Fingerprints{In: both, Equal: true}, false)
 	look(t, m, observe.Call{From: clientA, To: echoB}, true)
@@ -339,12 +225,9 @@ func trust(t *testing.T, m *mesh.Mesh) {
 	look(t, m, observe.Call{From: clientB, To: echoA}, true)
 
 	do(fault.DeleteCACerts(both))
-	require.NoError(t, undo(t.Context()))
-	do(fault.RestartIstiod(both))
-	do(fault.RestartWorkloads(both))
-	asItWas(t, m, before)
+	require.NoError(t, fault.Restore(t.Context(), m, before))
 
-	// Whatever is left behind is put right.
+	// Several changes at once are put back at once, by restarting only what uses something else.
 	do(fault.CreateCACerts([]string{b}, fault.CACerts{Root: fault.OwnRoot}))
 	do(fault.RestartIstiod([]string{b}))
 	do(fault.Restart(echoB))
@@ -354,9 +237,4 @@ func trust(t *testing.T, m *mesh.Mesh) {
 	look(t, m, observe.Call{From: clientA, To: echoB}, true)
 	look(t, m, observe.Call{From: clientB, To: echoA}, true)
 	require.NoError(t, fault.Restore(t.Context(), m, before), "nothing to do")
-	do(fault.Scale(2, echoA))
-	require.NoError(t, fault.Restore(t.Context(), m, before))
-	now, err := observe.TakeBaseline(t.Context(), m)
-	require.NoError(t, err)
-	require.Empty(t, before.Diff(now))
 }
