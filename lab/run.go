@@ -616,7 +616,7 @@ func (r *run) afterwards(ctx context.Context, problem error) map[string]traffic.
 // putBack makes the mesh what it was before. A recovery that is one leaves nothing to do.
 func (r *run) putBack(ctx context.Context) error {
 	if err := fault.Heal(ctx, r.Mesh); err == nil { // nobody else need be asked where an API server is stopped
-		if now, err := r.left.Before.Again(ctx, r.Mesh); err == nil && len(r.left.Before.Diff(now)) == 0 {
+		if now, err := r.left.Before.Reread(ctx, r.Mesh); err == nil && len(r.left.Before.Diff(now)) == 0 {
 			return r.back()
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
@@ -46,26 +47,26 @@ const (
 )
 
 func (o CACerts) sentence(in []string) string {
-	what := "a CA below " + o.Root.words()
+	what := "a CA below " + o.Root.phrase()
 	switch {
 	case o.Root == SelfSignedRoot:
-		what = o.Root.words()
+		what = o.Root.phrase()
 	case o.RootLifetime > 0:
-		what = fmt.Sprintf("a CA below a new root that lives %s", o.RootLifetime)
+		what = fmt.Sprintf("a CA below a new root that lives %s", words.Duration(o.RootLifetime))
 	case o.Reissued:
-		what = fmt.Sprintf("a CA below %s, with a certificate in cert-chain.pem that is not valid before %s from now", o.Root.words(), o.From)
+		what = fmt.Sprintf("a CA below %s, with a certificate in cert-chain.pem that becomes valid in %s", o.Root.phrase(), words.Duration(o.From))
 	case o.From > 0:
-		what = fmt.Sprintf("a new CA below %s that is not valid before %s from now", o.Root.words(), o.From)
+		what = fmt.Sprintf("a new CA below %s that becomes valid in %s", o.Root.phrase(), words.Duration(o.From))
 	case o.Lifetime > 0:
-		what = fmt.Sprintf("a new CA below %s that lives %s", o.Root.words(), o.Lifetime)
+		what = fmt.Sprintf("a new CA below %s that lives %s", o.Root.phrase(), words.Duration(o.Lifetime))
 	case o.Fresh:
-		what = "a new CA below " + o.Root.words()
+		what = "a new CA below " + o.Root.phrase()
 	}
 	text := fmt.Sprintf("put %s into the Secret cacerts of %s", what, words.And(in))
 	if len(o.Trusted) > 0 {
 		roots := make([]string, len(o.Trusted))
 		for i, r := range o.Trusted {
-			roots[i] = r.words()
+			roots[i] = r.phrase()
 		}
 		text += ", and trust " + words.And(roots)
 	}
@@ -82,14 +83,8 @@ func (o CACerts) sentence(in []string) string {
 func CreateCACerts(in []string, o CACerts) Fault {
 	return &change{
 		sentence: o.sentence(in),
-		commands: commandsIn(in, func(c string) string {
-			command := "kubectl create secret generic cacerts -n istio-system --context=" + c + " --from-file=ca-cert.pem --from-file=ca-key.pem --from-file=root-cert.pem --from-file=cert-chain.pem"
-			if o.CRL != NoCRL {
-				command += " --from-file=" + pki.CRLFile
-			}
-			return command + " --dry-run=client -o yaml | kubectl apply --context=" + c + " -f -"
-		}),
-		in: in,
+		commands: commandsIn(in, o.commands),
+		in:       in,
 		available: func(m *mesh.Mesh) error {
 			if m.Adopted && slices.Contains(append(o.Trusted, o.Root), SharedRoot) {
 				return mesh.ErrAdopted
@@ -201,7 +196,7 @@ func bundle(ctx context.Context, m *mesh.Mesh, member *mesh.Member, roots []Root
 		}
 		certs, err := pki.Roots(text)
 		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", r.words(), err)
+			return nil, fmt.Errorf("reading %s: %w", r.phrase(), err)
 		}
 		for _, c := range certs {
 			if !seen[string(c.Raw)] {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"maps"
 
+	"al.essio.dev/pkg/shellescape"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -156,7 +157,7 @@ func Patch(in []string, o Object, patch any) (Fault, error) {
 		return nil, err
 	}
 	return object(in, o, "patch "+o.String(), func(c string) string {
-		return fmt.Sprintf("kubectl patch %s --type=merge -p '%s'", o.flags(c), text)
+		return fmt.Sprintf("kubectl patch %s --type=merge -p %s", o.flags(c), shellescape.Quote(string(text)))
 	}, merge(o, text)), nil
 }
 
@@ -168,8 +169,8 @@ func Label(in []string, o Object, labels map[string]*string) (Fault, error) {
 	}
 	return object(in, o, "label "+o.String(), func(c string) string {
 		line := "kubectl label --overwrite " + o.flags(c)
-		for name, value := range labels {
-			if value == nil {
+		for _, name := range sortedKeys(labels) {
+			if value := labels[name]; value == nil {
 				line += " " + name + "-"
 			} else {
 				line += " " + name + "=" + *value

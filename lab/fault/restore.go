@@ -17,10 +17,11 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 const (
-	settled  = 60 * time.Second // how long a mesh may take to show that it is as it was, once all has been put back
+	settled  = 60 * time.Second // how long a mesh may take to show that it is as it was, once everything has been put back
 	rollsOut = 20 * time.Second // after which a Deployment that was put back is given new pods
 )
 
@@ -35,9 +36,9 @@ func Heal(ctx context.Context, m *mesh.Mesh) error {
 	return group.Wait()
 }
 
-// Restore makes the mesh what it was, however it came to be what it is: faults of the underlay are healed, objects
-// put back or deleted, and what istiod and proxies still hold is taken from them by restarts, of those alone that
-// hold something else. It needs nothing but the baseline. The error tells what still differs.
+// Restore makes the mesh what it was when the baseline was taken, in whatever state it is now. It heals faults of the
+// underlay, puts objects back or deletes them, and restarts the istiods and workloads that use something else than they
+// did, and no others. The error says what still differs.
 func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 	if err := Heal(ctx, m); err != nil {
 		return err
@@ -47,7 +48,7 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 	if err != nil || len(differences) == 0 {
 		return err
 	}
-	// What an istiod has read can be told only before the objects are put back.
+	// Which istiods have read something else can be told only before the objects are put back.
 	istiods := r.istiods(differences)
 	if err := r.putBack(ctx, differences, func(d observe.Difference) bool { return !needsIstiod(d) }); err != nil {
 		return err
@@ -68,7 +69,7 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 		}
 	}
 	return wait.Until(ctx, "the mesh to be as it was", wait.Options{Within: settled, Every: 300 * time.Millisecond}, func(ctx context.Context) error {
-		now, err := want.Again(ctx, m)
+		now, err := want.Reread(ctx, m)
 		if err != nil {
 			return err
 		}
@@ -84,57 +85,47 @@ type restoration struct {
 	want observe.Baseline
 }
 
-// look reads what differs now. An API server that was let go on, or started again, may need a while to answer.
+// look reads what differs now. An API server that has just been started, or let go on, may need a while to answer.
 func (r *restoration) look(ctx context.Context) (differences []observe.Difference, err error) {
-	err = wait.Until(ctx, "the clusters to tell what they are like", wait.Options{Within: settled, Every: 500 * time.Millisecond}, func(ctx context.Context) error {
-		now, err := r.want.AgainBroken(ctx, r.mesh)
+	o := wait.Options{Within: settled, Every: 500 * time.Millisecond}
+	err = wait.Until(ctx, "the clusters to be readable", o, func(ctx context.Context) error {
+		now, err := r.want.RereadBroken(ctx, r.mesh)
 		differences = r.want.Differences(now)
 		return err
 	})
 	return differences, err
 }
 
-// istiods lists the clusters whose istiod may have read something else.
-func (r *restoration) istiods(differences []observe.Difference) (all []string) {
-	about := func(d observe.Difference, kind string, names ...string) bool {
-		return slices.ContainsFunc(names, func(name string) bool { return d.About(kind, mesh.SystemNamespace, name) })
-	}
+// istiods returns the clusters whose istiod may have read something else.
+func (r *restoration) istiods(differences []observe.Difference) (names []string) {
 	for _, d := range differences {
-		_, _, proxies := d.Proxies()
-		others := about(d, "ConfigMap", observe.MeshSettings, observe.InjectorSettings)
 		for _, member := range r.mesh.Members {
-			if !member.Spec.HasIstiod() {
-				continue
+			if member.Spec.HasIstiod() && r.concerns(d, member) {
+				names = append(names, member.Name())
 			}
-			here := member.Name() == d.Cluster
-			reads := here || member.ConfigCluster().Name() == d.Cluster
-			switch {
-			case reads && others, reads && about(d, "Secret", mesh.CACerts, observe.SelfSignedSecret, observe.ConfigSecret):
-			case here && (about(d, "Deployment", mesh.Istiod) || isRole(d)):
-			case d.Trust() && !proxies && serves(r.mesh, member, d.Cluster):
-			default:
-				continue
-			}
-			all = append(all, member.Name())
 		}
 	}
-	return unique(all)
+	return words.Unique(names)
 }
 
-func unique(names []string) []string {
-	slices.Sort(names)
-	return slices.Compact(names)
+// concerns reports whether the istiod of a cluster may have read what differs.
+func (r *restoration) concerns(d observe.Difference, istiod *mesh.Member) bool {
+	here := istiod.Name() == d.Cluster
+	switch d.Topic {
+	case observe.AnObject:
+		return here && (isDeploymentOf(d, mesh.Istiod) || isRole(d)) ||
+			isSetting(d) && (here || istiod.ConfigCluster().Name() == d.Cluster)
+	case observe.IstiodRoot, observe.IstiodCertificate:
+		return here || slices.ContainsFunc(r.mesh.ServedBy(istiod.Name()), func(s *mesh.Member) bool { return s.Name() == d.Cluster })
+	}
+	return false
 }
 
-func serves(m *mesh.Mesh, istiod *mesh.Member, cluster string) bool {
-	return istiod.Name() == cluster || slices.ContainsFunc(m.ServedBy(istiod.Name()), func(s *mesh.Member) bool { return s.Name() == cluster })
-}
-
-// startIstiods restarts istiods, and puts back meanwhile what they check and what leads to them. One that crashes
-// again and again is started at once this way, and not after the kubelet's pause of minutes.
+// startIstiods restarts istiods, and puts back meanwhile what they check and what leads to them. A restart starts an
+// istiod that crashes again and again at once, and not after the kubelet's pause of minutes.
 func (r *restoration) startIstiods(ctx context.Context, differences []observe.Difference, istiods []string) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return r.putBack(ctx, differences, isIstios) })
+	group.Go(func() error { return r.putBack(ctx, differences, isOfIstio) })
 	for _, name := range istiods {
 		group.Go(func() error {
 			member, err := r.mesh.Member(name)
@@ -153,7 +144,7 @@ func (r *restoration) startIstiods(ctx context.Context, differences []observe.Di
 			if err != nil {
 				return err
 			}
-			if primary := member.Primary(); primary == member { // a gateway of others may lead to it
+			if member.Primary() == member { // otherwise its gateway may be the way to the primary
 				if err := member.AwaitReady(ctx, mesh.Istiod); err != nil {
 					return err
 				}
@@ -164,42 +155,53 @@ func (r *restoration) startIstiods(ctx context.Context, differences []observe.Di
 	return group.Wait()
 }
 
-// Objects by what they need: Istio's own pass istiod's webhook, and Deployments have pods with proxies.
-func isIstios(d observe.Difference) bool {
-	return d.Object() && strings.HasSuffix(either(d).GroupVersionKind().Group, observe.IstioGroup)
+// isSetting reports whether an istiod reads the object when it starts.
+func isSetting(d observe.Difference) bool {
+	if d.Namespace != mesh.SystemNamespace {
+		return false
+	}
+	switch d.Kind {
+	case "ConfigMap":
+		return slices.Contains([]string{observe.MeshSettings, observe.InjectorSettings}, d.Name)
+	case "Secret":
+		return slices.Contains([]string{mesh.CACerts, observe.SelfSignedSecret, observe.ConfigSecret}, d.Name)
+	}
+	return false
+}
+
+// isOfIstio reports whether the object is of Istio's own API, so that istiod's webhook has to let it pass.
+func isOfIstio(d observe.Difference) bool {
+	return d.ObjectChanged() && strings.HasSuffix(d.Group, observe.IstioGroup)
 }
 
 func isDeployment(d observe.Difference) bool {
-	return (d.Before != nil || d.Now != nil) && either(d).GetKind() == "Deployment"
+	return d.Topic == observe.AnObject && d.Kind == "Deployment"
+}
+
+func isDeploymentOf(d observe.Difference, app string) bool {
+	return d.IsObject("Deployment", mesh.SystemNamespace, app)
 }
 
 func isGateway(d observe.Difference) bool {
-	return d.About("Deployment", mesh.SystemNamespace, mesh.Gateway) && d.Object()
+	return isDeploymentOf(d, mesh.Gateway) && d.ObjectChanged()
 }
 
+// isApp reports whether the object is a Deployment whose pods need istiod to get their proxies.
 func isApp(d observe.Difference) bool {
-	return isDeployment(d) && d.Object() && !isGateway(d) && !d.About("Deployment", mesh.SystemNamespace, mesh.Istiod)
+	return isDeployment(d) && d.ObjectChanged() && !isGateway(d) && !isDeploymentOf(d, mesh.Istiod)
 }
 
 func isRole(d observe.Difference) bool {
-	return d.Object() && strings.HasPrefix(either(d).GetKind(), "ClusterRole")
+	return d.ObjectChanged() && strings.HasPrefix(d.Kind, "ClusterRole")
 }
 
-func needsIstiod(d observe.Difference) bool { return isIstios(d) || isGateway(d) || isApp(d) }
+func needsIstiod(d observe.Difference) bool { return isOfIstio(d) || isGateway(d) || isApp(d) }
 
-// either is the object as it was, or as it is if it was not there.
-func either(d observe.Difference) *unstructured.Unstructured {
-	if d.Before != nil {
-		return d.Before
-	}
-	return d.Now
-}
-
-// putBack makes objects what they were, all at once.
+// putBack makes the objects that are meant what they were, all at once.
 func (r *restoration) putBack(ctx context.Context, differences []observe.Difference, which func(observe.Difference) bool) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, d := range differences {
-		if !d.Object() || !which(d) {
+		if !d.ObjectChanged() || !which(d) {
 			continue
 		}
 		group.Go(func() error {
@@ -213,15 +215,16 @@ func (r *restoration) putBack(ctx context.Context, differences []observe.Differe
 	return group.Wait()
 }
 
-// restoreObject makes an object what it was. It tries again whatever keeps it from that: a webhook without istiod,
-// and a policy that is put back at the same time, say so in many ways.
+// restoreObject makes an object what it was. It tries again whatever the error is: a webhook whose istiod is away, and a
+// policy that is put back at the same time, refuse in many ways.
 func restoreObject(ctx context.Context, member *mesh.Member, d observe.Difference) error {
-	o := either(d)
+	o := d.Object()
 	client, err := observe.Resource(member, o.GroupVersionKind().GroupKind().String(), o.GetNamespace())
 	if err != nil {
 		return err
 	}
-	return wait.Until(ctx, "putting back "+d.What+" in "+d.Cluster, wait.Options{Within: patience, Every: 250 * time.Millisecond}, func(ctx context.Context) error {
+	what := "putting back " + d.Fact.String() + " in " + d.Cluster
+	return wait.Until(ctx, what, wait.Options{Within: patience, Every: 250 * time.Millisecond}, func(ctx context.Context) error {
 		if d.Before != nil {
 			return put(ctx, client, d.Before)
 		}
@@ -229,13 +232,13 @@ func restoreObject(ctx context.Context, member *mesh.Member, d observe.Differenc
 	})
 }
 
-// awaitRollouts gives the Deployments that were put back time for their pods. What is not through then gets new
-// ones: Kubernetes may wait for minutes before it tries again to make pods that a webhook has refused.
+// awaitRollouts gives the Deployments that were put back time for their pods. Those that need longer get new pods
+// afterwards: Kubernetes may wait for minutes before it tries again to make pods that a webhook has refused.
 func (r *restoration) awaitRollouts(ctx context.Context, differences []observe.Difference) {
 	var of []observe.Workload
 	for _, d := range differences {
-		if isDeployment(d) && d.Object() && d.Before != nil {
-			of = append(of, observe.Workload{App: d.Before.GetName(), Cluster: d.Cluster})
+		if isDeployment(d) && d.ObjectChanged() && d.Before != nil {
+			of = append(of, observe.Workload{App: d.Name, Cluster: d.Cluster})
 		}
 	}
 	_ = wait.Until(ctx, "pods", wait.Options{Within: rollsOut, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
@@ -244,25 +247,30 @@ func (r *restoration) awaitRollouts(ctx context.Context, differences []observe.D
 	})
 }
 
-// restartWorkloads restarts what uses other certificates or settings than it did, or has not all its pods.
+// restartWorkloads restarts what uses other certificates or settings than it did, or does not have all its pods.
 func (r *restoration) restartWorkloads(ctx context.Context, differences []observe.Difference) error {
 	apps := map[string][]string{}
 	for _, d := range differences {
-		app, namespace, ok := d.Proxies()
-		if !ok && isDeployment(d) {
-			app, namespace, ok = either(d).GetName(), either(d).GetNamespace(), true
-		}
-		if ok && app != mesh.Istiod && namespace == mesh.NamespaceOf(app) && (app == mesh.MyPod && d.Was != "" || r.want.Has(d.Cluster, "Deployment", namespace, app)) {
-			apps[d.Cluster] = append(apps[d.Cluster], app)
+		if r.restarts(d) {
+			apps[d.Cluster] = append(apps[d.Cluster], d.Name)
 		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	for _, member := range r.mesh.InMesh() {
-		group.Go(func() error {
-			return member.Restart(ctx, unique(apps[member.Name()])...)
-		})
+		group.Go(func() error { return member.Restart(ctx, words.Unique(apps[member.Name()])...) })
 	}
 	return group.Wait()
+}
+
+// restarts reports whether the workload that a difference is about, if any, was there before and needs new pods.
+func (r *restoration) restarts(d observe.Difference) bool {
+	if d.Topic != observe.ProxyTrust && !isDeployment(d) {
+		return false
+	}
+	if d.Name == mesh.Istiod || d.Namespace != mesh.NamespaceOf(d.Name) {
+		return false
+	}
+	return d.Name == mesh.MyPod && d.Was != "" || r.want.Has(observe.ObjectFact(d.Cluster, "apps", "Deployment", d.Namespace, d.Name))
 }
 
 // put makes an object what it is to be, whatever it is now.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	jsonpatch "github.com/evanphx/json-patch/v5"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -91,7 +92,7 @@ func SetEnv(env map[string]string, of ...observe.Workload) Fault {
 			settings, flags = append(settings, "unset "+name), append(flags, name+"-")
 			continue
 		}
-		settings, flags = append(settings, "set "+name+"="+env[name]), append(flags, name+"="+env[name])
+		settings, flags = append(settings, "set "+name+"="+env[name]), append(flags, shellescape.Quote(name+"="+env[name]))
 	}
 	return template(of, func(names string) string { return words.And(settings) + " of " + names }, func(w observe.Workload) string {
 		return fmt.Sprintf("kubectl set env deployment/%s -n %s --context=%s -c %s %s", w.App, mesh.NamespaceOf(w.App), w.Cluster, mainContainer(w.App), strings.Join(flags, " "))
@@ -123,7 +124,9 @@ func mainContainer(app string) string {
 func CertificateLifetime(lifetime time.Duration, of ...observe.Workload) Fault {
 	annotation := fmt.Sprintf("proxyMetadata: {SECRET_TTL: %s}", lifetime)
 	patch := map[string]any{"metadata": map[string]any{"annotations": map[string]string{"proxy.istio.io/config": annotation}}}
-	return template(of, func(names string) string { return fmt.Sprintf("give %s certificates that live %s", names, lifetime) }, func(w observe.Workload) string {
+	return template(of, func(names string) string {
+		return fmt.Sprintf("give %s certificates that live %s", names, words.Duration(lifetime))
+	}, func(w observe.Workload) string {
 		return fmt.Sprintf(`kubectl patch deployment %s -n %s --context=%s -p '{"spec":{"template":{"metadata":{"annotations":{"proxy.istio.io/config":"%s"}}}}}'`, w.App, mesh.NamespaceOf(w.App), w.Cluster, annotation)
 	}, func(string) any { return patch })
 }

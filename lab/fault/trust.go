@@ -28,7 +28,7 @@ const (
 	PeerRoots      Root = "peers"       // what the other clusters trust now; it cannot sign
 )
 
-func (r Root) words() string {
+func (r Root) phrase() string {
 	return map[Root]string{
 		SharedRoot: "the lab's shared root", NewRoot: "a new root that all clusters share", OwnRoot: "a root that nobody else has",
 		TwinRoot: "another root of the same name", SelfSignedRoot: "istiod's self-signed CA", PeerRoots: "the roots of the other clusters",
@@ -51,7 +51,7 @@ func (r Root) cas(m *mesh.Mesh, cluster string) (root, ca *pki.CA, err error) {
 	}
 	which, ok := of[r]
 	if !ok {
-		return nil, nil, fmt.Errorf("%s cannot sign", r.words())
+		return nil, nil, fmt.Errorf("%s cannot sign", r.phrase())
 	}
 	if which.trust == m.Trust {
 		if ca, err = m.CA(cluster); err == nil { // which makes the root too
@@ -124,10 +124,8 @@ func DeleteCACerts(in []string) Fault {
 func SelfSign(in []string) Fault {
 	return &change{
 		sentence: fmt.Sprintf("make %s what they are after an installation without cacerts: istiod signs with its own self-signed CA", words.And(in)),
-		commands: append(commandsIn(in, func(c string) string {
-			return "kubectl apply -n istio-system --context=" + c + " -f istio-ca-secret.yaml && kubectl delete secret cacerts -n istio-system --context=" + c
-		}), append(RestartIstiod(in).(*change).commands, RestartWorkloads(in).(*change).commands...)...),
-		in: in,
+		commands: append(commandsIn(in, selfSignCommands), RestartIstiod(in).Command(), RestartWorkloads(in).Command()),
+		in:       in,
 		inject: func(ctx context.Context, m *mesh.Mesh) error {
 			ca, err := pki.LoadOrMake(m.CADir(), "self-signed", func() (*pki.CA, error) {
 				return pki.NewRoot(pki.Options{Name: m.Lab + " self-signed"})

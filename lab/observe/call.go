@@ -24,6 +24,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Call makes calls now and looks at who answers: a 200 alone would hide everything, because local pods
@@ -55,7 +56,7 @@ func (c Calls) String() string {
 	for i, call := range c {
 		from[i] = call.caption()
 	}
-	return c[0].sentence(join(from))
+	return c[0].sentence(words.And(from))
 }
 
 // Command implements Check.
@@ -110,32 +111,42 @@ func (c Call) clusters() []string {
 
 func (c Call) url() string { return mesh.URL(c.To.App, c.To.Cluster, !c.Reused) }
 
-func (c Call) wanted() string {
-	var text string
-	switch {
-	case c.Fails != nil:
-		text = fmt.Sprintf("fail with a text like %q", c.Fails)
-	default:
-		text = "are answered"
-		if by := c.clusters(); len(by) > 0 {
-			text += " by " + join(by)
-		}
-		if c.Plaintext {
-			text += " in plain text"
-		} else {
-			text += " over mutual TLS"
-		}
-		if c.Client != nil {
-			text += fmt.Sprintf(", the client known as %q", c.Client)
-		}
-		if c.Server != nil {
-			text += fmt.Sprintf(", the server known as %q", c.Server)
-		}
-	}
+// subject is what a sentence about the calls begins with, and whether it is one call.
+func (c Call) subject() (text string, one bool) {
 	if c.AtLeast > 0 && c.AtLeast < c.count() {
-		return fmt.Sprintf("at least %d of %d calls %s,", c.AtLeast, c.count(), text)
+		return fmt.Sprintf("at least %d of %s", c.AtLeast, words.Plural(c.count(), "call")), c.AtLeast == 1
+	}
+	return words.Plural(c.count(), "call"), c.count() == 1
+}
+
+// predicate is what the calls do, behind the verb in the form that it is given: "are", "is" or "to be" answered, "fail",
+// "fails" or "to fail".
+func (c Call) predicate(be, fail string) string {
+	if c.Fails != nil {
+		return fail + " with a text like " + quoted(c.Fails)
+	}
+	text := be + " answered"
+	if by := c.clusters(); len(by) > 0 {
+		text += " by " + words.And(by)
+	}
+	if c.Plaintext {
+		text += " in plain text"
+	} else {
+		text += " over mutual TLS"
+	}
+	if c.Client != nil {
+		text += ", the client known as " + quoted(c.Client)
+	}
+	if c.Server != nil {
+		text += ", the server known as " + quoted(c.Server)
 	}
 	return text
+}
+
+// wanted completes "wanted …": "5 calls to echo@cluster-b to be answered by cluster-b over mutual TLS".
+func (c Call) wanted() string {
+	subject, _ := c.subject()
+	return fmt.Sprintf("%s to %s %s", subject, c.target(), c.predicate("to be", "to fail"))
 }
 
 func (c Call) String() string { return c.sentence(c.caption()) }
@@ -153,11 +164,12 @@ func (c Call) sentence(from string) string {
 	if c.Reused {
 		kind = "reused"
 	}
-	wanted := c.wanted()
-	if !strings.HasPrefix(wanted, "at least") {
-		wanted = plural(c.count(), "call") + " " + wanted + ","
+	subject, one := c.subject()
+	predicate := c.predicate("are", "fail")
+	if one {
+		predicate = c.predicate("is", "fails")
 	}
-	return fmt.Sprintf("%s from %s to %s, on %s connections", wanted, from, c.target(), kind)
+	return fmt.Sprintf("%s %s, from %s to %s, on %s connections", subject, predicate, from, c.target(), kind)
 }
 
 // Command implements Check. The echo image has its own client in place of curl.
@@ -287,7 +299,7 @@ func (c Call) judge(calls []traffic.Call) (string, error) {
 		}
 	}
 	if !ok {
-		return seen, &Mismatch{Wanted: fmt.Sprintf("%s to %s that %s", plural(c.count(), "call"), c.target(), c.wanted()), Seen: seen, Try: tryAfter(calls)}
+		return seen, &Mismatch{Wanted: c.wanted(), Seen: seen, Try: tryAfter(calls)}
 	}
 	return seen, nil
 }
@@ -324,7 +336,7 @@ func summary(calls []traffic.Call) string {
 	}
 	texts := slices.SortedFunc(maps.Keys(times), func(a, b string) int { return cmp.Or(times[b]-times[a], strings.Compare(a, b)) })
 	for i, t := range texts {
-		texts[i] = fmt.Sprintf("%d × %s", times[t], short(t, 400))
+		texts[i] = fmt.Sprintf("%d × %s", times[t], words.Short(t, 400))
 	}
 	return strings.Join(texts, "; ")
 }
@@ -377,9 +389,9 @@ func (c DNS) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	seen := c.Name + " is " + join(addresses)
+	seen := c.Name + " is " + words.And(addresses)
 	if problem != "" {
-		seen = short(problem, 200)
+		seen = words.Short(problem, 200)
 	}
 	if c.Fails {
 		if problem == "" {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Command checks what kubectl or istioctl says. There is no shell: no pipes, no variables.
@@ -29,20 +30,20 @@ type Command struct {
 var _ Check = Command{}
 
 func (c Command) wanted() string {
-	var words []string
+	var wanted []string
 	if c.Fails {
-		words = append(words, "fails")
+		wanted = append(wanted, "fails")
 	}
 	if c.Expect != nil {
-		words = append(words, fmt.Sprintf("says something like %q", c.Expect))
+		wanted = append(wanted, "says something like "+quoted(c.Expect))
 	}
 	if c.Absent != nil {
-		words = append(words, fmt.Sprintf("says nothing like %q", c.Absent))
+		wanted = append(wanted, "says nothing like "+quoted(c.Absent))
 	}
-	if len(words) == 0 {
-		words = []string{"succeeds"}
+	if len(wanted) == 0 {
+		wanted = []string{"succeeds"}
 	}
-	return fmt.Sprintf("`%s` %s", c.Run, join(words))
+	return fmt.Sprintf("`%s` %s", c.Run, words.And(wanted))
 }
 
 func (c Command) String() string { return c.wanted() }
@@ -69,40 +70,40 @@ var trying = []string{"apply", "create", "run"}
 
 // Parse splits the command into words and says what is wrong with it.
 func (c Command) Parse() ([]string, error) {
-	words, err := split(c.Run)
+	args, err := split(c.Run)
 	if err != nil {
 		return nil, err
 	}
-	if len(words) == 0 {
+	if len(args) == 0 {
 		return nil, errors.New("empty")
 	}
-	known, ok := reading[words[0]]
+	known, ok := reading[args[0]]
 	if !ok {
-		return nil, fmt.Errorf("want kubectl or istioctl, not %q", words[0])
+		return nil, fmt.Errorf("want kubectl or istioctl, not %q", args[0])
 	}
-	for i := 1; i < len(words); i++ {
-		switch word := words[i]; {
+	for i := 1; i < len(args); i++ {
+		switch word := args[i]; {
 		case strings.HasPrefix(word, "--") && strings.Contains(word, "="):
 		case strings.HasPrefix(word, "-"):
 			i++ // its value
 		case slices.Contains(known, word):
-			half, both := halves[words[0]+" "+word]
-			if both && (i+1 == len(words) || !slices.Contains(half, words[i+1])) {
-				return nil, fmt.Errorf("%s %s may change the mesh: want one of %s right after it", words[0], word, strings.Join(half, ", "))
+			half, both := halves[args[0]+" "+word]
+			if both && (i+1 == len(args) || !slices.Contains(half, args[i+1])) {
+				return nil, fmt.Errorf("%s %s may change the mesh: want one of %s right after it", args[0], word, strings.Join(half, ", "))
 			}
-			return words, nil
-		case words[0] == "kubectl" && slices.Contains(trying, word) && slices.Contains(words, "--dry-run=server"):
-			return words, nil
+			return args, nil
+		case args[0] == "kubectl" && slices.Contains(trying, word) && slices.Contains(args, "--dry-run=server"):
+			return args, nil
 		default:
-			return nil, fmt.Errorf("%s %s may change the mesh: want one of %s (flags with a value go after it, or are written --flag=value)", words[0], word, strings.Join(known, ", "))
+			return nil, fmt.Errorf("%s %s may change the mesh: want one of %s (flags with a value go after it, or are written --flag=value)", args[0], word, strings.Join(known, ", "))
 		}
 	}
-	return nil, fmt.Errorf("want a subcommand of %s: one of %s", words[0], strings.Join(known, ", "))
+	return nil, fmt.Errorf("want a subcommand of %s: one of %s", args[0], strings.Join(known, ", "))
 }
 
 // split reads words as a shell does, with its quotes and backslashes and nothing else of it.
 func split(text string) ([]string, error) {
-	var words []string
+	var args []string
 	var word strings.Builder
 	quote, inside := rune(0), false
 	escaped := false
@@ -121,7 +122,7 @@ func split(text string) ([]string, error) {
 			quote, inside = r, true
 		case strings.ContainsRune(" \t\n", r):
 			if inside {
-				words = append(words, word.String())
+				args = append(args, word.String())
 				word.Reset()
 			}
 			inside = false
@@ -136,14 +137,14 @@ func split(text string) ([]string, error) {
 		return nil, errors.New("a quote has no end")
 	}
 	if inside {
-		words = append(words, word.String())
+		args = append(args, word.String())
 	}
-	return words, nil
+	return args, nil
 }
 
 // Look implements Check.
 func (c Command) Look(ctx context.Context, _ *mesh.Mesh) (string, error) {
-	words, err := c.Parse()
+	args, err := c.Parse()
 	if err != nil {
 		return "", fmt.Errorf("reading the command %q: %w", c.Run, err)
 	}
@@ -153,7 +154,7 @@ func (c Command) Look(ctx context.Context, _ *mesh.Mesh) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(c.Tools.BinDir, words[0]), words[1:]...)
+	cmd := exec.CommandContext(ctx, filepath.Join(c.Tools.BinDir, args[0]), args[1:]...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Tools.Kubeconfig)
 	if c.Tools.NoProxy != "" {
 		cmd.Env = append(cmd.Env, "NO_PROXY="+c.Tools.NoProxy)
@@ -193,8 +194,8 @@ func (c Command) seen(out string) string {
 			} else {
 				to = len(out)
 			}
-			return short(out[from:to], 500)
+			return words.Short(out[from:to], 500)
 		}
 	}
-	return short(out, 500)
+	return words.Short(out, 500)
 }

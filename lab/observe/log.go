@@ -16,6 +16,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Log checks that a line stands in the log of a workload's pods, or that none does.
@@ -42,9 +43,9 @@ func (c Log) String() string {
 	if c.Absent {
 		has = "does not have"
 	}
-	text := fmt.Sprintf("the log of %s %s a line like %q", c.Of, has, c.Matches)
+	text := fmt.Sprintf("the log of %s %s a line like %s", c.Of, has, quoted(c.Matches))
 	if c.Since > 0 {
-		text += " in the last " + c.Since.String()
+		text += " in the last " + words.Duration(c.Since)
 	}
 	return text
 }
@@ -55,7 +56,7 @@ func (c Log) Command() string {
 	if c.Since > 0 {
 		text += " --since=" + c.Since.String()
 	}
-	return fmt.Sprintf("%s | grep -E '%s'", text, c.Matches)
+	return text + " | " + grep(c.Matches)
 }
 
 // Look implements Check.
@@ -77,25 +78,34 @@ func (c Log) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		for line := range strings.Lines(text) {
-			if c.Matches.MatchString(line) {
-				lines++
-				last = short(line, 500)
-			}
+		if n, latest := matching(text, c.Matches); n > 0 {
+			lines, last = lines+n, latest
 		}
 	}
-	seen := plural(lines, "line")
+	seen := words.Plural(lines, "line")
 	if lines > 0 {
-		seen += ", the last: " + last
+		seen += ", the last: " + words.Short(last, 500)
 	}
 	if c.Absent != (lines == 0) {
 		wanted := "a line"
 		if c.Absent {
 			wanted = "no line"
 		}
-		return seen, &Mismatch{Wanted: fmt.Sprintf("%s like %q in the log of %s", wanted, c.Matches, c.Of), Seen: seen}
+		return seen, &Mismatch{Wanted: fmt.Sprintf("%s like %s in the log of %s", wanted, quoted(c.Matches), c.Of), Seen: seen}
 	}
 	return seen, nil
+}
+
+// matching counts the lines that match, and returns the last of them. A line is matched without its end, as grep does, so
+// that $ means the end of the line.
+func matching(text string, pattern *regexp.Regexp) (lines int, last string) {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimRight(line, "\r\n"); pattern.MatchString(line) {
+			lines++
+			last = line
+		}
+	}
+	return lines, last
 }
 
 // text is the log of one pod, with that of the container's life before if there was one: a container that
@@ -171,7 +181,7 @@ func (c GatewaySees) String() string {
 
 // Command implements Check.
 func (c GatewaySees) Command() string {
-	return fmt.Sprintf("kubectl logs -n %s -l istio=eastwestgateway -c %s --context=%s | grep '%s'", mesh.SystemNamespace, ProxyContainer, c.To.Cluster, c.sni())
+	return fmt.Sprintf("kubectl logs -n %s -l istio=eastwestgateway -c %s --context=%s | grep -F '%s'", mesh.SystemNamespace, ProxyContainer, c.To.Cluster, c.sni())
 }
 
 // flushed is how long a line may take to get into the log: Istio lets Envoy write once a second.
@@ -217,7 +227,7 @@ func (c GatewaySees) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	}
 	seen := "the gateway saw nothing of it"
 	if err == nil {
-		seen = fmt.Sprintf("the gateway saw server name %s (it takes ALPN %s): %s", c.sni(), join(protocols), gatewayLine(line))
+		seen = fmt.Sprintf("the gateway saw server name %s (it takes ALPN %s): %s", c.sni(), words.And(protocols), gatewayLine(line))
 	}
 	seen += "; the caller saw " + summary(calls)
 	if c.Absent != (err != nil) {
@@ -271,5 +281,5 @@ func gatewayLine(line string) string {
 	if m := pickedField.FindStringSubmatch(line); m != nil && strings.Trim(m[1], ";-") != "" {
 		picked = strings.ReplaceAll(m[1], ";", " ")
 	}
-	return "handed on to " + picked + ": " + short(line, 300)
+	return "handed on to " + picked + ": " + words.Short(line, 300)
 }

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 
+	"al.essio.dev/pkg/shellescape"
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -17,6 +18,7 @@ import (
 	"k8s.io/client-go/util/jsonpath"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Resource returns the client of a kind in a cluster. kind is what people write: "Deployment",
@@ -80,13 +82,13 @@ func (c Object) wanted() string {
 	case c.Is != nil:
 		return fmt.Sprintf("%q", *c.Is)
 	case c.Matches != nil:
-		return fmt.Sprintf("like %q", c.Matches)
+		return "like " + quoted(c.Matches)
 	}
 	return "there"
 }
 
 func (c Object) String() string {
-	return fmt.Sprintf("in %s %s is %s", join(c.In), c.what(), c.wanted())
+	return fmt.Sprintf("in %s %s is %s", words.And(c.In), c.what(), c.wanted())
 }
 
 func (c Object) path() string {
@@ -105,7 +107,7 @@ func (c Object) Command() string {
 			lines[i] += " -n " + c.Namespace
 		}
 		if c.Path != "" {
-			lines[i] += " -o jsonpath='" + c.path() + "'"
+			lines[i] += " -o jsonpath=" + shellescape.Quote(c.path())
 		}
 	}
 	return strings.Join(lines, "\n")
@@ -129,7 +131,7 @@ func (c Object) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		case !there:
 			texts[i] += "not there"
 		case c.Path != "":
-			texts[i] += fmt.Sprintf("%q", short(value, 300))
+			texts[i] += fmt.Sprintf("%q", words.Short(value, 300))
 		default:
 			texts[i] += "there"
 		}

@@ -10,11 +10,13 @@ package observe
 import (
 	"context"
 	"fmt"
-	"strings"
+	"regexp"
 
+	"al.essio.dev/pkg/shellescape"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Check is one look at the mesh.
@@ -94,34 +96,18 @@ func (w Which) of(text string) string {
 	return text
 }
 
-// list puts words into a sentence.
-func list[T fmt.Stringer](of []T) string {
-	words := make([]string, len(of))
-	for i, w := range of {
-		words[i] = w.String()
+// list joins things into a phrase.
+func list[T fmt.Stringer](things []T) string {
+	texts := make([]string, len(things))
+	for i, t := range things {
+		texts[i] = t.String()
 	}
-	return join(words)
+	return words.And(texts)
 }
 
-func join(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
-}
+// quoted puts a pattern between quotes as people have written it, with no backslash doubled.
+func quoted(pattern *regexp.Regexp) string { return `"` + pattern.String() + `"` }
 
-// short keeps evidence to a line that people read.
-func short(text string, most int) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most-3], "") + "..."
-}
-
-func plural(n int, one string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %ss", n, one)
-}
+// grep is the command that prints the lines that match. Patterns have the syntax of RE2, which grep knows most of with
+// -P alone: \d and (?i) mean something else, or nothing, to grep -E.
+func grep(pattern *regexp.Regexp) string { return "grep -P -e " + shellescape.Quote(pattern.String()) }

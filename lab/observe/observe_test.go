@@ -5,12 +5,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/eastwest-lab/eastwest/lab/pki"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
@@ -65,7 +63,7 @@ func TestParseEndpoints(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, found)
 	require.Len(t, endpoints, 1)
-	require.Regexp(t, `^10\.\d+\.2\.1:15443 HEALTHY, 0 of 1 connection failed$`, endpoints[0].String())
+	require.Regexp(t, `^10\.\d+\.2\.1:15443 HEALTHY, 0 of 1 connection failed$`, endpoints[0].text(""))
 
 	_, endpoints, err = parseEndpoints(page, outbound(Workload{App: "echo"}))
 	require.NoError(t, err)
@@ -240,94 +238,6 @@ func TestCommandIsReadOnly(t *testing.T) {
 		require.ErrorContains(t, err, problem, run)
 	}
 	require.Equal(t, "cluster-b secret synced", Command{Expect: regexp.MustCompile(`cluster-b\s.*synced`)}.seen("NAME\ncluster-a\ncluster-b   secret   synced\n"))
-}
-
-func TestBaselineDiff(t *testing.T) {
-	was := Baseline{facts: map[fact]string{{"cluster-a", "Secret cacerts"}: "1", {"cluster-a", trustPrefix + "echo"}: "old", {"cluster-b", "Service echo"}: "2"}}
-	now := Baseline{facts: map[fact]string{{"cluster-a", "Secret cacerts"}: "1", {"cluster-a", trustPrefix + "echo"}: "new", {"cluster-b", "Service other"}: "3"}}
-	require.Empty(t, was.Diff(was))
-	require.Equal(t, []string{
-		"cluster-a: trust in use: echo: was old, is new",
-		"cluster-b: Service echo: was 2, is nothing",
-		"cluster-b: Service other: was nothing, is 3",
-	}, was.Diff(now))
-	require.Equal(t, digest(map[string]string{"a": "1", "b": "2"}), digest(map[string]string{"b": "2", "a": "1"}))
-	require.NotEqual(t, digest("a"), digest("b"))
-}
-
-func object(t *testing.T, text string) *unstructured.Unstructured {
-	t.Helper()
-	o := &unstructured.Unstructured{}
-	require.NoError(t, o.UnmarshalJSON([]byte(text)))
-	return o
-}
-
-func TestBaselineRoundTrip(t *testing.T) {
-	was := Baseline{facts: map[fact]string{}, objects: map[fact]*unstructured.Unstructured{}, named: []Named{{Cluster: "cluster-a", Kind: "ConfigMap", Namespace: "production", Name: "other"}}}
-	r := reader{know: func(what, is string, o *unstructured.Unstructured) {
-		was.facts[fact{"cluster-a", what}] = is
-		was.objects[fact{"cluster-a", what}] = o
-	}}
-	for _, text := range []string{
-		`{"apiVersion":"v1","kind":"Service","metadata":{"name":"echo","namespace":"production","uid":"1","resourceVersion":"2"},"spec":{"ports":[{"port":80,"targetPort":8080}]},"status":{}}`,
-		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"cacerts","namespace":"istio-system"},"data":{"ca-key.pem":"a2V5"}}`,
-		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"cacerts","namespace":"default"},"data":{}}`,
-		`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"production","labels":{"a":"b"}},"spec":{"finalizers":["kubernetes"]}}`,
-		`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"echo","namespace":"production"},"spec":{"replicas":1},"status":{"replicas":1,"updatedReplicas":1,"readyReplicas":1}}`,
-		`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"my-pod","namespace":"production"}}`,
-	} {
-		r.object(object(t, text))
-	}
-	require.ElementsMatch(t, []string{"Service echo in namespace production", "Secret cacerts", "Secret cacerts in namespace default", "labels of namespace production", "Deployment echo in namespace production"},
-		slices.Collect(func(yield func(string) bool) {
-			for f := range was.facts {
-				yield(f.what)
-			}
-		}))
-	was.facts[fact{"cluster-b", trustPrefix + "echo in namespace production"}] = "roots"
-	data, err := json.Marshal(was)
-	require.NoError(t, err)
-	require.NotContains(t, string(data), "resourceVersion")
-	var read Baseline
-	require.NoError(t, json.Unmarshal(data, &read))
-	require.Equal(t, was, read)
-	require.Empty(t, was.Differences(read))
-	require.True(t, read.Has("cluster-a", "Deployment", "production", "echo"))
-	require.False(t, read.Has("cluster-b", "Deployment", "production", "echo"))
-	again, err := json.Marshal(read)
-	require.NoError(t, err)
-	require.JSONEq(t, string(data), string(again))
-
-	now := Baseline{facts: map[fact]string{}}
-	differences := read.Differences(now)
-	require.Len(t, differences, 6)
-	app, namespace, ok := differences[5].Proxies()
-	require.True(t, ok)
-	require.Equal(t, []string{"echo", "production"}, []string{app, namespace})
-	require.True(t, differences[1].About("Secret", "istio-system", "cacerts"))
-	require.Equal(t, map[string]any{"ca-key.pem": "a2V5"}, differences[1].Before.Object["data"])
-}
-
-// What a cluster changes by itself is no change.
-func TestContent(t *testing.T) {
-	same := func(a, b string) {
-		t.Helper()
-		require.Equal(t, content(object(t, a)), content(object(t, b)))
-	}
-	other := func(a, b string) {
-		t.Helper()
-		require.NotEqual(t, content(object(t, a)), content(object(t, b)))
-	}
-	const deployment = `{"kind":"Deployment","metadata":{"name":"echo"},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"}}}}}`
-	same(deployment, `{"kind":"Deployment","metadata":{"name":"echo","annotations":{"deployment.kubernetes.io/revision":"2"},"generation":3},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"},"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}},"status":{"replicas":1}}`)
-	other(deployment, `{"kind":"Deployment","metadata":{"name":"echo"},"spec":{"replicas":0,"template":{"metadata":{"labels":{"app":"echo"}}}}}`)
-	other(deployment, `{"kind":"Deployment","metadata":{"name":"echo"},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"},"annotations":{"sidecar.istio.io/inject":"false"}}}}}`)
-	other(deployment, `{"kind":"Deployment","metadata":{"name":"echo","annotations":{"topology.istio.io/x":"y"}},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"}}}}}`)
-	const webhook = `{"kind":"MutatingWebhookConfiguration","metadata":{"name":"istio"},"webhooks":[{"name":"x","failurePolicy":"Fail","clientConfig":{"caBundle":"YQ=="}}]}`
-	same(webhook, `{"kind":"MutatingWebhookConfiguration","metadata":{"name":"istio"},"webhooks":[{"name":"x","failurePolicy":"Fail","clientConfig":{"caBundle":"Yg=="}}]}`)
-	other(webhook, `{"kind":"MutatingWebhookConfiguration","metadata":{"name":"istio"},"webhooks":[{"name":"x","failurePolicy":"Ignore","clientConfig":{"caBundle":"YQ=="}}]}`)
-	other(`{"kind":"ConfigMap","metadata":{"name":"istio"},"data":{"mesh":"a"}}`, `{"kind":"ConfigMap","metadata":{"name":"istio"},"data":{"mesh":"b"}}`)
-	other(`{"kind":"Secret","metadata":{"name":"s"},"type":"Opaque"}`, `{"kind":"Secret","metadata":{"name":"s"},"type":"kubernetes.io/tls"}`)
 }
 
 func TestSecretsAreHidden(t *testing.T) {

@@ -3,10 +3,12 @@ package observe
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/pki"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // ProxyContainer is the name of the container in which Envoy runs.
@@ -180,6 +183,18 @@ type inline struct {
 	Bytes []byte `json:"inline_bytes"`
 }
 
+// IstiodPort is where istiod serves proxies, with a certificate of its own CA.
+const IstiodPort = 15012
+
+// PeerChain makes a TLS handshake and returns the chain that the other side shows, whoever has signed it.
+func PeerChain(ctx context.Context, conn net.Conn) ([]*x509.Certificate, error) {
+	secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // whom to trust is the question
+	if err := secured.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return secured.ConnectionState().PeerCertificates, nil
+}
+
 // group says a fact of many proxies in few words: whole clusters by their names.
 func group(proxies []Proxy, fact func(Proxy) string) string {
 	inCluster := map[string]int{}
@@ -208,10 +223,10 @@ func group(proxies []Proxy, fact func(Proxy) string) string {
 			case len(pods) > 1 && len(pods) == inCluster[c]:
 				who = append(who, fmt.Sprintf("%s (all %d proxies)", c, len(pods)))
 			default:
-				who = append(who, join(pods)+" in "+c)
+				who = append(who, words.And(pods)+" in "+c)
 			}
 		}
-		lines[i] = join(who) + ": " + f
+		lines[i] = words.And(who) + ": " + f
 	}
 	return strings.Join(lines, "; ")
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Stat checks counters and gauges of a workload's proxies: the sum of all whose names match.
@@ -27,28 +28,28 @@ type Stat struct {
 var _ Check = Stat{}
 
 func (c Stat) wanted() string {
-	var words []string
+	var wanted []string
 	if c.AtLeast != nil {
-		words = append(words, fmt.Sprintf("is at least %d", *c.AtLeast))
+		wanted = append(wanted, fmt.Sprintf("is at least %d", *c.AtLeast))
 	}
 	if c.AtMost != nil {
-		words = append(words, fmt.Sprintf("is at most %d", *c.AtMost))
+		wanted = append(wanted, fmt.Sprintf("is at most %d", *c.AtMost))
 	}
 	if c.Grows != nil && *c.Grows {
-		words = append(words, "grows")
+		wanted = append(wanted, "grows")
 	}
 	if c.Grows != nil && !*c.Grows {
-		words = append(words, "does not grow")
+		wanted = append(wanted, "does not grow")
 	}
-	return fmt.Sprintf("the proxy statistic %q of %s %s", c.Stat, c.Of, join(words))
+	return fmt.Sprintf("the proxy statistic %s of %s %s", quoted(c.Stat), c.Of, words.And(wanted))
 }
 
 func (c Stat) String() string { return c.wanted() }
 
 // Command implements Check.
 func (c Stat) Command() string {
-	return fmt.Sprintf("kubectl --context=%s exec -n %s %s -c %s -- pilot-agent request GET stats | grep -E '%s'",
-		c.Of.Cluster, mesh.NamespaceOf(c.Of.App), c.Of.object(), ProxyContainer, c.Stat)
+	return fmt.Sprintf("kubectl --context=%s exec -n %s %s -c %s -- pilot-agent request GET stats | %s",
+		c.Of.Cluster, mesh.NamespaceOf(c.Of.App), c.Of.object(), ProxyContainer, grep(c.Stat))
 }
 
 const (
@@ -116,10 +117,10 @@ func (c Stat) read(ctx context.Context, m *mesh.Mesh) (sum int, seen string, err
 	case len(all) == 0 && zeros == 0:
 		return 0, "no such statistic", nil
 	case len(all) == 0:
-		return 0, plural(zeros, "statistic") + " at 0", nil
+		return 0, words.Plural(zeros, "statistic") + " at 0", nil
 	}
 	slices.Sort(all)
-	return sum, fmt.Sprintf("%d (%s)", sum, short(strings.Join(all, ", "), 300)), nil
+	return sum, fmt.Sprintf("%d (%s)", sum, words.Short(strings.Join(all, ", "), 300)), nil
 }
 
 // parseStats sums the numbers on Envoy's page /stats and returns the lines of those that are not 0, and
@@ -152,19 +153,20 @@ type IstiodStat struct {
 var _ Check = IstiodStat{}
 
 func (c IstiodStat) String() string {
-	var words []string
+	var wanted []string
 	if c.AtLeast != nil {
-		words = append(words, fmt.Sprintf("is at least %g", *c.AtLeast))
+		wanted = append(wanted, fmt.Sprintf("is at least %g", *c.AtLeast))
 	}
 	if c.AtMost != nil {
-		words = append(words, fmt.Sprintf("is at most %g", *c.AtMost))
+		wanted = append(wanted, fmt.Sprintf("is at most %g", *c.AtMost))
 	}
-	return fmt.Sprintf("the metric %q of istiod in %s %s", c.Stat, c.In, join(words))
+	return fmt.Sprintf("the metric %s of istiod in %s %s", quoted(c.Stat), c.In, words.And(wanted))
 }
 
 // Command implements Check. The image has no shell and no curl.
 func (c IstiodStat) Command() string {
-	return fmt.Sprintf("kubectl --context=%s get --raw /api/v1/namespaces/%s/services/%s:15014/proxy/metrics | grep -E '%s'", c.In, mesh.SystemNamespace, mesh.Istiod, c.Stat)
+	return fmt.Sprintf("kubectl --context=%s get --raw /api/v1/namespaces/%s/services/%s:15014/proxy/metrics | %s",
+		c.In, mesh.SystemNamespace, mesh.Istiod, grep(c.Stat))
 }
 
 // Look implements Check.
@@ -180,7 +182,7 @@ func (c IstiodStat) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	sum, lines := parseMetrics(string(page), c.Stat)
 	seen := "no such metric"
 	if len(lines) > 0 {
-		seen = fmt.Sprintf("%g (%s)", sum, short(strings.Join(lines, ", "), 300))
+		seen = fmt.Sprintf("%g (%s)", sum, words.Short(strings.Join(lines, ", "), 300))
 	}
 	if len(lines) == 0 && c.AtLeast != nil || c.AtLeast != nil && sum < *c.AtLeast || c.AtMost != nil && sum > *c.AtMost {
 		return seen, &Mismatch{Wanted: c.String(), Seen: seen}

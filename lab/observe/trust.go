@@ -17,6 +17,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/pki"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // SelfSignedSecret is where an istiod that has no cacerts keeps the CA that it made for itself.
@@ -32,7 +33,7 @@ const (
 	SelfSigned CASource = "self-signed" // what the cluster's istiod made for itself
 )
 
-func (s CASource) words(of string) string {
+func (s CASource) phrase(of string) string {
 	switch s {
 	case SharedRoot:
 		return "the lab's shared " + of
@@ -127,7 +128,7 @@ func (c Roots) who() string {
 	case len(c.Of) > 0:
 		return "the proxies of " + c.Pods.of(list(c.Of))
 	case len(c.In) > 0:
-		return "all proxies in " + join(c.In)
+		return "all proxies in " + words.And(c.In)
 	}
 	return "all proxies of the mesh"
 }
@@ -141,18 +142,18 @@ func (c Roots) wanted() string {
 		wanted = append(wanted, "do not all trust the same roots")
 	}
 	if c.Is != "" {
-		wanted = append(wanted, "trust nothing but "+c.Is.words("root"))
+		wanted = append(wanted, "trust nothing but "+c.Is.phrase("root"))
 	}
 	if c.Trusts != "" {
-		wanted = append(wanted, "trust "+c.Trusts.words("root"))
+		wanted = append(wanted, "trust "+c.Trusts.phrase("root"))
 	}
 	if c.Count > 0 {
-		wanted = append(wanted, "trust "+plural(c.Count, "root"))
+		wanted = append(wanted, "trust "+words.Plural(c.Count, "root"))
 	}
 	if c.Matches != nil {
-		wanted = append(wanted, fmt.Sprintf("trust a root named like %q", c.Matches))
+		wanted = append(wanted, "trust a root named like "+quoted(c.Matches))
 	}
-	return c.who() + " " + join(wanted)
+	return c.who() + " " + words.And(wanted)
 }
 
 func (c Roots) String() string { return c.wanted() }
@@ -249,16 +250,16 @@ func (c Issuer) wanted() string {
 	what := "the proxies of " + c.Pods.of(list(c.Of)) + " show certificates that "
 	var wanted []string
 	if c.Is != "" {
-		text := c.Is.words("CA") + " signed"
+		text := c.Is.phrase("CA") + " signed"
 		if c.Not {
-			text = c.Is.words("CA") + " did not sign"
+			text = c.Is.phrase("CA") + " did not sign"
 		}
 		wanted = append(wanted, text)
 	}
 	if c.Matches != nil {
-		wanted = append(wanted, fmt.Sprintf("a CA named like %q signed", c.Matches))
+		wanted = append(wanted, "a CA named like "+quoted(c.Matches)+" signed")
 	}
-	return what + join(wanted)
+	return what + words.And(wanted)
 }
 
 func (c Issuer) String() string { return c.wanted() }
@@ -316,7 +317,7 @@ var _ Check = Certificate{}
 func (c Certificate) String() string {
 	var wanted []string
 	if c.Identity != nil {
-		wanted = append(wanted, fmt.Sprintf("an identity like %q", c.Identity))
+		wanted = append(wanted, "an identity like "+quoted(c.Identity))
 	}
 	if c.Expired != nil && *c.Expired {
 		wanted = append(wanted, "a certificate that has expired")
@@ -325,15 +326,15 @@ func (c Certificate) String() string {
 		wanted = append(wanted, "no certificate that has expired")
 	}
 	if c.ExpiresWithin > 0 {
-		wanted = append(wanted, fmt.Sprintf("a certificate that ends within %s", c.ExpiresWithin))
+		wanted = append(wanted, "a certificate that ends within "+words.Duration(c.ExpiresWithin))
 	}
 	if c.LivesAtLeast > 0 {
-		wanted = append(wanted, fmt.Sprintf("a certificate that lives %s at least", c.LivesAtLeast))
+		wanted = append(wanted, "a certificate that lives at least "+words.Duration(c.LivesAtLeast))
 	}
 	if c.Chain > 0 {
-		wanted = append(wanted, plural(c.Chain, "certificate")+" in all")
+		wanted = append(wanted, words.Plural(c.Chain, "certificate")+" in all")
 	}
-	return "the proxies of " + c.Pods.of(list(c.Of)) + " show " + join(wanted)
+	return "the proxies of " + c.Pods.of(list(c.Of)) + " show " + words.And(wanted)
 }
 
 // Command implements Check.
@@ -350,7 +351,7 @@ func (c Certificate) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	now := time.Now()
 	left := func(p Proxy) time.Duration { return p.Chain[0].NotAfter.Sub(now).Round(time.Second) }
 	seen := group(proxies, func(p Proxy) string {
-		return fmt.Sprintf("%s, %s left, %s in all", identity(p.Chain[0]), left(p), plural(len(p.Chain), "certificate"))
+		return fmt.Sprintf("%s, %s left, %s in all", identity(p.Chain[0]), left(p), words.Plural(len(p.Chain), "certificate"))
 	})
 	for _, p := range proxies {
 		expired := slices.ContainsFunc(p.Chain, func(x *x509.Certificate) bool { return now.After(x.NotAfter) })
@@ -389,7 +390,7 @@ func (c Fingerprints) String() string {
 	if c.Names != nil {
 		wanted = append(wanted, has(*c.Names, "name"))
 	}
-	return "the root in cacerts " + join(wanted) + " in " + join(c.In)
+	return "the root in cacerts " + words.And(wanted) + " in " + words.And(c.In)
 }
 
 // Command implements Check.

@@ -87,6 +87,18 @@ func Seconds(d time.Duration) string {
 	return fmt.Sprintf("%.1f s", d.Seconds())
 }
 
+// Duration writes a duration as people write it into a file: "10m", not "10m0s".
+func Duration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
 // Near returns the candidate that is most like name, if one is so like it that a slip of the keyboard explains the
 // difference, and "" if none is.
 func Near(name string, candidates []string) string {

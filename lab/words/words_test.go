@@ -35,6 +35,12 @@ func TestTexts(t *testing.T) {
 	assert.Equal(t, "é...", Short("éééééé", 6), "no half of a character")
 	assert.Equal(t, "3.2 s", Seconds(3210*time.Millisecond))
 	assert.Equal(t, "1m41s", Seconds(101*time.Second))
+	for text, d := range map[string]time.Duration{
+		"10m": 10 * time.Minute, "1h": time.Hour, "1h30m": 90 * time.Minute, "1m30s": 90 * time.Second, "10m10s": 610 * time.Second,
+		"0s": 0, "10s": 10 * time.Second, "100ms": 100 * time.Millisecond, "20h": 20 * time.Hour,
+	} {
+		assert.Equal(t, text, Duration(d))
+	}
 	assert.Equal(t, "| a | b\\|c d |\n", Row("a", "b|c\nd"))
 }
 

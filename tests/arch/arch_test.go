@@ -81,17 +81,14 @@ var rules = map[string]rule{
 		why:     "a fault changes a mesh, and Restore puts it back: it may look whether a change is done, and knows nothing of calls",
 	},
 	"lab/observe": {
-		imports: []string{"lab/cluster", "lab/mesh", "lab/pki", "lab/traffic", "lab/wait"},
+		imports: []string{"lab/cluster", "lab/mesh", "lab/pki", "lab/traffic", "lab/wait", "lab/words"},
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
 	},
 	"lab/doctor": {
 		imports: []string{"lab/cluster", "lab/mesh", "lab/observe", "lab/pki", "lab/wait"},
 		why:     "doctor reads any clusters through their kubeconfigs: it needs no lab, and judges what it has read alone",
 	},
-	"lab/traffic": {
-		imports: []string{"lab/cluster", "lab/mesh", "lab/wait"},
-		why:     "traffic is calls over time, recorded now and judged later",
-	},
+	"lab/traffic": {why: "traffic is calls over time, recorded now and judged later"},
 	"manifests":          {why: "manifests are files"},
 	"scripts/components": {why: "components are pins"},
 	"scripts/runtime":    {why: "it becomes runc: it is built alone, by scripts/docker-up"},

@@ -175,7 +175,7 @@ func putBack(t *testing.T, m *mesh.Mesh) {
 			}
 			pods := podsOf(t, m, c.renew)
 			c.inject(t, m)
-			now, err := before.AgainBroken(t.Context(), m)
+			now, err := before.RereadBroken(t.Context(), m)
 			require.NoError(t, err)
 			if c.shows != "" {
 				require.Contains(t, strings.Join(before.Diff(now), "\n"), c.shows)
@@ -189,7 +189,7 @@ func putBack(t *testing.T, m *mesh.Mesh) {
 				c.meanwhile(t, m)
 			}
 			require.NoError(t, fault.Restore(t.Context(), m, before))
-			now, err = before.Again(t.Context(), m)
+			now, err = before.Reread(t.Context(), m)
 			require.NoError(t, err)
 			require.Empty(t, before.Diff(now))
 		})
@@ -199,7 +199,7 @@ func putBack(t *testing.T, m *mesh.Mesh) {
 // settles waits until nothing differs from the baseline: a Deployment counts the pods that are still going.
 func (c change) settles(ctx context.Context, m *mesh.Mesh, before observe.Baseline) error {
 	return wait.Until(ctx, "no difference after "+c.do.String(), wait.Options{}, func(ctx context.Context) error {
-		now, err := before.Again(ctx, m)
+		now, err := before.Reread(ctx, m)
 		if err == nil && len(before.Diff(now)) > 0 {
 			err = &observe.Mismatch{Wanted: "no difference", Seen: strings.Join(before.Diff(now), "; ")}
 		}

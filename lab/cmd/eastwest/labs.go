@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"al.essio.dev/pkg/shellescape"
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
@@ -298,9 +299,9 @@ Your own kubeconfig and its current context stay as they are.`,
 				}
 				env.Kubeconfig += "-" + kubeContext
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n", quote(env.Kubeconfig), quote(env.BinDir))
+			fmt.Fprintf(cmd.OutOrStdout(), "export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n", shellescape.Quote(env.Kubeconfig), shellescape.Quote(env.BinDir))
 			if env.NoProxy != "" {
-				fmt.Fprintf(cmd.OutOrStdout(), "export NO_PROXY=%s\n", quote(env.NoProxy))
+				fmt.Fprintf(cmd.OutOrStdout(), "export NO_PROXY=%s\n", shellescape.Quote(env.NoProxy))
 			}
 			return nil
 		},
@@ -320,17 +321,6 @@ Your own kubeconfig and its current context stay as they are.`,
 		return l.Topology.Clusters(), cobra.ShellCompDirectiveNoFileComp
 	})
 	return cmd
-}
-
-// quote makes a word of a POSIX shell.
-func quote(s string) string {
-	safe := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 func dash(s string) string { return cmp.Or(s, "-") }

@@ -1,0 +1,188 @@
+package observe
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/words"
+)
+
+// Absent is the state of a cluster that istiod does not know.
+const Absent = "absent"
+
+// RemoteClusters checks which clusters an istiod reads, and how it says that goes. Istio's answer is
+// latched: "synced" stays, whatever becomes of the remote API server or of the credentials.
+type RemoteClusters struct {
+	In     string
+	Expect map[string]string // cluster: "synced", "syncing", "timeout", "closed", or Absent
+}
+
+var _ Check = RemoteClusters{}
+
+func (c RemoteClusters) wanted() string {
+	var states []string
+	for _, name := range slices.Sorted(maps.Keys(c.Expect)) {
+		states = append(states, name+" "+c.Expect[name])
+	}
+	return words.And(states)
+}
+
+func (c RemoteClusters) String() string {
+	return fmt.Sprintf("istiod of %s lists %s", c.In, c.wanted())
+}
+
+// Command implements Check.
+func (c RemoteClusters) Command() string { return "istioctl remote-clusters --context=" + c.In }
+
+// Look implements Check. It reads the page that istioctl reads.
+func (c RemoteClusters) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	member, err := m.Member(c.In)
+	if err != nil {
+		return "", err
+	}
+	page, err := member.IstiodDebug(ctx, "/debug/clusterz")
+	if err != nil {
+		return "", err
+	}
+	var known []struct{ ID, SyncStatus string }
+	if err := json.Unmarshal(page, &known); err != nil {
+		return "", fmt.Errorf("reading istiod's clusters in %s: %w", c.In, err)
+	}
+	states := map[string]string{}
+	var texts []string
+	for _, k := range known {
+		states[k.ID] = k.SyncStatus
+		texts = append(texts, k.ID+" "+k.SyncStatus)
+	}
+	seen := "istiod of " + c.In + " lists " + words.And(texts)
+	for name, want := range c.Expect {
+		state, ok := states[name]
+		if !ok {
+			state = Absent
+		}
+		if state != want {
+			return seen, &Mismatch{Wanted: c.wanted(), Seen: seen,
+				Try: fmt.Sprintf("kubectl --context=%s get secrets -n %s -l istio/multiCluster=true", c.In, mesh.SystemNamespace)}
+		}
+	}
+	return seen, nil
+}
+
+// ProxyStatus checks that all proxies of a cluster have what its istiod has sent. That says nothing about
+// trust between proxies.
+type ProxyStatus struct{ In string }
+
+var _ Check = ProxyStatus{}
+
+func (c ProxyStatus) String() string {
+	return "all proxies of " + c.In + " are in sync with their istiod"
+}
+
+// Command implements Check.
+func (c ProxyStatus) Command() string { return "istioctl proxy-status --context=" + c.In }
+
+// Look implements Check.
+func (c ProxyStatus) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
+	member, err := m.Member(c.In)
+	if err != nil {
+		return "", err
+	}
+	primary, err := m.Member(member.Spec.Primary)
+	if err != nil {
+		return "", err
+	}
+	page, err := primary.IstiodDebug(ctx, "/debug/syncz")
+	if err != nil {
+		return "", err
+	}
+	synced, err := ParseSync(page)
+	if err != nil {
+		return "", err
+	}
+	states := map[string]string{}
+	for _, s := range synced {
+		states[s.Proxy] = s.Problem
+	}
+	pods, err := proxyPods(ctx, member)
+	if err != nil {
+		return "", err
+	}
+	good := 0
+	var bad []string
+	for _, p := range pods {
+		if !mesh.Ready(p.Pod) {
+			continue
+		}
+		switch state, ok := states[p.Name+"."+p.Namespace]; {
+		case !ok:
+			bad = append(bad, p.Name+" is not connected")
+		case state != "":
+			bad = append(bad, p.Name+": "+state)
+		default:
+			good++
+		}
+	}
+	seen := fmt.Sprintf("%d in sync", good)
+	if len(bad) > 0 || good == 0 {
+		seen = strings.Join(append([]string{seen}, bad...), "; ")
+		return seen, &Mismatch{Wanted: "all proxies of " + c.In + " in sync", Seen: seen, Try: c.Command()}
+	}
+	return seen, nil
+}
+
+// InSync returns nil if all proxies of the mesh have what their istiods have sent. One that has lost its istiod looks
+// for it again after pauses of up to half a minute, and until then knows nothing of pods that are made.
+func InSync(ctx context.Context, m *mesh.Mesh) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, member := range m.InMesh() {
+		group.Go(func() error {
+			_, err := ProxyStatus{In: member.Name()}.Look(ctx, m)
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// Synced is a proxy that is connected to an istiod.
+type Synced struct {
+	Proxy, Cluster, Version string // POD.NAMESPACE, the cluster's id, Istio's version
+	Problem                 string // why it does not have what was sent; empty if it has
+}
+
+// ParseSync reads istiod's page /debug/syncz.
+func ParseSync(page []byte) ([]Synced, error) {
+	var proxies []struct {
+		Proxy     string `json:"proxy"`
+		Cluster   string `json:"cluster_id"`
+		Version   string `json:"istio_version"`
+		Resources map[string]struct {
+			Sent, Acked, LastError string
+		} `json:"resources"`
+	}
+	if err := json.Unmarshal(page, &proxies); err != nil {
+		return nil, fmt.Errorf("reading istiod's proxies: %w", err)
+	}
+	synced := make([]Synced, len(proxies))
+	for i, p := range proxies {
+		synced[i] = Synced{Proxy: p.Proxy, Cluster: p.Cluster, Version: p.Version}
+		state := &synced[i].Problem
+		for _, kind := range slices.Sorted(maps.Keys(p.Resources)) {
+			r := p.Resources[kind]
+			what := kind[strings.LastIndexByte(kind, '.')+1:]
+			switch {
+			case r.LastError != "":
+				*state = what + " refused: " + words.Short(r.LastError, 200)
+			case r.Sent != r.Acked && *state == "":
+				*state = what + " not acknowledged"
+			}
+		}
+	}
+	return synced, nil
+}
