@@ -15,7 +15,7 @@ func Check(ctx context.Context, o Options) error {
 		return err
 	}
 	o = o.settled()
-	name, err := chooseProvider(ctx, o.Provider)
+	name, err := ChooseProvider(ctx, o.Provider)
 	if err != nil {
 		return err
 	}

@@ -48,20 +48,6 @@ func TestWhatALabWasMadeWithIsKnown(t *testing.T) {
 	require.ErrorContains(t, err, "guest, other")
 }
 
-func TestScenariosOnAMeshOfOthers(t *testing.T) {
-	r := guestRecord()
-	on := func(adopted, consent bool) *run {
-		r.Existing.Adopt = adopted
-		return &run{Lab: &Lab{Name: "guest", record: r}, options: RunOptions{Adopt: consent}}
-	}
-	declared := &scenario.Scenario{Name: "declared", Radius: scenario.Radius{"none"}}
-	undeclared := &scenario.Scenario{Name: "undeclared"}
-	require.NoError(t, on(false, false).mayChange(undeclared), "the lab's own mesh")
-	require.ErrorContains(t, on(true, true).mayChange(undeclared), "does not say how far it reaches")
-	require.ErrorContains(t, on(true, false).mayChange(declared), "say --adopt")
-	require.NoError(t, on(true, true).mayChange(declared))
-}
-
 // A mesh that stays must not stay broken.
 func TestAdoptedMeshIsPutBackBeforeTheLabGoes(t *testing.T) {
 	r := guestRecord()

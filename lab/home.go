@@ -128,8 +128,8 @@ func (r record) other(provider string, o Options) string {
 	switch {
 	case r.Provider != provider:
 		return "by another provider (" + r.Provider + ")"
-	case !sameTopology(r.Topology, o.Topology):
-		return fmt.Sprintf("with another topology (%s)", describe(r.Topology))
+	case !SameTopology(r.Topology, o.Topology):
+		return fmt.Sprintf("with another topology (%s)", Describe(r.Topology))
 	case r.KindImage != o.KindImage:
 		return fmt.Sprintf("with the node image %s", cmp.Or(r.KindImage, "of the bundle"))
 	case r.Images != o.Images:
@@ -169,6 +169,12 @@ func readRecord(home, name string) (record, error) {
 		return r, fmt.Errorf("reading %s: %w", recordFile(home, name), err)
 	}
 	return r, nil
+}
+
+// TopologyOf returns the topology of a lab that is there.
+func TopologyOf(home, name string) (scenario.Topology, error) {
+	r, err := readRecord(home, name)
+	return r.Topology, err
 }
 
 func (r record) write(home string) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/words"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -38,9 +39,10 @@ type Options struct {
 	Images    Images // of the mesh; with published ones kind's nodes are let out, as by Egress
 	Existing  Foreign
 	Progress  func(Progress)
+	// Bare makes no mesh, whatever the topology, and kind's clusters by kind's own command. Benchmarks compare with it.
+	Bare bool
 
-	id   string // of the lab that is made
-	bare bool   // no mesh, whatever the topology; kind's clusters are made by kind's own command
+	id string // of the lab that is made
 }
 
 // Foreign says which clusters the provider existing takes, and what it puts there.
@@ -86,7 +88,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	o = o.settled()
-	name, err := chooseProvider(ctx, o.Provider)
+	name, err := ChooseProvider(ctx, o.Provider)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +100,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.bare {
+	if o.Bare {
 		for i := range topology.Clusters {
 			topology.Clusters[i].Primary = ""
 		}
@@ -128,7 +130,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 			l.Close()
 			return nil, fmt.Errorf("lab %s is there %s: remove it with `eastwest down %[1]s`, or choose another --name", o.Name, other)
 		}
-		problem := l.works(ctx)
+		problem := l.Works(ctx)
 		if problem == nil {
 			return l, nil
 		}
@@ -140,7 +142,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 			return nil, &SetupError{Err: fmt.Errorf("looking at lab %s: %w", o.Name, context.Cause(ctx))}
 		}
 		if o.Progress != nil {
-			o.Progress(Progress{Step: fmt.Sprintf("lab %s is made anew: %s", o.Name, firstLine(problem.Error()))})
+			o.Progress(Progress{Step: fmt.Sprintf("lab %s is made anew: %s", o.Name, words.FirstLine(problem.Error()))})
 		}
 	}
 	l := &Lab{Name: o.Name, Topology: o.Topology, home: o.Home, bundle: b, record: record{
@@ -151,7 +153,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		l.record.Existing = &o.Existing
 	}
 	if err := l.make(ctx, p, topology, o); err != nil {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeWithin)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), RemoveWithin)
 		defer cancel()
 		// Who ran out of time wants to know what was waited for; who interrupts does not.
 		if cause := context.Cause(ctx); cause != nil && !(errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, cause)) {
@@ -262,9 +264,9 @@ func tell(progress func(Progress), s mesh.Step) {
 	}
 }
 
-// works returns nil, or why the lab is not what Up makes: it was not made to the end, a scenario left it
+// Works returns nil, or why the lab is not what Up makes: it was not made to the end, a scenario left it
 // changed, a cluster does not answer, or a border cannot be crossed.
-func (l *Lab) works(ctx context.Context) error {
+func (l *Lab) Works(ctx context.Context) error {
 	switch {
 	case !l.record.Complete:
 		return errors.New("making it was interrupted")
@@ -356,8 +358,8 @@ func Down(ctx context.Context, home, name string) error {
 	return removeRecorded(ctx, home, name)
 }
 
-// removeWithin bounds the removal of a lab that could not be made. Namespaces of clusters that exist take their time.
-const removeWithin = 3 * time.Minute
+// RemoveWithin bounds the removal of a lab when nobody waits for it. Namespaces of clusters that exist take their time.
+const RemoveWithin = 3 * time.Minute
 
 // removeRecorded removes a lab with the provider that it was made by.
 func removeRecorded(ctx context.Context, home, name string) error {
@@ -389,6 +391,9 @@ func (o Options) OnlyTools() bool {
 }
 
 func onlyTools(provider string, i Images) bool { return i.Published() && provider != Embedded }
+
+// OpenBundle opens the bundle that labs are made of.
+func OpenBundle() (*bundle.Bundle, error) { return openBundle(false) }
 
 func openBundle(onlyTools bool) (*bundle.Bundle, error) {
 	dir, err := bundle.DefaultDir()
@@ -449,14 +454,15 @@ func wrongKubernetes(c scenario.Cluster, has, version string) error {
 	return fmt.Errorf("%s: cluster %s: wanted Kubernetes %s, %s %s: write %[5]s, or leave kubernetes: out", c.Place, c.Name, c.Kubernetes, has, version)
 }
 
-// sameTopology compares what is asked for, in whatever words and wherever in a file it was asked.
-func sameTopology(a, b scenario.Topology) bool {
+// SameTopology compares what is asked for, in whatever words and wherever in a file it was asked.
+func SameTopology(a, b scenario.Topology) bool {
 	x, err := meshTopology(a)
 	y, other := meshTopology(b)
 	return err == nil && other == nil && reflect.DeepEqual(x, y)
 }
 
-func describe(t scenario.Topology) string {
+// Describe is a topology in one line: its kind, network and trust.
+func Describe(t scenario.Topology) string {
 	text := fmt.Sprintf("%s, network %s, trust %s", t.Kind, t.Network, t.Trust)
 	if t.Kind == "" {
 		text = fmt.Sprintf("%s, trust %s", cmp.Or(t.Name, strings.Join(t.Clusters(), ", ")), t.Trust)
@@ -474,6 +480,9 @@ type Env struct {
 	// NoProxy is NO_PROXY with the lab's API servers in it; empty where the user has no proxy, or it may be the way to them.
 	NoProxy string
 }
+
+// Image is the reference of an image of the mesh in the lab's nodes: "pilot", "proxyv2" or "app".
+func (l *Lab) Image(name string) string { return l.meshOptions().Istio.Image(name) }
 
 // Provider is the name of who has made its clusters.
 func (l *Lab) Provider() string { return l.record.Provider }
@@ -542,7 +551,34 @@ func (l *Lab) writeKubeconfig() error {
 	return nil
 }
 
+// Adopted reports whether the lab's mesh was made by somebody else.
+func (l *Lab) Adopted() bool { return l.record.Existing != nil && l.record.Existing.Adopt }
+
+// Adopt lets the clusters' mesh be changed.
+func (l *Lab) Adopt() {
+	for _, c := range l.Clusters {
+		if f, ok := c.(cluster.Foreign); ok {
+			f.Adopt()
+		}
+	}
+}
+
+// Plan returns the mesh that a topology asks for and the steps of installing it, in an order in which a person could
+// carry them out. It touches nothing.
+func Plan(t scenario.Topology) (mesh.Topology, []mesh.Step, error) {
+	wanted, err := meshTopology(t)
+	if err != nil {
+		return wanted, nil, err
+	}
+	o := mesh.Options{Lab: DefaultName, Topology: wanted}
+	if b, err := openBundle(false); err == nil { // what is installed depends a little on the Envoy that it holds
+		o.Istio = mesh.FromBundle(b)
+	}
+	steps, err := mesh.Plan(o)
+	return wanted, steps, err
+}
+
 // Suits tells whether a scenario that needs the topology can run on the lab as it is.
 func (l *Lab) Suits(t scenario.Topology) bool {
-	return l.record.Left == "" && sameTopology(l.Topology, t)
+	return l.record.Left == "" && SameTopology(l.Topology, t)
 }

@@ -42,7 +42,7 @@ func newProvider(name, home string, b *bundle.Bundle, o Options) (provider, erro
 		return embeddedProvider{&embedded.Provider{Home: home, Bundle: b, Range: o.Range, Egress: o.Egress, Progress: o.milestone()}}, nil
 	case Kind:
 		p := &kind.Provider{Home: home, Bundle: b, Image: o.KindImage, Range: o.Range, Egress: o.Egress, Published: o.Images.Published(), ID: o.id, Nodes: len(o.Topology.Clusters()), Progress: o.milestone()}
-		if o.bare {
+		if o.Bare {
 			return bareKindProvider{kind.Bare{Provider: p}}, nil
 		}
 		return kindProvider{p}, nil
@@ -66,8 +66,8 @@ func (o Options) milestone() func(cluster, milestone string, since time.Duration
 	}
 }
 
-// chooseProvider turns "auto" into a provider that works here.
-func chooseProvider(ctx context.Context, name string) (string, error) {
+// ChooseProvider turns "auto" into a provider that works here.
+func ChooseProvider(ctx context.Context, name string) (string, error) {
 	if name != Auto && name != "" {
 		return name, nil
 	}

@@ -98,7 +98,7 @@ func status(ctx context.Context, home, name string) Status {
 		s.Problem = "it was interrupted before it was written down: remove it with `eastwest down " + name + "`"
 		return s
 	}
-	s.Provider, s.Topology, s.Made = r.Provider, describe(r.Topology), r.Made
+	s.Provider, s.Topology, s.Made = r.Provider, Describe(r.Topology), r.Made
 	p, err := newProvider(r.Provider, home, nil, Options{})
 	if err != nil {
 		s.Problem = err.Error()
@@ -138,7 +138,8 @@ func status(ctx context.Context, home, name string) Status {
 	case up == len(s.Clusters) && !r.Complete:
 		s.Problem = fmt.Sprintf("making it was interrupted: `eastwest up --name %s` makes it anew", name)
 	case up == len(s.Clusters) && r.Left != "":
-		s.State, s.Problem = Changed, fmt.Sprintf("scenario %s was stopped in the middle: %s", r.Left, howToGoOn(home, r))
+		left, _ := readCheckpoint(home, name) // the zero one if it cannot be read
+		s.State, s.Problem = Changed, fmt.Sprintf("scenario %s was stopped in the middle: %s", r.Left, left.HowToGoOn(name))
 	case up == len(s.Clusters):
 		s.State = Running
 	case up > 0:

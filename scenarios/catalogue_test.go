@@ -19,8 +19,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/yaml"
 
-	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/catalogue"
+	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/verb"
 )
 
 var update = flag.Bool("update", false, "write README.md of the catalogue")
@@ -46,7 +48,7 @@ func TestMeasurementsAreOfScenarios(t *testing.T) {
 // TestEveryScenarioCanBeExplained holds every step to the files that it names.
 func TestEveryScenarioCanBeExplained(t *testing.T) {
 	for _, s := range load(t) {
-		assert.NoError(t, lab.Explain(io.Discard, s), s.Name)
+		assert.NoError(t, engine.Explain(io.Discard, s), s.Name)
 	}
 }
 
@@ -181,9 +183,9 @@ func lesson(t *testing.T) []section {
 	return sections
 }
 
-func measured(t *testing.T) lab.Measurements {
+func measured(t *testing.T) catalogue.Measurements {
 	t.Helper()
-	m, err := lab.ParseMeasurements("measured.json", Measured)
+	m, err := catalogue.ParseMeasurements("measured.json", Measured)
 	require.NoError(t, err)
 	return m
 }
@@ -197,7 +199,7 @@ func load(t *testing.T) []*scenario.Scenario {
 	var all []*scenario.Scenario
 	var problems []error
 	for _, file := range files {
-		s, err := scenario.Load(file, lab.Vocabulary())
+		s, err := scenario.Load(file, verb.Table())
 		problems = append(problems, err)
 		all = append(all, s)
 	}
@@ -208,7 +210,7 @@ func load(t *testing.T) []*scenario.Scenario {
 const none = "–"
 
 // document is README.md.
-func document(all []*scenario.Scenario, times lab.Measurements, sections []section) string {
+func document(all []*scenario.Scenario, times catalogue.Measurements, sections []section) string {
 	var b strings.Builder
 	b.WriteString(`# Scenarios
 

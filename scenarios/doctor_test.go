@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/doctor"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/verb"
 )
 
 const doctorTable = "doctor.md"
@@ -21,12 +21,12 @@ const doctorTable = "doctor.md"
 // TestDoctorTableIsCurrent holds doctor.md to what scenarios want doctor to find and to what it found.
 func TestDoctorTableIsCurrent(t *testing.T) {
 	all := load(t)
-	results := map[string]lab.Diagnosed{}
+	results := map[string]verb.Diagnosed{}
 	data, err := os.ReadFile("doctor.json")
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(data, &results))
 	for _, s := range all {
-		_, asks := lab.Finds(s)
+		_, asks := verb.Finds(s)
 		assert.True(t, asks, "%s: its diagnosis does not ask doctor", s.File)
 		assert.Contains(t, results, s.Name, "doctor.json: make doctor writes it")
 	}
@@ -43,11 +43,11 @@ func TestDoctorTableIsCurrent(t *testing.T) {
 }
 
 // confusion is the table of scenarios and findings.
-func confusion(all []*scenario.Scenario, results map[string]lab.Diagnosed) string {
+func confusion(all []*scenario.Scenario, results map[string]verb.Diagnosed) string {
 	var columns []string // findings that are wanted or were blamed, in their order
 	for _, k := range doctor.Findings() {
 		if slices.ContainsFunc(all, func(s *scenario.Scenario) bool {
-			finds, _ := lab.Finds(s)
+			finds, _ := verb.Finds(s)
 			return finds == k.ID || results[s.Name].Blamed[k.ID] > 0
 		}) {
 			columns = append(columns, k.ID)
@@ -78,7 +78,7 @@ What was told as an effect of it stands in the last column. Where there are no r
 	row(&b, slices.Repeat([]string{"---"}, len(head))...)
 	for _, s := range rows {
 		r := results[s.Name]
-		finds, _ := lab.Finds(s)
+		finds, _ := verb.Finds(s)
 		cells := []string{fmt.Sprintf("[%s](%[1]s/scenario.yaml)", s.Name), fmt.Sprint(r.Runs)}
 		cell := func(wanted bool, n int) {
 			switch {
@@ -110,7 +110,7 @@ What was told as an effect of it stands in the last column. Where there are no r
 }
 
 func place(columns []string, s *scenario.Scenario) int {
-	finds, _ := lab.Finds(s)
+	finds, _ := verb.Finds(s)
 	if i := slices.Index(columns, finds); i >= 0 {
 		return i
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/catalogue"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
@@ -22,7 +22,7 @@ const (
 func TestProvidersTableIsCurrent(t *testing.T) {
 	data, err := os.ReadFile(measuredKind)
 	require.NoError(t, err)
-	onKind, err := lab.ParseMeasurements(measuredKind, data)
+	onKind, err := catalogue.ParseMeasurements(measuredKind, data)
 	require.NoError(t, err)
 	for name := range onKind {
 		assert.FileExists(t, name+"/scenario.yaml", "%s has %s: take it out", measuredKind, name)
@@ -37,7 +37,7 @@ func TestProvidersTableIsCurrent(t *testing.T) {
 }
 
 // differences is the table of what is another on kind.
-func differences(all []*scenario.Scenario, embedded, kind lab.Measurements) string {
+func differences(all []*scenario.Scenario, embedded, kind catalogue.Measurements) string {
 	var b strings.Builder
 	b.WriteString(`# The same scenarios on embedded and on kind
 
@@ -54,7 +54,7 @@ Measured by ` + "`eastwest bench scenarios --lanes 1 --provider …`" + `, one s
 	for _, s := range all {
 		e, onEmbedded := embedded[s.Name]
 		k, onKind := kind[s.Name]
-		seconds := func(m lab.Measurement, ok bool) string {
+		seconds := func(m catalogue.Measurement, ok bool) string {
 			if !ok {
 				return none
 			}

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/e2e-framework/pkg/types"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/catalogue"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
@@ -55,7 +56,7 @@ func TestScenarios(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes real clusters: run without -short")
 	}
-	chosen := newBatch(t, lab.Catalogue{Keep: os.Getenv(keepEnv) != "", Ended: func(e lab.Ending) bool {
+	chosen := newBatch(t, catalogue.Runner{Keep: os.Getenv(keepEnv) != "", OnEnded: func(e catalogue.Ending) bool {
 		os.Stdout.WriteString(e.Story) // at once, so that no other comes between
 		return !config.FailFast() || e.Err == nil && !e.Verdict.Result.Bad()
 	}})
@@ -82,7 +83,7 @@ func TestScenarios(t *testing.T) {
 	chosen.run(t)
 }
 
-func judge(t *testing.T, e lab.Ending) {
+func judge(t *testing.T, e catalogue.Ending) {
 	t.Helper()
 	require.NoError(t, e.Err)
 	switch e.Verdict.Result {
@@ -101,7 +102,7 @@ func TestMutations(t *testing.T) {
 	if os.Getenv(mutationsEnv) == "" {
 		t.Skip("takes as long as the catalogue: run with " + mutationsEnv + "=1, or `make mutations`")
 	}
-	chosen := newBatch(t, lab.Catalogue{Without: scenario.Recover})
+	chosen := newBatch(t, catalogue.Runner{Without: scenario.Recover})
 	for _, s := range load(t) {
 		if len(s.Recover) == 0 {
 			continue
@@ -133,13 +134,13 @@ func TestMutations(t *testing.T) {
 
 // batch is scenarios that run together, each for a test of its own.
 type batch struct {
-	catalogue lab.Catalogue
+	catalogue catalogue.Runner
 	list      []*scenario.Scenario
-	endings   map[string]chan lab.Ending
+	endings   map[string]chan catalogue.Ending
 }
 
 // newBatch reads all that can be wrong: once tests wait for their scenarios it is too late to fail.
-func newBatch(t *testing.T, c lab.Catalogue) *batch {
+func newBatch(t *testing.T, c catalogue.Runner) *batch {
 	t.Helper()
 	home, err := lab.Home()
 	require.NoError(t, err)
@@ -153,7 +154,7 @@ func newBatch(t *testing.T, c lab.Catalogue) *batch {
 	if c.Keep {
 		c.Lanes = 1
 	}
-	return &batch{catalogue: c, endings: map[string]chan lab.Ending{}}
+	return &batch{catalogue: c, endings: map[string]chan catalogue.Ending{}}
 }
 
 // add is called by the scenario's test, before anything runs. It returns when run is called.
@@ -163,12 +164,12 @@ func (b *batch) add(t *testing.T, s *scenario.Scenario) {
 		t.Skip("needs root: run with sudo, or choose another provider with " + providerEnv)
 	}
 	b.list = append(b.list, s)
-	b.endings[s.Name] = make(chan lab.Ending, 1)
+	b.endings[s.Name] = make(chan catalogue.Ending, 1)
 	t.Parallel()
 }
 
 // ending waits until the scenario has ended.
-func (b *batch) ending(s *scenario.Scenario) lab.Ending { return <-b.endings[s.Name] }
+func (b *batch) ending(s *scenario.Scenario) catalogue.Ending { return <-b.endings[s.Name] }
 
 // run runs what was added, beside the tests that wait for it. It is the last thing that a test does.
 func (b *batch) run(t *testing.T) {
@@ -176,8 +177,8 @@ func (b *batch) run(t *testing.T) {
 	if len(b.list) == 0 {
 		return
 	}
-	told := b.catalogue.Ended
-	b.catalogue.Ended = func(e lab.Ending) bool {
+	told := b.catalogue.OnEnded
+	b.catalogue.OnEnded = func(e catalogue.Ending) bool {
 		goOn := told == nil || told(e)
 		b.endings[e.Scenario.Name] <- e
 		return goOn

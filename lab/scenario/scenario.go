@@ -231,6 +231,11 @@ func (s *Scenario) Phases() []PhaseSteps {
 	return all
 }
 
+// Has reports whether the scenario has a phase.
+func (s *Scenario) Has(phase Phase) bool {
+	return slices.ContainsFunc(s.Phases(), func(p PhaseSteps) bool { return p.Phase == phase })
+}
+
 // Stream returns the stream of that name.
 func (s *Scenario) Stream(name string) (Stream, bool) {
 	i := slices.IndexFunc(s.Traffic, func(t Stream) bool { return t.Name == name })

@@ -33,8 +33,10 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/doctor"
+	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
@@ -93,13 +95,13 @@ func TestCatalogue(t *testing.T) {
 	require.NoError(t, err)
 	byTopology := map[string][]*scenario.Scenario{}
 	for _, file := range files {
-		s, err := scenario.Load(file, lab.Vocabulary())
+		s, err := scenario.Load(file, verb.Table())
 		require.NoError(t, err)
 		key, err := json.Marshal(s.Topology)
 		require.NoError(t, err)
 		byTopology[string(key)] = append(byTopology[string(key)], s)
 	}
-	results := map[string]lab.Diagnosed{}
+	results := map[string]verb.Diagnosed{}
 	if data, err := os.ReadFile(record); err == nil {
 		require.NoError(t, json.Unmarshal(data, &results))
 	}
@@ -126,7 +128,7 @@ func TestCatalogue(t *testing.T) {
 }
 
 // write writes down what was found, after each scenario: all of them take an hour.
-func write(t *testing.T, results map[string]lab.Diagnosed) {
+func write(t *testing.T, results map[string]verb.Diagnosed) {
 	t.Helper()
 	data, err := json.MarshalIndent(results, "", "  ")
 	require.NoError(t, err)
@@ -148,11 +150,11 @@ func makeLab(t *testing.T, old *lab.Lab, topology scenario.Topology) *lab.Lab {
 }
 
 // diagnose breaks the mesh as the scenario does, examines it, and puts it back.
-func diagnose(t *testing.T, l *lab.Lab, s *scenario.Scenario) lab.Diagnosed {
+func diagnose(t *testing.T, l *lab.Lab, s *scenario.Scenario) verb.Diagnosed {
 	t.Helper()
-	finds, ok := lab.Finds(s)
+	finds, ok := verb.Finds(s)
 	require.True(t, ok, "its diagnosis does not ask doctor")
-	d := lab.Diagnosed{Blamed: map[string]int{}, Effects: map[string]int{}}
+	d := verb.Diagnosed{Blamed: map[string]int{}, Effects: map[string]int{}}
 	for range runs(t) {
 		require.Empty(t, examine(t, l).Findings, "before")
 		until := scenario.Symptoms
@@ -161,7 +163,7 @@ func diagnose(t *testing.T, l *lab.Lab, s *scenario.Scenario) lab.Diagnosed {
 		}
 		folder, err := report.NewFolder(filepath.Join(t.TempDir(), "run"))
 		require.NoError(t, err)
-		v, err := l.Run(t.Context(), s, lab.RunOptions{Until: until, Folder: folder, Sink: report.Multi(folder, report.Terminal(io.Discard, report.TerminalOptions{}))})
+		v, err := engine.Run(t.Context(), l, s, engine.RunOptions{Until: until, Folder: folder, Sink: report.Multi(folder, report.Terminal(io.Discard, report.TerminalOptions{}))})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, v.Result, v.Reason)
 		r := examine(t, l)
@@ -186,7 +188,7 @@ func diagnose(t *testing.T, l *lab.Lab, s *scenario.Scenario) lab.Diagnosed {
 		} else {
 			assert.Equal(t, d.Runs, d.Blamed[finds])
 		}
-		_, err = l.Undo(t.Context(), "")
+		_, err = engine.Undo(t.Context(), l, "")
 		require.NoError(t, err)
 	}
 	return d

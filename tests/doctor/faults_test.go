@@ -14,8 +14,10 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/doctor"
+	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
@@ -88,17 +90,17 @@ recover:
 - label: {in: cluster-a, kind: Namespace, name: production, labels: {recovered: 'yes'}}
 healthy: {within: 30s, expect: [call: {from: client@cluster-a, to: echo@cluster-a}]}
 `, f.name, f.breaks), 0o600))
-			s, err := scenario.Load(file, lab.Vocabulary())
+			s, err := scenario.Load(file, verb.Table())
 			require.NoError(t, err)
 			out, err := report.NewFolder(filepath.Join(folder, "run"))
 			require.NoError(t, err)
-			v, err := l.Run(t.Context(), s, lab.RunOptions{Until: scenario.Break, Folder: out, Sink: report.Multi(out, report.Terminal(io.Discard, report.TerminalOptions{}))})
+			v, err := engine.Run(t.Context(), l, s, engine.RunOptions{Until: scenario.Break, Folder: out, Sink: report.Multi(out, report.Terminal(io.Discard, report.TerminalOptions{}))})
 			require.NoError(t, err)
 			assert.Equal(t, report.Passed, v.Result, v.Reason)
 			if !t.Failed() {
 				waitFor(t, l, f.finds)
 			}
-			_, err = l.Undo(t.Context(), "")
+			_, err = engine.Undo(t.Context(), l, "")
 			require.NoError(t, err)
 			waitFor(t, l, doctor.Nothing)
 		})

@@ -18,11 +18,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
+	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
@@ -62,7 +64,7 @@ func parse(t *testing.T, name, text string) *scenario.Scenario {
 	file := filepath.Join(t.TempDir(), name+".yaml")
 	require.NoError(t, os.WriteFile(file, []byte("scenario: "+name+head+text), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(file), "changes.yaml"), []byte(changes), 0o644))
-	s, err := scenario.Load(file, lab.Vocabulary())
+	s, err := scenario.Load(file, verb.Table())
 	require.NoError(t, err)
 	return s
 }
@@ -103,13 +105,13 @@ kind: Namespace
 metadata: {name: extra}
 `
 
-func run(ctx context.Context, t *testing.T, l *lab.Lab, s *scenario.Scenario, o lab.RunOptions) (lab.Verdict, *report.Recording, error) {
+func run(ctx context.Context, t *testing.T, l *lab.Lab, s *scenario.Scenario, o engine.RunOptions) (engine.Verdict, *report.Recording, error) {
 	t.Helper()
 	folder, err := report.NewFolder(filepath.Join(t.TempDir(), "run"))
 	require.NoError(t, err)
 	var events report.Recording
 	o.Folder, o.Sink = folder, report.Multi(folder, &events)
-	verdict, err := l.Run(ctx, s, o)
+	verdict, err := engine.Run(ctx, l, s, o)
 	require.NoError(t, folder.Close())
 	return verdict, &events, err
 }
@@ -138,7 +140,7 @@ symptoms:
 recover:
 - create-cacerts: {in: cluster-b, root: shared}
 `+healthy)
-		verdict, events, err := run(t.Context(), t, l, s, lab.RunOptions{})
+		verdict, events, err := run(t.Context(), t, l, s, engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
 		require.Contains(t, verdict.Reason, "no-symptom.yaml:")
@@ -162,7 +164,7 @@ symptoms:
 recover:
 - restart-istiod: {in: cluster-b}
 `+healthy)
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
 		require.Contains(t, verdict.Reason, "healthy: calls of a-to-b")
@@ -187,7 +189,7 @@ wrong-fixes:
 recover:
 - scale: {apps: echo@cluster-b, replicas: 1}
 `+healthy)
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
 		require.Contains(t, verdict.Reason, "every healthy check holds")
@@ -211,7 +213,7 @@ symptoms:
 recover:
 - scale: {apps: echo@cluster-b, replicas: 1}
 `+healthy)
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
 		require.Contains(t, verdict.Reason, "wanted the blast radius is one-way, within 5s; seen inside and one-way: a-to-b 0 %, b-to-a 100 %, inside-a 100 %, inside-b 0 %")
@@ -241,12 +243,12 @@ recover:
 - scale: {apps: echo@cluster-b, replicas: 1}
 `+healthy)
 		}
-		verdict, events, err := run(t.Context(), t, l, later("inside, one-way"), lab.RunOptions{})
+		verdict, events, err := run(t.Context(), t, l, later("inside, one-way"), engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
 		require.True(t, slices.ContainsFunc(events.Events(), func(e report.Event) bool { return e.Phase == "later" && e.Type == report.PhaseEnded }))
 		asBefore(t)
-		verdict, _, err = run(t.Context(), t, l, later("both-ways"), lab.RunOptions{})
+		verdict, _, err = run(t.Context(), t, l, later("both-ways"), engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
 		require.Contains(t, verdict.Reason, "later: the blast radius is both-ways")
@@ -264,7 +266,7 @@ symptoms:
 recover:
 - label: {in: cluster-b, kind: Namespace, name: production, remove: broken}
 `+healthy)
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
 		require.Contains(t, verdict.Reason, "recover: without the recovery: wanted the mesh to stay broken; seen every healthy check holds")
@@ -282,7 +284,7 @@ symptoms:
 recover:
 - continue-component: {in: cluster-a, component: no-such-component}
 `+healthy)
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Skipped, verdict.Result, verdict.Reason)
 		require.Contains(t, verdict.Reason, "no-such-component")
@@ -300,7 +302,7 @@ recover:
 `+healthy)
 		ctx, cancel := context.WithTimeoutCause(t.Context(), 8*time.Second, context.Canceled)
 		defer cancel()
-		verdict, _, err := run(ctx, t, l, s, lab.RunOptions{})
+		verdict, _, err := run(ctx, t, l, s, engine.RunOptions{})
 		require.ErrorIs(t, err, context.Canceled)
 		require.Equal(t, report.Errored, verdict.Result)
 		asBefore(t)
@@ -336,15 +338,15 @@ recover:
 	undone := func(t *testing.T, name string) {
 		t.Helper()
 		other := another(t)
-		got, err := other.Undo(t.Context(), "")
+		got, err := engine.Undo(t.Context(), other, "")
 		require.NoError(t, err)
 		require.Equal(t, name, got)
 		asBefore(t)
 		_, err = other.Mesh.Verify(t.Context())
 		require.NoError(t, err)
 		isNow(t, lab.Running)
-		require.NoFileExists(t, filepath.Join(l.Dir(), "left.json"))
-		got, err = other.Undo(t.Context(), "")
+		require.NoFileExists(t, filepath.Join(l.Dir(), "checkpoint.json"))
+		got, err = engine.Undo(t.Context(), other, "")
 		require.NoError(t, err)
 		require.Empty(t, got, "there is nothing left to undo")
 	}
@@ -355,44 +357,44 @@ always:
 - calls: {stream: a-to-b, during: symptoms, success: {at-most: 0}}
 - calls: {stream: a-to-b, recovers-within: 30s}
 `)
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Symptoms})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{Until: scenario.Symptoms})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
 		isNow(t, lab.Changed, "eastwest run entered --resume --name "+labName, "eastwest run entered --undo", "eastwest up")
-		info, err := os.Stat(filepath.Join(l.Dir(), "left.json"))
+		info, err := os.Stat(filepath.Join(l.Dir(), "checkpoint.json"))
 		require.NoError(t, err)
 		require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), "it holds Secrets")
 
 		other := another(t)
-		_, err = other.Run(t.Context(), s, lab.RunOptions{})
+		_, err = engine.Run(t.Context(), other, s, engine.RunOptions{})
 		require.ErrorContains(t, err, "was left in the middle of scenario entered")
 		for _, name := range []string{"", "entered", s.File} {
-			file, err := other.Resumable(name)
+			file, err := engine.Resumable(other, name)
 			require.NoError(t, err)
 			require.Equal(t, s.File, file)
 		}
-		var refused *lab.ResumeError
-		_, err = other.Resumable("late-cacerts")
+		var refused *engine.ResumeError
+		_, err = engine.Resumable(other, "late-cacerts")
 		require.ErrorAs(t, err, &refused)
-		_, err = other.Undo(t.Context(), "late-cacerts")
+		_, err = engine.Undo(t.Context(), other, "late-cacerts")
 		require.ErrorAs(t, err, &refused)
-		_, _, err = run(t.Context(), t, other, s, lab.RunOptions{Resume: true, Until: scenario.Break})
+		_, _, err = run(t.Context(), t, other, s, engine.RunOptions{Resume: true, Until: scenario.Break})
 		require.ErrorAs(t, err, &refused)
 		text, err := os.ReadFile(s.File)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(s.File, append(text, '\n'), 0o644))
-		_, _, err = run(t.Context(), t, other, s, lab.RunOptions{Resume: true})
+		_, _, err = run(t.Context(), t, other, s, engine.RunOptions{Resume: true})
 		require.ErrorAs(t, err, &refused)
 		require.ErrorContains(t, err, "has changed since")
 		require.NoError(t, os.WriteFile(s.File, text, 0o644))
 
 		lengths := recorded(t, verdict).Ended.Sub(recorded(t, verdict).Began)
-		verdict, _, err = run(t.Context(), t, other, s, lab.RunOptions{Resume: true, Until: scenario.Recover})
+		verdict, _, err = run(t.Context(), t, other, s, engine.RunOptions{Resume: true, Until: scenario.Recover})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
 		isNow(t, lab.Changed, "goes on after phase recover")
 		start := time.Now()
-		verdict, events, err := run(t.Context(), t, another(t), s, lab.RunOptions{Resume: true})
+		verdict, events, err := run(t.Context(), t, another(t), s, engine.RunOptions{Resume: true})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
 		for _, e := range events.Events() {
@@ -407,16 +409,16 @@ always:
 		}
 		asBefore(t)
 		isNow(t, lab.Running)
-		_, err = other.Undo(t.Context(), "")
+		_, err = engine.Undo(t.Context(), other, "")
 		require.NoError(t, err)
 	})
 
 	t.Run("one that fails after it went on is undone", func(t *testing.T) {
 		s := parse(t, "resumed-in-vain", strings.Replace(severed, "reconnect: {between: [cluster-a, cluster-b]}", "restart: {apps: client@cluster-a}", 1))
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Break})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{Until: scenario.Break})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
-		verdict, _, err = run(t.Context(), t, another(t), s, lab.RunOptions{Resume: true})
+		verdict, _, err = run(t.Context(), t, another(t), s, engine.RunOptions{Resume: true})
 		require.NoError(t, err)
 		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
 		require.Contains(t, verdict.Reason, "healthy")
@@ -444,7 +446,7 @@ symptoms:
 recover:
 - continue-component: {in: cluster-b, component: kube-apiserver}
 `+healthy)
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Symptoms})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{Until: scenario.Symptoms})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
 		isNow(t, lab.Changed)
@@ -461,7 +463,7 @@ operate:
 - scale: {apps: istiod@cluster-b, replicas: 0}
 - patch: {in: cluster-b, kind: Secret, name: cacerts, namespace: istio-system, patch: {data: {ca-key.pem: bm8ga2V5}}}
 `+healthy)
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Operate, Keep: true})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{Until: scenario.Operate, Keep: true})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
 		b := l.Mesh.Members[1].Kube
@@ -486,11 +488,11 @@ operate:
 
 	t.Run("stopped after a phase the mesh stays broken, and up makes the lab anew", func(t *testing.T) {
 		s := parse(t, "until", severed)
-		verdict, _, err := run(t.Context(), t, l, s, lab.RunOptions{Until: scenario.Symptoms})
+		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{Until: scenario.Symptoms})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
 		isNow(t, lab.Changed)
-		_, _, err = run(t.Context(), t, l, s, lab.RunOptions{})
+		_, _, err = run(t.Context(), t, l, s, engine.RunOptions{})
 		require.ErrorContains(t, err, "was left in the middle of scenario until")
 		l.Close()
 		l, err = lab.Up(t.Context(), o)
@@ -500,7 +502,7 @@ operate:
 }
 
 // recorded is the traffic that a run has kept.
-func recorded(t *testing.T, v lab.Verdict) *traffic.Recording {
+func recorded(t *testing.T, v engine.Verdict) *traffic.Recording {
 	t.Helper()
 	r, err := traffic.Load(filepath.Join(v.Folder, "traffic-a-to-b.json"))
 	require.NoError(t, err)

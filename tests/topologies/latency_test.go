@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bench"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 )
 
@@ -17,14 +18,14 @@ func latency(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	const calls = 20
 	// So few at a time that a busy machine, too, answers one before the next: then connections are shared.
-	result, err := l.BenchLatency(t.Context(), lab.LatencyOptions{Rate: 15, Calls: calls})
+	result, err := bench.MeasureLatency(t.Context(), l, bench.LatencyOptions{Rate: 15, Calls: calls})
 	require.NoError(t, err)
 
 	require.Len(t, result.Paths, 6)
 	requests := calls + result.WarmUpCalls
 	for i, p := range result.Paths {
 		name := string(p.Connections) + " " + p.Path
-		assert.Equal(t, []string{lab.PodNetworkPath, lab.SidecarsPath, lab.GatewayPath}[i%3], p.Path)
+		assert.Equal(t, []string{bench.PodNetworkPath, bench.SidecarsPath, bench.GatewayPath}[i%3], p.Path)
 		assert.Equal(t, []int{0, 2, 3}[i%3], p.Proxies, name)
 		assert.Equal(t, []int{1, 1, 2}[i%3], p.NetworkHops, name)
 		assert.Equal(t, calls, p.Calls, name)
@@ -33,7 +34,7 @@ func latency(t *testing.T, l *lab.Lab) {
 		assert.LessOrEqual(t, p.Begun.P50Micros, p.P50Micros, name)
 		assert.LessOrEqual(t, p.P50Micros, p.P99Micros, name)
 		switch {
-		case p.Path == lab.PodNetworkPath:
+		case p.Path == bench.PodNetworkPath:
 			assert.Nil(t, p.Counted, name)
 		case p.Connections == traffic.Fresh:
 			assert.Equal(t, requests, p.Counted.Requests, name)
@@ -44,7 +45,7 @@ func latency(t *testing.T, l *lab.Lab) {
 			// Where the machine is busy a call begins before another's answer is there, and needs a connection of its own.
 			assert.Less(t, p.Counted.FromSidecar, requests*3/4, "%s: connections are shared", name)
 		}
-		if p.Path == lab.GatewayPath {
+		if p.Path == bench.GatewayPath {
 			require.NotNil(t, p.Counted.FromGateways)
 			assert.Equal(t, p.Counted.FromSidecar, *p.Counted.FromGateways, "%s: the gateway passes each connection on", name)
 		}

@@ -11,7 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
@@ -147,7 +147,7 @@ metadata: {name: nothing, namespace: half}
 // TestEveryChangeIsPutBack keeps the table complete: a verb that may not stand in phase diagnose changes something.
 func TestEveryChangeIsPutBack(t *testing.T) {
 	var wanted, seen []string
-	for _, v := range lab.Vocabulary() {
+	for _, v := range verb.Table() {
 		if !slices.Contains(v.Phases, scenario.Diagnose) && !slices.Equal(v.Phases, []scenario.Phase{scenario.Always}) {
 			wanted = append(wanted, v.Name)
 		}

@@ -11,13 +11,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bench"
 )
 
 // benchJSON is what `bench up -o json` prints; its names are stable.
 type benchJSON struct {
-	Machine lab.Machine `json:"machine"`
-	Runs    []lab.Bench `json:"runs"`
-	Median  lab.Bench   `json:"median"`
+	Machine bench.Machine `json:"machine"`
+	Runs    []bench.Up    `json:"runs"`
+	Median  bench.Up      `json:"median"`
 }
 
 func newBenchCommand() *cobra.Command {
@@ -70,16 +71,16 @@ between them are proven, memory, CPU seconds, disk, and when each step ended. Le
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			result := benchJSON{Machine: lab.ThisMachine()}
+			result := benchJSON{Machine: bench.ThisMachine()}
 			for i := range runs {
-				run, err := lab.BenchUp(ctx, o)
+				run, err := bench.MeasureUp(ctx, o)
 				if err != nil {
 					return wrongUnlessSetup(err)
 				}
 				result.Runs = append(result.Runs, run)
 				fmt.Fprintf(cmd.ErrOrStderr(), "run %d of %d: usable after %.1f s, up after %.1f s, down in %.1f s\n", i+1, runs, run.ReadySeconds, run.UpSeconds, run.DownSeconds)
 			}
-			result.Median = lab.Median(result.Runs)
+			result.Median = bench.Median(result.Runs)
 			if output.json() {
 				return printJSON(cmd.OutOrStdout(), result)
 			}
@@ -96,7 +97,7 @@ between them are proven, memory, CPU seconds, disk, and when each step ended. Le
 func printBench(out io.Writer, b benchJSON) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "RUN\tREADY s\tVERIFIED s\tUP s\tDOWN s\tPEAK MiB\tLAB CPU s\tCOMMAND CPU s\tDISK MiB\t")
-	row := func(name string, r lab.Bench) {
+	row := func(name string, r bench.Up) {
 		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f\t%.1f\t%.1f\t%.0f\t\n", name,
 			r.ReadySeconds, r.VerifiedSeconds, r.UpSeconds, r.DownSeconds, r.PeakMiB, r.CPUSeconds, r.CommandCPUSeconds, r.DiskMiB)
 	}
@@ -111,7 +112,7 @@ func printBench(out io.Writer, b benchJSON) error {
 
 	last := b.Runs[len(b.Runs)-1]
 	steps := slices.Clone(last.Steps)
-	slices.SortStableFunc(steps, func(a, b lab.BenchStep) int { return int((a.AtSeconds - b.AtSeconds) * 1e6) })
+	slices.SortStableFunc(steps, func(a, b bench.Step) int { return int((a.AtSeconds - b.AtSeconds) * 1e6) })
 	fmt.Fprintf(out, "\nThe steps of run %d:\n", len(b.Runs))
 	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ENDED s\tTOOK s\tCLUSTER\tSTEP")

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bench"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
@@ -17,14 +18,14 @@ const mostClusters = 5
 
 // clustersJSON is what `bench clusters -o json` prints; its names are stable.
 type clustersJSON struct {
-	Machine lab.Machine  `json:"machine"`
-	Labs    []clustersOf `json:"labs"`
-	Stopped string       `json:"stopped,omitempty"` // why it did not go on
+	Machine bench.Machine `json:"machine"`
+	Labs    []clustersOf  `json:"labs"`
+	Stopped string        `json:"stopped,omitempty"` // why it did not go on
 }
 
 type clustersOf struct {
 	Clusters int `json:"clusters"`
-	lab.Bench
+	bench.Up
 }
 
 func newBenchClustersCommand() *cobra.Command {
@@ -53,10 +54,10 @@ the peak of memory, and what the last cluster added. It stops where a lab can no
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			result := clustersJSON{Machine: lab.ThisMachine()}
+			result := clustersJSON{Machine: bench.ThisMachine()}
 			for n := 1; n <= most; n++ {
 				o := lab.Options{Home: home, Name: fmt.Sprintf("bench-%d", os.Getpid()), Provider: lab.Auto, Topology: scenario.Primaries(n)}
-				run, err := lab.BenchUp(ctx, o)
+				run, err := bench.MeasureUp(ctx, o)
 				if ctx.Err() != nil {
 					return err
 				}
@@ -85,11 +86,11 @@ the peak of memory, and what the last cluster added. It stops where a lab can no
 func printClusters(out io.Writer, r clustersJSON) error {
 	fmt.Fprintln(out, "| clusters | usable s | proven s | peak MiB | lab CPU s | + proven s | + MiB |")
 	fmt.Fprintln(out, "|---:|---:|---:|---:|---:|---:|---:|")
-	var before lab.Bench
+	var before bench.Up
 	for _, l := range r.Labs {
 		fmt.Fprintf(out, "| %d | %.1f | %.1f | %.0f | %.1f | %.1f | %.0f |\n", l.Clusters, l.ReadySeconds, l.VerifiedSeconds, l.PeakMiB, l.CPUSeconds,
 			l.VerifiedSeconds-before.VerifiedSeconds, l.PeakMiB-before.PeakMiB)
-		before = l.Bench
+		before = l.Up
 	}
 	_, err := fmt.Fprintf(out, "\n%d CPUs, %d MiB of memory, Linux %s\n", r.Machine.CPUs, r.Machine.MemoryMiB, r.Machine.Kernel)
 	if r.Stopped != "" {

@@ -11,12 +11,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bench"
 )
 
 // latencyJSON is what `bench latency -o json` prints; its names are stable.
 type latencyJSON struct {
-	Machine lab.Machine `json:"machine"`
-	lab.Latency
+	Machine bench.Machine `json:"machine"`
+	bench.Latency
 }
 
 // mostErrorsPercent is how many calls of a path may fail before its figures say nothing.
@@ -44,18 +45,18 @@ a namespace with two pods without sidecars, which is removed. The exit code is 1
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case rate < 1 || rate > lab.MostLatencyRate:
-				return usagef("--rate %d: wanted 1 to %d calls per second", rate, lab.MostLatencyRate)
+			case rate < 1 || rate > bench.MostLatencyRate:
+				return usagef("--rate %d: wanted 1 to %d calls per second", rate, bench.MostLatencyRate)
 			case calls < 1:
 				return usagef("--calls %d: wanted at least 1", calls)
 			case cmd.Flags().Changed("for") && length <= 0:
 				return usagef("--for %s: wanted more than nothing", length)
 			case length > 0:
-				calls = lab.LatencyCalls(rate, length)
+				calls = bench.LatencyCalls(rate, length)
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			result, err := benchLatency(ctx, cmd.ErrOrStderr(), name, lab.LatencyOptions{Rate: rate, Calls: calls})
+			result, err := benchLatency(ctx, cmd.ErrOrStderr(), name, bench.LatencyOptions{Rate: rate, Calls: calls})
 			if err != nil {
 				return err
 			}
@@ -86,7 +87,7 @@ a namespace with two pods without sidecars, which is removed. The exit code is 1
 }
 
 // benchLatency measures on the lab of that name, or on one of its own if the name is empty.
-func benchLatency(ctx context.Context, progress io.Writer, name string, o lab.LatencyOptions) (_ latencyJSON, err error) {
+func benchLatency(ctx context.Context, progress io.Writer, name string, o bench.LatencyOptions) (_ latencyJSON, err error) {
 	home, err := lab.Home()
 	if err != nil {
 		return latencyJSON{}, err
@@ -121,11 +122,11 @@ func benchLatency(ctx context.Context, progress io.Writer, name string, o lab.La
 	o.Progress = func(done, of int) {
 		fmt.Fprintf(progress, "%6.1f s  %d of %d calls\n", time.Since(start).Seconds(), done, of)
 	}
-	measured, err := l.BenchLatency(ctx, o)
+	measured, err := bench.MeasureLatency(ctx, l, o)
 	if err != nil {
 		return latencyJSON{}, wrongUnlessSetup(err)
 	}
-	return latencyJSON{lab.ThisMachine(), measured}, nil
+	return latencyJSON{bench.ThisMachine(), measured}, nil
 }
 
 func printLatency(w io.Writer, l latencyJSON) error {

@@ -10,12 +10,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bench"
 )
 
 // providersJSON is what `bench providers -o json` prints; its names are stable.
 type providersJSON struct {
-	Machine  lab.Machine          `json:"machine"`
-	Compared []lab.ProvidersBench `json:"compared"`
+	Machine  bench.Machine     `json:"machine"`
+	Compared []bench.Providers `json:"compared"`
 }
 
 func newBenchProvidersCommand() *cobra.Command {
@@ -50,14 +51,14 @@ It needs Linux, root, Docker and the bundle's part for kind (eastwest bundle bui
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			compared, failure := lab.BenchProviders(ctx, home, fmt.Sprintf("bench-%d", os.Getpid()), runs, func(round int, what, provider string, b lab.Bench) {
+			compared, failure := bench.MeasureProviders(ctx, home, fmt.Sprintf("bench-%d", os.Getpid()), runs, func(round int, what, provider string, b bench.Up) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "round %d of %d: %s by %s: usable after %.1f s, up after %.1f s, down in %.1f s, %.0f MiB\n",
 					round+1, runs, what, provider, b.ReadySeconds, b.UpSeconds, b.DownSeconds, b.PeakMiB)
 			})
 			if len(compared) == 0 || len(compared[0].Kind.Runs) == 0 {
 				return failure
 			}
-			result := providersJSON{Machine: lab.ThisMachine(), Compared: compared}
+			result := providersJSON{Machine: bench.ThisMachine(), Compared: compared}
 			if output.json() {
 				return errors.Join(printJSON(cmd.OutOrStdout(), result), failure)
 			}
@@ -77,7 +78,7 @@ func printProviders(out io.Writer, r providersJSON) error {
 		for _, row := range []struct {
 			by     string
 			runs   int
-			median lab.Bench
+			median bench.Up
 		}{{lab.Kind, len(c.Kind.Runs), c.Kind.Median}, {lab.Embedded, len(c.Embedded.Runs), c.Embedded.Median}} {
 			m := row.median
 			fmt.Fprintf(out, "| %s | %s | %d | %s | %s | %s | %s | %s | %s |\n", c.What, row.by, row.runs,

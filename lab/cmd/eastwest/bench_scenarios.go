@@ -18,6 +18,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bench"
+	"github.com/eastwest-lab/eastwest/lab/catalogue"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/scenarios"
@@ -25,8 +27,8 @@ import (
 
 // benchScenariosJSON is what `bench scenarios -o json` prints; its names are stable.
 type benchScenariosJSON struct {
-	Machine lab.Machine `json:"machine"`
-	lab.CatalogueBench
+	Machine bench.Machine `json:"machine"`
+	bench.Catalogue
 	MedianSeconds float64 `json:"median_seconds"` // of the scenarios' medians
 }
 
@@ -67,7 +69,7 @@ The exit code is 1 if a scenario failed.`,
 				return usageError{err}
 			}
 			if len(args) == 0 {
-				if args, err = catalogue(); err != nil {
+				if args, err = scenarioNames(); err != nil {
 					return err
 				}
 			}
@@ -90,11 +92,11 @@ The exit code is 1 if a scenario failed.`,
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			c := lab.Catalogue{
+			c := catalogue.Runner{
 				Home: home, Provider: provider, Prefix: name, Lanes: lanes, Times: known.Times(),
 				Folder: filepath.Join(home, "runs", time.Now().Format("20060102-150405.000")),
 			}
-			return benchScenarios(ctx, cmd, c, all, runs, output, func(b lab.CatalogueBench) error { return writeMeasurements(write, known, b) })
+			return benchScenarios(ctx, cmd, c, all, runs, output, func(b bench.Catalogue) error { return writeMeasurements(write, known, b) })
 		},
 	}
 	cmd.Flags().StringVar(&provider, "provider", lab.Auto, "who makes the clusters: "+strings.Join(makers(), ", "))
@@ -111,9 +113,9 @@ func makers() []string {
 	return slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Existing })
 }
 
-func benchScenarios(ctx context.Context, cmd *cobra.Command, c lab.Catalogue, all []*scenario.Scenario, runs int, output outputFormat, keep func(lab.CatalogueBench) error) error {
+func benchScenarios(ctx context.Context, cmd *cobra.Command, c catalogue.Runner, all []*scenario.Scenario, runs int, output outputFormat, keep func(bench.Catalogue) error) error {
 	ended := 0
-	c.Ended = func(e lab.Ending) bool {
+	c.OnEnded = func(e catalogue.Ending) bool {
 		ended++
 		what := fmt.Sprintf("%s, %.1f s", e.Verdict.Result, e.Verdict.Seconds)
 		if e.Err != nil {
@@ -125,11 +127,11 @@ func benchScenarios(ctx context.Context, cmd *cobra.Command, c lab.Catalogue, al
 		}
 		return true
 	}
-	b, failure := lab.BenchScenarios(ctx, c, all, runs)
+	b, failure := bench.MeasureScenarios(ctx, c, all, runs)
 	if failure == nil {
 		failure = context.Cause(ctx)
 	}
-	result := benchScenariosJSON{Machine: lab.ThisMachine(), CatalogueBench: b, MedianSeconds: b.MedianSeconds()}
+	result := benchScenariosJSON{Machine: bench.ThisMachine(), Catalogue: b, MedianSeconds: b.MedianSeconds()}
 	var printed error
 	if output.json() {
 		printed = printJSON(cmd.OutOrStdout(), result)
@@ -155,21 +157,21 @@ func benchScenarios(ctx context.Context, cmd *cobra.Command, c lab.Catalogue, al
 }
 
 // readMeasurements reads those that the file has, or else the command's own.
-func readMeasurements(file string) (lab.Measurements, error) {
+func readMeasurements(file string) (catalogue.Measurements, error) {
 	if file != "" {
 		data, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
-			return lab.Measurements{}, nil
+			return catalogue.Measurements{}, nil
 		}
 		if err != nil {
 			return nil, fmt.Errorf("--write: %w", err)
 		}
-		return lab.ParseMeasurements(file, data)
+		return catalogue.ParseMeasurements(file, data)
 	}
-	return lab.ParseMeasurements("measured.json", scenarios.Measured)
+	return catalogue.ParseMeasurements("measured.json", scenarios.Measured)
 }
 
-func writeMeasurements(file string, known lab.Measurements, b lab.CatalogueBench) error {
+func writeMeasurements(file string, known catalogue.Measurements, b bench.Catalogue) error {
 	if file == "" {
 		return nil
 	}

@@ -12,24 +12,25 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/bench"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
 // topologiesJSON is what `bench topologies -o json` prints; its names are stable.
 type topologiesJSON struct {
-	Machine    lab.Machine         `json:"machine"`
-	Topologies []lab.TopologyBench `json:"topologies"`
+	Machine    bench.Machine    `json:"machine"`
+	Topologies []bench.Topology `json:"topologies"`
 }
 
 func newBenchTopologiesCommand() *cobra.Command {
 	var (
 		wanted  []string
-		away    = timeoutFlag(lab.DefaultAway)
+		away    = timeoutFlag(bench.DefaultAway)
 		timeout timeoutFlag
 		output  outputFormat
 	)
-	known := make([]string, len(lab.BenchedTopologies()))
-	for i, kind := range lab.BenchedTopologies() {
+	known := make([]string, len(bench.BenchedTopologies()))
+	for i, kind := range bench.BenchedTopologies() {
 		known[i] = string(kind)
 	}
 	cmd := &cobra.Command{
@@ -75,10 +76,10 @@ Leave the machine alone meanwhile.`,
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			result := topologiesJSON{Machine: lab.ThisMachine(), Topologies: []lab.TopologyBench{}}
+			result := topologiesJSON{Machine: bench.ThisMachine(), Topologies: []bench.Topology{}}
 			for _, kind := range wanted {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: making a lab\n", kind)
-				b, failure := lab.BenchTopology(ctx, options(kind), time.Duration(away), func(text string) {
+				b, failure := bench.MeasureTopology(ctx, options(kind), time.Duration(away), func(text string) {
 					fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", kind, text)
 				})
 				if failure == nil || len(b.Outages) > 0 {
@@ -108,6 +109,6 @@ func printTopologies(out io.Writer, format outputFormat, r topologiesJSON) error
 		return nil
 	}
 	_, err := fmt.Fprintf(out, "%s\n%d CPUs, %d MiB of memory, Linux %s; each part away for %.0f s.\n",
-		lab.TopologiesMarkdown(r.Topologies), r.Machine.CPUs, r.Machine.MemoryMiB, r.Machine.Kernel, r.Topologies[0].AwaySeconds)
+		bench.TopologiesMarkdown(r.Topologies), r.Machine.CPUs, r.Machine.MemoryMiB, r.Machine.Kernel, r.Topologies[0].AwaySeconds)
 	return err
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/scenarios"
 )
 
@@ -27,8 +28,8 @@ const (
 	scenarioFile = "scenario.yaml"
 )
 
-// catalogue returns the names of the scenarios that can be run by name, sorted.
-func catalogue() ([]string, error) {
+// scenarioNames returns the names of the scenarios that can be run by name, sorted.
+func scenarioNames() ([]string, error) {
 	here, err := filepath.Glob(filepath.Join(scenariosDir, "*", scenarioFile))
 	if err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func findScenario(arg string) (string, error) {
 		}
 		return filepath.Join(dir, arg, scenarioFile), nil
 	}
-	names, err := catalogue()
+	names, err := scenarioNames()
 	if err != nil {
 		return "", err
 	}
@@ -147,7 +148,7 @@ func loadScenarios(args []string) ([]*scenario.Scenario, error) {
 		file, err := findScenario(arg)
 		if err == nil {
 			var s *scenario.Scenario
-			s, err = scenario.Load(file, lab.Vocabulary())
+			s, err = scenario.Load(file, verb.Table())
 			all = append(all, s)
 		}
 		errs = append(errs, usageUnlessProblems(err))
@@ -160,7 +161,7 @@ func loadScenarios(args []string) ([]*scenario.Scenario, error) {
 
 // completeScenarios completes names and files of scenarios.
 func completeScenarios(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	names, err := catalogue()
+	names, err := scenarioNames()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
@@ -188,7 +189,7 @@ func newScenariosCommand() *cobra.Command {
 		Long:  `Scenarios lists the catalogue of this command and the folder ./` + scenariosDir + `, which comes first where both have a name.`,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			names, err := catalogue()
+			names, err := scenarioNames()
 			if err != nil {
 				return err
 			}
@@ -315,7 +316,7 @@ complete a file that starts with the line
   # yaml-language-server: $schema=../schema.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			of := func() ([]byte, error) { return scenario.Schema(lab.Vocabulary()) }
+			of := func() ([]byte, error) { return scenario.Schema(verb.Table()) }
 			if topology {
 				of = scenario.TopologySchema
 			}

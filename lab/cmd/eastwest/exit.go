@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
@@ -40,8 +41,8 @@ func exitCode(ctx context.Context, err error) int {
 		usage    usageError
 		problems *scenario.Problems
 		unknown  *lab.UnknownLabError
-		resume   *lab.ResumeError
-		adopt    *lab.AdoptError
+		resume   *engine.ResumeError
+		adopt    *engine.AdoptError
 		f        failed
 	)
 	switch {

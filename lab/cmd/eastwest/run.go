@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
@@ -108,7 +109,7 @@ recovery fails in its health checks, or these do not see what the recovery heals
 			}
 			r := &runner{
 				home: home, lab: l, screen: screen, progress: cmd.ErrOrStderr(), verbose: verbose, folder: folder,
-				options: lab.RunOptions{Until: scenario.Phase(until), Keep: keep, Resume: resume, Adopt: adopt, Without: scenario.Phase(without)},
+				options: engine.RunOptions{Until: scenario.Phase(until), Keep: keep, Resume: resume, Adopt: adopt, Without: scenario.Phase(without)},
 			}
 			if folder == "" {
 				r.folder = filepath.Join(home, "runs", time.Now().Format("20060102-150405.000"))
@@ -159,7 +160,7 @@ func leftScenario(home, name string, args []string) ([]string, error) {
 		return nil, err
 	}
 	defer l.Close()
-	file, err := l.Resumable(strings.Join(args, ""))
+	file, err := engine.Resumable(l, strings.Join(args, ""))
 	return []string{file}, err
 }
 
@@ -170,7 +171,7 @@ func undoRun(ctx context.Context, out io.Writer, home, name string, args []strin
 	}
 	defer l.Close()
 	start := time.Now()
-	undone, err := l.Undo(ctx, strings.Join(args, ""))
+	undone, err := engine.Undo(ctx, l, strings.Join(args, ""))
 	if err != nil {
 		return err
 	}
@@ -194,7 +195,7 @@ func joinPhases(phases []scenario.Phase) string {
 type runner struct {
 	home      string
 	lab       *lab.Lab
-	options   lab.RunOptions
+	options   engine.RunOptions
 	screen    io.Writer
 	progress  io.Writer
 	verbose   bool
@@ -246,7 +247,7 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 	}
 	defer func() { err = errors.Join(err, folder.Close()) }()
 	if r.lab.Adopted() && !r.options.Resume {
-		if err := lab.Explain(r.progress, s); err != nil {
+		if err := engine.Explain(r.progress, s); err != nil {
 			return false, err
 		}
 	}
@@ -255,21 +256,21 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 	o := r.options
 	o.Folder = folder
 	o.Sink = report.Multi(folder, &r.recording, report.GitHub(r.screen, os.Getenv), report.Terminal(r.screen, look))
-	verdict, err := r.lab.Run(ctx, s, o)
+	verdict, err := engine.Run(ctx, r.lab, s, o)
 	return !verdict.Result.Bad(), err
 }
 
 // tellLeft tells a person who enters the mesh that a scenario has left changed where to look and how to go on.
 func (r *runner) tellLeft(w io.Writer, s *scenario.Scenario) error {
 	flag := nameFlag(r.lab.Name)
-	_, resumable := r.lab.Resumable("")
+	_, resumable := engine.Resumable(r.lab, "")
 	if resumable == nil && r.options.Until != "" {
 		fmt.Fprintf(w, "\nlab %s is as phase %s of %s left it\n", r.lab.Name, r.options.Until, s.Name)
 	} else {
 		fmt.Fprintf(w, "\nlab %s is as scenario %s left it\n", r.lab.Name, s.Name)
 	}
 	fmt.Fprintf(w, "\nlook around:\n  eval \"$(eastwest env%s)\"\n", flag)
-	if err := lab.LookAround(w, s); err != nil {
+	if err := engine.LookAround(w, s); err != nil {
 		return err
 	}
 	fmt.Fprintln(w, "\ngo on:")
@@ -305,13 +306,13 @@ func newExplainCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return lab.ExplainTopology(cmd.OutOrStdout(), t)
+				return engine.ExplainTopology(cmd.OutOrStdout(), t)
 			}
 			loaded, err := loadScenarios(args)
 			if err != nil {
 				return err
 			}
-			return lab.Explain(cmd.OutOrStdout(), loaded[0])
+			return engine.Explain(cmd.OutOrStdout(), loaded[0])
 		},
 	}
 	flags.addTo(cmd)

@@ -1,4 +1,4 @@
-package lab
+package verb
 
 import (
 	"errors"
@@ -34,7 +34,7 @@ type intermediateArgs struct {
 
 type trusts []string
 
-func (a *createCACertsArgs) fault(env) (fault.Fault, error) {
+func (a *createCACertsArgs) Change(Ground) (fault.Fault, error) {
 	o := fault.CACerts{Root: fault.Root(a.Root), RootLifetime: time.Duration(a.RootLifetime), CRL: fault.CRL(a.CRL)}
 	for _, t := range a.Trusts {
 		o.Trusted = append(o.Trusted, fault.Root(t))
@@ -71,7 +71,7 @@ func (a *spoilCACertsArgs) Validate() error {
 	return nil
 }
 
-func (a *spoilCACertsArgs) fault(env) (fault.Fault, error) {
+func (a *spoilCACertsArgs) Change(Ground) (fault.Fault, error) {
 	return fault.SpoilCACerts(a.In, fault.Spoiled{Rename: a.Rename, Remove: a.Remove, Empty: a.Empty, OtherKey: a.OtherKey, MoveTo: a.MoveTo}), nil
 }
 
@@ -80,7 +80,7 @@ type caCertificatesArgs struct {
 	Of string            `yaml:"of" ref:"cluster" required:"true" doc:"The cluster whose roots are meant, as its Secrets have them now."`
 }
 
-func (a *caCertificatesArgs) fault(env) (fault.Fault, error) {
+func (a *caCertificatesArgs) Change(Ground) (fault.Fault, error) {
 	return fault.CACertificates(a.In, a.Of), nil
 }
 
@@ -89,14 +89,14 @@ type meshConfigArgs struct {
 	Set map[string]any    `yaml:"set" required:"true" doc:"Settings in the shape of meshConfig; null deletes one, a list replaces the whole list."`
 }
 
-func (a *meshConfigArgs) fault(env) (fault.Fault, error) { return fault.MeshConfig(a.In, a.Set) }
+func (a *meshConfigArgs) Change(Ground) (fault.Fault, error) { return fault.MeshConfig(a.In, a.Set) }
 
 type setEnvArgs struct {
 	Apps apps              `yaml:"apps" required:"true" doc:"Which workloads: istiod@cluster-a, or apps like echo@cluster-b."`
 	Env  map[string]string `yaml:"env" required:"true" doc:"Variables and their values; an empty value removes one."`
 }
 
-func (a *setEnvArgs) fault(env) (fault.Fault, error) {
+func (a *setEnvArgs) Change(Ground) (fault.Fault, error) {
 	return fault.SetEnv(a.Env, a.Apps.workloads()...), nil
 }
 
@@ -105,24 +105,26 @@ type certificateLifetimeArgs struct {
 	Is   scenario.Duration `yaml:"is" required:"true" min:"10s" doc:"How long each of their certificates lives. A proxy asks for the next one when half of it is over."`
 }
 
-func (a *certificateLifetimeArgs) fault(env) (fault.Fault, error) {
+func (a *certificateLifetimeArgs) Change(Ground) (fault.Fault, error) {
 	return fault.CertificateLifetime(time.Duration(a.Is), a.Apps.workloads()...), nil
 }
 
 type deleteCACertsArgs inArgs
 
-func (a *deleteCACertsArgs) fault(env) (fault.Fault, error) { return fault.DeleteCACerts(a.In), nil }
+func (a *deleteCACertsArgs) Change(Ground) (fault.Fault, error) {
+	return fault.DeleteCACerts(a.In), nil
+}
 
 type selfSignArgs inArgs
 
-func (a *selfSignArgs) fault(env) (fault.Fault, error) { return fault.SelfSign(a.In), nil }
+func (a *selfSignArgs) Change(Ground) (fault.Fault, error) { return fault.SelfSign(a.In), nil }
 
 type restartIstiodArgs struct {
 	In   scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
 	Wait *bool             `yaml:"wait" doc:"false: do not wait for the new one, which may never serve."`
 }
 
-func (a *restartIstiodArgs) fault(env) (fault.Fault, error) {
+func (a *restartIstiodArgs) Change(Ground) (fault.Fault, error) {
 	if a.Wait != nil && !*a.Wait {
 		return fault.RollIstiod(a.In), nil
 	}
@@ -131,7 +133,7 @@ func (a *restartIstiodArgs) fault(env) (fault.Fault, error) {
 
 type restartWorkloadsArgs inArgs
 
-func (a *restartWorkloadsArgs) fault(env) (fault.Fault, error) {
+func (a *restartWorkloadsArgs) Change(Ground) (fault.Fault, error) {
 	return fault.RestartWorkloads(a.In), nil
 }
 
@@ -140,7 +142,7 @@ type restartArgs struct {
 	Wait *bool `yaml:"wait" doc:"false: do not wait for the new pods, which may never be Ready."`
 }
 
-func (a *restartArgs) fault(env) (fault.Fault, error) {
+func (a *restartArgs) Change(Ground) (fault.Fault, error) {
 	if a.Wait != nil && !*a.Wait {
 		return fault.Roll(a.Apps.workloads()...), nil
 	}
@@ -152,7 +154,7 @@ type revokeRemoteSecretArgs struct {
 	Of string `yaml:"of" ref:"cluster" required:"true" doc:"The cluster that it reads."`
 }
 
-func (a *revokeRemoteSecretArgs) fault(env) (fault.Fault, error) {
+func (a *revokeRemoteSecretArgs) Change(Ground) (fault.Fault, error) {
 	return fault.RevokeRemoteSecret(a.In, a.Of), nil
 }
 
@@ -174,7 +176,7 @@ type createRemoteSecretArgs struct {
 	Name   string `yaml:"name" name:"kebab" doc:"The id under which istiod is to know the cluster, to give a wrong one; its name if left out."`
 }
 
-func (a *createRemoteSecretArgs) fault(env) (fault.Fault, error) {
+func (a *createRemoteSecretArgs) Change(Ground) (fault.Fault, error) {
 	return fault.CreateRemoteSecret(a.In, a.Of, mesh.RemoteSecret{Server: a.Server, Token: a.Token, Name: a.Name}), nil
 }
 
@@ -184,7 +186,7 @@ type severArgs struct {
 	Between scenario.Clusters `yaml:"between" ref:"cluster" required:"true" doc:"The two clusters."`
 }
 
-func (a *severArgs) fault(env) (fault.Fault, error) {
+func (a *severArgs) Change(Ground) (fault.Fault, error) {
 	return fault.Sever(a.Between[0], a.Between[1]), nil
 }
 
@@ -199,7 +201,7 @@ func two(between []string) error {
 
 type reconnectArgs severArgs
 
-func (a *reconnectArgs) fault(env) (fault.Fault, error) {
+func (a *reconnectArgs) Change(Ground) (fault.Fault, error) {
 	return fault.Reconnect(a.Between[0], a.Between[1]), nil
 }
 
@@ -211,7 +213,7 @@ type blockPortArgs struct {
 	Port uint16 `yaml:"port" min:"1" max:"65535" required:"true" doc:"The TCP port, like 15443."`
 }
 
-func (a *blockPortArgs) fault(env) (fault.Fault, error) {
+func (a *blockPortArgs) Change(Ground) (fault.Fault, error) {
 	return fault.BlockPort(a.In, a.From, a.Port), nil
 }
 
@@ -219,7 +221,7 @@ func (a *blockPortArgs) Validate() error { return apart("from", a.In, a.From) }
 
 type unblockPortArgs blockPortArgs
 
-func (a *unblockPortArgs) fault(env) (fault.Fault, error) {
+func (a *unblockPortArgs) Change(Ground) (fault.Fault, error) {
 	return fault.UnblockPort(a.In, a.From, a.Port), nil
 }
 
@@ -232,19 +234,19 @@ type componentArgs struct {
 
 type stopComponentArgs componentArgs
 
-func (a *stopComponentArgs) fault(env) (fault.Fault, error) {
+func (a *stopComponentArgs) Change(Ground) (fault.Fault, error) {
 	return fault.StopComponent(a.In, a.Component), nil
 }
 
 type continueComponentArgs componentArgs
 
-func (a *continueComponentArgs) fault(env) (fault.Fault, error) {
+func (a *continueComponentArgs) Change(Ground) (fault.Fault, error) {
 	return fault.ContinueComponent(a.In, a.Component), nil
 }
 
 type killComponentArgs componentArgs
 
-func (a *killComponentArgs) fault(env) (fault.Fault, error) {
+func (a *killComponentArgs) Change(Ground) (fault.Fault, error) {
 	return fault.KillComponent(a.In, a.Component), nil
 }
 
@@ -253,8 +255,8 @@ type applyArgs struct {
 	File string            `yaml:"file" ref:"file" required:"true" doc:"The manifest, beside the scenario."`
 }
 
-func (a *applyArgs) fault(e env) (fault.Fault, error) {
-	root, err := os.OpenRoot(e.dir)
+func (a *applyArgs) Change(g Ground) (fault.Fault, error) {
+	root, err := os.OpenRoot(g.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", a.File, err)
 	}
@@ -273,7 +275,7 @@ type deleteArgs struct {
 	Namespace string            `yaml:"namespace" ref:"namespace" doc:"The object's namespace; none for kinds without."`
 }
 
-func (a *deleteArgs) fault(env) (fault.Fault, error) {
+func (a *deleteArgs) Change(Ground) (fault.Fault, error) {
 	return fault.Delete(a.In, fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}), nil
 }
 
@@ -285,7 +287,7 @@ type patchArgs struct {
 	Patch     any               `yaml:"patch" required:"true" doc:"What is merged into the object, in the shape of the object; a list replaces the whole list."`
 }
 
-func (a *patchArgs) fault(env) (fault.Fault, error) {
+func (a *patchArgs) Change(Ground) (fault.Fault, error) {
 	return fault.Patch(a.In, fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}, a.Patch)
 }
 
@@ -307,7 +309,7 @@ func (a *labelArgs) Validate() error {
 	return nil
 }
 
-func (a *labelArgs) fault(env) (fault.Fault, error) {
+func (a *labelArgs) Change(Ground) (fault.Fault, error) {
 	labels := map[string]*string{}
 	for name, value := range a.Labels {
 		labels[name] = &value
@@ -323,6 +325,6 @@ type scaleArgs struct {
 	Replicas *int `yaml:"replicas" required:"true" min:"0" max:"10" doc:"How many pods."`
 }
 
-func (a *scaleArgs) fault(env) (fault.Fault, error) {
+func (a *scaleArgs) Change(Ground) (fault.Fault, error) {
 	return fault.Scale(*a.Replicas, a.Apps.workloads()...), nil
 }

@@ -1,4 +1,4 @@
-package lab
+package bench
 
 import (
 	"cmp"
@@ -18,17 +18,20 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
+	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
+	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// TopologyBench is what was measured of one topology. The JSON names are stable.
-type TopologyBench struct {
+// Topology is what was measured of one topology. The JSON names are stable.
+type Topology struct {
 	Topology        scenario.Kind    `json:"topology"`
 	Network         scenario.Network `json:"network"`
 	Clusters        []string         `json:"clusters"`
@@ -126,6 +129,9 @@ type RecoverySeconds struct {
 const DefaultAway = 10 * time.Second
 
 const (
+	changeWithin  = 90 * time.Second       // taking a part away
+	gateWithin    = 30 * time.Second       // good calls before that
+	lookEvery     = 100 * time.Millisecond // between two looks
 	benchEvery    = 100 * time.Millisecond // between two calls of one direction and kind
 	benchBack     = 2 * time.Minute        // how long everything may take to work again
 	benchAttempt  = 5 * time.Second        // one request to an API server
@@ -136,29 +142,25 @@ const (
 	benchAnswerer = "echo"
 )
 
-// BenchTopology makes a lab of the options' topology, takes away one part after another, and removes the lab, also
+// MeasureTopology makes a lab of the options' topology, takes away one part after another, and removes the lab, also
 // when it fails or ctx ends. A lab of that name must not be there. The options' Progress hears of the making; tell of
 // each outage, before it begins and with what came of it. The result holds what was measured before an error.
-func BenchTopology(ctx context.Context, o Options, away time.Duration, tell func(string)) (b TopologyBench, err error) {
-	known, err := names(o.Home)
-	if err != nil {
+func MeasureTopology(ctx context.Context, o lab.Options, away time.Duration, tell func(string)) (b Topology, err error) {
+	if err := nameFree(o); err != nil {
 		return b, err
 	}
-	if slices.Contains(known, o.Name) {
-		return b, fmt.Errorf("lab %s is there: a measurement needs a name that is free", o.Name)
-	}
-	b = TopologyBench{Topology: o.Topology.Kind, Network: o.Topology.Network, Clusters: o.Topology.Clusters(), AwaySeconds: away.Seconds()}
+	b = Topology{Topology: o.Topology.Kind, Network: o.Topology.Network, Clusters: o.Topology.Clusters(), AwaySeconds: away.Seconds()}
 	l, err := b.up(ctx, o)
 	if err != nil {
 		return b, err
 	}
 	defer func() {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), lab.RemoveWithin)
 		defer cancel()
 		l.Close()
-		err = errors.Join(err, Down(clean, o.Home, o.Name))
+		err = errors.Join(err, lab.Down(clean, o.Home, o.Name))
 	}()
-	unlock, err := lockLab(ctx, o.Home, o.Name)
+	unlock, err := l.Hold(ctx)
 	if err != nil {
 		return b, err
 	}
@@ -166,16 +168,16 @@ func BenchTopology(ctx context.Context, o Options, away time.Duration, tell func
 	r := &outages{Lab: l, away: away}
 	parts, err := r.parts()
 	if err != nil {
-		return b, &SetupError{Err: err}
+		return b, &lab.SetupError{Err: err}
 	}
 	for _, p := range parts {
 		tell(p.String() + " …")
 		out, err := r.outage(ctx, p)
 		if err != nil {
 			if ctx.Err() != nil {
-				return b, &SetupError{Err: context.Cause(ctx)}
+				return b, &lab.SetupError{Err: context.Cause(ctx)}
 			}
-			return b, &SetupError{Err: fmt.Errorf("%s, %s: %w", b.Topology, p, err)}
+			return b, &lab.SetupError{Err: fmt.Errorf("%s, %s: %w", b.Topology, p, err)}
 		}
 		b.Outages = append(b.Outages, out)
 		tell(fmt.Sprintf("%s: everything works again after %.1f s", p, out.Recovery.All))
@@ -184,14 +186,14 @@ func BenchTopology(ctx context.Context, o Options, away time.Duration, tell func
 }
 
 // up makes the lab and fills in what making it tells.
-func (b *TopologyBench) up(ctx context.Context, o Options) (*Lab, error) {
+func (b *Topology) up(ctx context.Context, o lab.Options) (*lab.Lab, error) {
 	var (
 		mu       sync.Mutex // clusters make progress side by side
 		commands []string
 	)
 	start := time.Now()
 	told := o.Progress
-	o.Progress = func(p Progress) {
+	o.Progress = func(p lab.Progress) {
 		if told != nil {
 			told(p)
 		}
@@ -208,7 +210,7 @@ func (b *TopologyBench) up(ctx context.Context, o Options) (*Lab, error) {
 	sampling, stop := context.WithCancel(ctx)
 	peak := make(chan float64, 1)
 	go func() { peak <- samplePeak(sampling, o) }()
-	l, err := Up(ctx, o)
+	l, err := lab.Up(ctx, o)
 	stop()
 	b.PeakMiB = <-peak
 	if err != nil {
@@ -219,9 +221,9 @@ func (b *TopologyBench) up(ctx context.Context, o Options) (*Lab, error) {
 	}
 	if err != nil {
 		l.Close()
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), lab.RemoveWithin)
 		defer cancel()
-		return nil, errors.Join(err, Down(clean, o.Home, o.Name))
+		return nil, errors.Join(err, lab.Down(clean, o.Home, o.Name))
 	}
 	return l, nil
 }
@@ -238,7 +240,7 @@ func istiods(ctx context.Context, m *mesh.Mesh) (int, error) {
 	return n, nil
 }
 
-// objectsByHand counts what a person writes who types the commands: see TopologyBench.Objects.
+// objectsByHand counts what a person writes who types the commands: see Topology.Objects.
 func objectsByHand(commands []string, read func(file string) ([]byte, error)) (int, error) {
 	n := 0
 	for _, command := range commands {
@@ -283,7 +285,7 @@ func objectsOutside(namespace, text string) (int, error) {
 
 // outages takes parts of a lab away.
 type outages struct {
-	*Lab
+	*lab.Lab
 	away   time.Duration
 	probes int // that were made so far: each needs names of its own
 }
@@ -555,9 +557,7 @@ func (r *outages) startCalls(ctx context.Context) ([]benchStream, error) {
 	return streams, nil
 }
 
-func clientOf(m *mesh.Member) traffic.Source {
-	return &podSource{scenario.App{Name: benchClient, Cluster: m.Name()}, m}
-}
+func clientOf(m *mesh.Member) traffic.Source { return observe.Source(m, benchClient) }
 
 // goodCalls waits until every stream has good answers in a row, and returns how long after since that began.
 func goodCalls(ctx context.Context, streams []benchStream, since time.Time, within time.Duration) (time.Duration, error) {
@@ -568,7 +568,7 @@ func goodCalls(ctx context.Context, streams []benchStream, since time.Time, with
 			recording := s.Recording()
 			took, ok := recording.TimeToRecover(since, goodAgain)
 			if !ok {
-				return fmt.Errorf("%s (%s): %s", recording.Stream, recording.URL, describeStats(recording.Since(time.Second).Stats()))
+				return fmt.Errorf("%s (%s): %s", recording.Stream, recording.URL, verb.DescribeStats(recording.Since(time.Second).Stats()))
 			}
 			longest = max(longest, took)
 		}
@@ -609,7 +609,7 @@ func outcome(do func() error) Outcome {
 		if errors.As(err, &late) {
 			err = late.Last
 		}
-		return Outcome{Worked: No, Seen: firstLine(err.Error())}
+		return Outcome{Worked: No, Seen: words.FirstLine(err.Error())}
 	}
 	return Outcome{Worked: Yes, Seconds: time.Since(start).Seconds()}
 }
@@ -718,9 +718,9 @@ func BenchedTopologies() []scenario.Kind {
 
 // TopologiesMarkdown is the measurements as two tables: the topologies beside what the lesson says of them, and their
 // outages.
-func TopologiesMarkdown(all []TopologyBench) string {
+func TopologiesMarkdown(all []Topology) string {
 	var w strings.Builder
-	row := func(cells ...string) { fmt.Fprintf(&w, "| %s |\n", strings.Join(cells, " | ")) }
+	row := func(cells ...string) { w.WriteString(words.Row(cells...)) }
 	row("topology", "istiods", "set-up s", "peak MiB", "objects", "resilience", "complexity", "best for")
 	row("---", "---:", "---:", "---:", "---:", "---", "---", "---")
 	for _, b := range all {

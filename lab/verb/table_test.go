@@ -1,7 +1,6 @@
-package lab
+package verb
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,21 +11,14 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
-func TestVocabulary(t *testing.T) {
-	require.NoError(t, Vocabulary().Check())
-	for _, v := range Vocabulary() {
+func TestTable(t *testing.T) {
+	require.NoError(t, Table().Check())
+	for _, v := range Table() {
 		t.Run(v.Name, func(t *testing.T) {
 			args := v.New()
-			_, judges := args.(*callsArgs)
-			_, changes := args.(changer)
-			_, looks := args.(looker)
-			n := 0
-			for _, is := range []bool{judges, changes, looks} {
-				if is {
-					n++
-				}
-			}
-			require.Equal(t, 1, n, "a verb changes, looks, or judges traffic")
+			_, changes := args.(Changer)
+			_, checks := args.(Checker)
+			require.NotEqual(t, changes, checks, "a verb changes the mesh or checks it")
 			if changes {
 				require.NotContains(t, v.Phases, scenario.Symptoms)
 				require.NotContains(t, v.Phases, scenario.Diagnose)
@@ -55,7 +47,7 @@ recover: [restart-istiod: {in: cluster-a}]
 healthy: {within: 1s, expect: [proxy-status: {in: cluster-a}]}
 break:
 - `+strings.Join(steps, "\n- ")+"\n"), 0o644))
-	return scenario.Load(file, Vocabulary())
+	return scenario.Load(file, Table())
 }
 
 // Every verb, as an author writes it, and what it says that it does. No mesh is needed for that.
@@ -115,16 +107,9 @@ func TestVerbsSayWhatTheyDo(t *testing.T) {
 		t.Run(verb, func(t *testing.T) {
 			s, err := parse(t, step)
 			require.NoError(t, err)
-			e := env{dir: filepath.Dir(s.File)}
-			var thing fmt.Stringer
-			switch args := s.Break[0].Args.(type) {
-			case changer:
-				thing, err = args.fault(e)
-			case looker:
-				thing, err = args.check(e)
-			}
+			ready, err := Ground{Dir: filepath.Dir(s.File)}.Step(s.Break[0])
 			require.NoError(t, err)
-			require.Equal(t, sentence, thing.String())
+			require.Equal(t, sentence, ready.String())
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package lab
+package catalogue
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
@@ -22,12 +24,12 @@ type fakeLabs struct {
 	events []string
 	up     map[string]scenario.Topology
 	broken map[scenario.Trust]bool
-	run    func(ctx context.Context, l *fakeLab, s *scenario.Scenario) (Verdict, error)
+	run    func(ctx context.Context, l *fakeLab, s *scenario.Scenario) (engine.Verdict, error)
 }
 
 type fakeLab struct {
 	all  *fakeLabs
-	o    Options
+	o    lab.Options
 	left bool
 }
 
@@ -37,7 +39,7 @@ func (f *fakeLabs) note(format string, args ...any) {
 	f.events = append(f.events, fmt.Sprintf(format, args...))
 }
 
-func (f *fakeLabs) make(_ context.Context, o Options) (laneLab, error) {
+func (f *fakeLabs) make(_ context.Context, o lab.Options) (laneLab, error) {
 	f.note("up %s %s", o.Name, o.Topology.Trust)
 	if f.broken[o.Topology.Trust] {
 		return nil, errors.New("no machine")
@@ -56,34 +58,36 @@ func (f *fakeLabs) remove(ctx context.Context, _, name string) error {
 	return ctx.Err()
 }
 
-func (l *fakeLab) Run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Verdict, error) {
+func (l *fakeLab) Run(ctx context.Context, s *scenario.Scenario, o engine.RunOptions) (engine.Verdict, error) {
 	l.all.note("run %s on %s", s.Name, l.o.Name)
 	o.Sink.Emit(report.Event{Type: report.PhaseEnded, Phase: "healthy", Result: report.Passed, Took: time.Second})
 	if l.all.run != nil {
 		return l.all.run(ctx, l, s)
 	}
-	return Verdict{Scenario: s.Name, Result: report.Passed}, nil
+	return engine.Verdict{Scenario: s.Name, Result: report.Passed}, nil
 }
 
-func (l *fakeLab) Suits(t scenario.Topology) bool { return !l.left && sameTopology(l.o.Topology, t) }
-func (l *fakeLab) Close()                         {}
+func (l *fakeLab) Suits(t scenario.Topology) bool {
+	return !l.left && lab.SameTopology(l.o.Topology, t)
+}
+func (l *fakeLab) Close() {}
 
 func someScenarios(words ...any) (all []*scenario.Scenario) {
 	for i := 0; i < len(words); i += 2 {
-		t := DefaultTopology()
+		t := lab.DefaultTopology()
 		t.Trust = words[i+1].(scenario.Trust)
 		all = append(all, &scenario.Scenario{Name: words[i].(string), Topology: t})
 	}
 	return all
 }
 
-func runFakes(ctx context.Context, t *testing.T, f *fakeLabs, c Catalogue, all []*scenario.Scenario) (Tally, map[string]Ending) {
+func runFakes(ctx context.Context, t *testing.T, f *fakeLabs, c Runner, all []*scenario.Scenario) (Tally, map[string]Ending) {
 	t.Helper()
 	f.up = map[string]scenario.Topology{}
 	c.Prefix, c.Folder, c.up, c.down = "x", t.TempDir(), f.make, f.remove
 	outcomes := map[string]Ending{}
-	goOn := c.Ended
-	c.Ended = func(o Ending) bool {
+	goOn := c.OnEnded
+	c.OnEnded = func(o Ending) bool {
 		outcomes[o.Scenario.Name] = o
 		assert.Same(t, all[o.Index], o.Scenario)
 		return goOn == nil || goOn(o)
@@ -98,7 +102,7 @@ func runFakes(ctx context.Context, t *testing.T, f *fakeLabs, c Catalogue, all [
 func TestCatalogueUsesLabsAgain(t *testing.T) {
 	f := &fakeLabs{}
 	all := someScenarios("a", scenario.SharedRoot, "s", scenario.SelfSigned, "b", scenario.SharedRoot, "c", scenario.SharedRoot)
-	tally, outcomes := runFakes(t.Context(), t, f, Catalogue{Lanes: 1, Times: map[string]time.Duration{"c": time.Minute}}, all)
+	tally, outcomes := runFakes(t.Context(), t, f, Runner{Lanes: 1, Times: map[string]time.Duration{"c": time.Minute}}, all)
 	require.Equal(t, []string{ // the smallest group first, then the longest first
 		"up x-1 self-signed", "run s on x-1", "down x-1",
 		"up x-1 shared-root", "run c on x-1", "run a on x-1", "run b on x-1", "down x-1",
@@ -109,8 +113,8 @@ func TestCatalogueUsesLabsAgain(t *testing.T) {
 }
 
 func TestCatalogueMakesALabAnewThatIsNotPutBack(t *testing.T) {
-	f := &fakeLabs{run: func(_ context.Context, l *fakeLab, s *scenario.Scenario) (Verdict, error) {
-		v := Verdict{Result: report.Failed}
+	f := &fakeLabs{run: func(_ context.Context, l *fakeLab, s *scenario.Scenario) (engine.Verdict, error) {
+		v := engine.Verdict{Result: report.Failed}
 		switch s.Name {
 		case "a":
 			l.left = true
@@ -119,7 +123,7 @@ func TestCatalogueMakesALabAnewThatIsNotPutBack(t *testing.T) {
 		}
 		return v, nil
 	}}
-	_, outcomes := runFakes(t.Context(), t, f, Catalogue{Lanes: 1}, someScenarios("a", scenario.SharedRoot, "b", scenario.SharedRoot, "c", scenario.SharedRoot))
+	_, outcomes := runFakes(t.Context(), t, f, Runner{Lanes: 1}, someScenarios("a", scenario.SharedRoot, "b", scenario.SharedRoot, "c", scenario.SharedRoot))
 	up := "up x-1 shared-root"
 	require.Equal(t, []string{up, "run a on x-1", "down x-1", up, "run b on x-1", "down x-1", up, "run c on x-1", "down x-1"}, f.events)
 	require.False(t, outcomes["a"].PutBack)
@@ -129,7 +133,7 @@ func TestCatalogueMakesALabAnewThatIsNotPutBack(t *testing.T) {
 func TestCatalogueTellsWhatCouldNotBeSetUp(t *testing.T) {
 	f := &fakeLabs{broken: map[scenario.Trust]bool{scenario.SelfSigned: true}}
 	all := someScenarios("a", scenario.SelfSigned, "b", scenario.SelfSigned, "c", scenario.SelfSigned, "d", scenario.SharedRoot)
-	_, outcomes := runFakes(t.Context(), t, f, Catalogue{Lanes: 1}, all)
+	_, outcomes := runFakes(t.Context(), t, f, Runner{Lanes: 1}, all)
 	require.EqualError(t, outcomes["a"].Err, "making lab x-1 for a: no machine")
 	require.EqualError(t, outcomes["b"].Err, "making lab x-1 for b: no machine")
 	require.EqualError(t, outcomes["c"].Err, "not tried again after 2 labs of the same topology: making lab x-1 for b: no machine")
@@ -139,12 +143,12 @@ func TestCatalogueTellsWhatCouldNotBeSetUp(t *testing.T) {
 func TestCatalogueRunsSideBySide(t *testing.T) {
 	var meet sync.WaitGroup
 	meet.Add(2)
-	f := &fakeLabs{run: func(context.Context, *fakeLab, *scenario.Scenario) (Verdict, error) {
+	f := &fakeLabs{run: func(context.Context, *fakeLab, *scenario.Scenario) (engine.Verdict, error) {
 		meet.Done()
 		meet.Wait() // comes to an end only if both run at once
-		return Verdict{Result: report.Passed}, nil
+		return engine.Verdict{Result: report.Passed}, nil
 	}}
-	tally, outcomes := runFakes(t.Context(), t, f, Catalogue{Lanes: 4}, someScenarios("a", scenario.SharedRoot, "b", scenario.SharedRoot))
+	tally, outcomes := runFakes(t.Context(), t, f, Runner{Lanes: 4}, someScenarios("a", scenario.SharedRoot, "b", scenario.SharedRoot))
 	require.Equal(t, 2, tally.Lanes, "no more than scenarios")
 	require.NotEqual(t, outcomes["a"].Lab, outcomes["b"].Lab)
 }
@@ -152,18 +156,18 @@ func TestCatalogueRunsSideBySide(t *testing.T) {
 func TestCatalogueEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	why := errors.New("enough")
-	f := &fakeLabs{run: func(ctx context.Context, _ *fakeLab, _ *scenario.Scenario) (Verdict, error) {
+	f := &fakeLabs{run: func(ctx context.Context, _ *fakeLab, _ *scenario.Scenario) (engine.Verdict, error) {
 		cancel(why)
-		return Verdict{Result: report.Errored}, context.Cause(ctx)
+		return engine.Verdict{Result: report.Errored}, context.Cause(ctx)
 	}}
-	_, outcomes := runFakes(ctx, t, f, Catalogue{Lanes: 1}, someScenarios("a", scenario.SharedRoot, "b", scenario.SharedRoot))
+	_, outcomes := runFakes(ctx, t, f, Runner{Lanes: 1}, someScenarios("a", scenario.SharedRoot, "b", scenario.SharedRoot))
 	require.ErrorIs(t, outcomes["a"].Err, why)
 	require.ErrorIs(t, outcomes["b"].Err, why)
 	require.Equal(t, []string{"up x-1 shared-root", "run a on x-1", "down x-1"}, f.events)
 }
 
 func TestCatalogueStopsWhenTold(t *testing.T) {
-	_, outcomes := runFakes(t.Context(), t, &fakeLabs{}, Catalogue{Lanes: 1, Ended: func(Ending) bool { return false }},
+	_, outcomes := runFakes(t.Context(), t, &fakeLabs{}, Runner{Lanes: 1, OnEnded: func(Ending) bool { return false }},
 		someScenarios("a", scenario.SharedRoot, "b", scenario.SharedRoot))
 	require.NoError(t, outcomes["a"].Err)
 	require.ErrorIs(t, outcomes["b"].Err, ErrNotRun)
@@ -204,41 +208,6 @@ func TestMeasurements(t *testing.T) {
 		_, err := ParseMeasurements("m.json", []byte(text))
 		require.ErrorContains(t, err, want)
 	}
-}
-
-func TestScenarioRunsAreMeasuredByPhase(t *testing.T) {
-	ending := func(seconds float64, result report.Result) Ending {
-		took := time.Duration(seconds * float64(time.Second))
-		return Ending{Verdict: Verdict{Seconds: 2 * seconds, Result: result}, Phases: []PhaseTime{
-			{Baseline, took, report.Passed}, {scenario.Operate, took, report.Passed}, {"undo", took, report.Passed},
-		}}
-	}
-	runs := []ScenarioRun{
-		newScenarioRun(ending(1, report.Passed)), newScenarioRun(ending(3, report.Passed)), newScenarioRun(ending(9, report.Failed)),
-		newScenarioRun(Ending{Err: errors.New("no machine")}),
-	}
-	require.Equal(t, ScenarioRun{Seconds: 2, BaselineSeconds: 1, BreakSeconds: 1, UndoSeconds: 1, Result: report.Passed}, runs[0])
-	require.Equal(t, ScenarioRun{Result: report.Errored, Reason: "no machine"}, runs[3])
-	require.Equal(t, ScenarioRun{Seconds: 4, BaselineSeconds: 2, BreakSeconds: 2, UndoSeconds: 2}, medianRun(runs), "of those that passed")
-	require.Zero(t, medianRun(nil))
-	require.Equal(t, report.Errored, worse(worse(report.Passed, report.Errored), report.Failed))
-
-	b := CatalogueBench{
-		Versions: map[string]string{"istioctl": "1.31", "envoy": "1.38", "kubernetes": "v1.36.1"},
-		Scenarios: []ScenarioBench{
-			{Scenario: "a", Result: report.Passed, Median: ScenarioRun{Seconds: 1.26}},
-			{Scenario: "b", Result: report.Passed, Median: ScenarioRun{Seconds: 5}},
-			{Scenario: "c", Result: report.Failed, Median: ScenarioRun{Seconds: 99}},
-		},
-	}
-	slowest, ok := b.Slowest()
-	require.True(t, ok)
-	require.Equal(t, "b", slowest.Scenario)
-	require.InDelta(t, 3.13, b.MedianSeconds(), 0.001)
-	day := time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)
-	require.Equal(t, Measurements{
-		"a": {1.3, "1.31", "1.38", "1.36.1", "2026-11-24", nil}, "b": {5, "1.31", "1.38", "1.36.1", "2026-11-24", nil}, "c": {Seconds: 7},
-	}, b.Into(Measurements{"a": {Seconds: 8}, "c": {Seconds: 7}}, day))
 }
 
 func TestPlainTextsOfTwoRunsAreEqual(t *testing.T) {

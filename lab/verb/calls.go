@@ -1,12 +1,9 @@
-package lab
+package verb
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +12,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // callsArgs are the arguments of the verb calls: what the traffic of a stream must look like.
@@ -47,15 +45,19 @@ func (a *callsArgs) Validate() error {
 	return nil
 }
 
-const (
-	judgedCalls = 6 // that fit into a window of a slow stream if the file does not say how long it is
-	fewestCalls = 5 // finished ones that a window needs before it says anything
-)
+// JudgedCalls is how many calls fit into the window of a slow stream if the file does not say how long the window is.
+const JudgedCalls = 6
 
-// callsCheck judges a stream of a running scenario.
+// fewestCalls is how many finished calls a window needs before it says anything.
+const fewestCalls = 5
+
+// Check implements Checker.
+func (a *callsArgs) Check(g Ground) (observe.Check, error) { return &callsCheck{a, g.Tape}, nil }
+
+// callsCheck judges the recorded calls of a stream.
 type callsCheck struct {
 	*callsArgs
-	run *run
+	tape Tape
 }
 
 func (c *callsCheck) String() string {
@@ -105,20 +107,20 @@ func (c *callsCheck) Command() string { return "" }
 
 // Look implements observe.Check.
 func (c *callsCheck) Look(_ context.Context, _ *mesh.Mesh) (string, error) {
-	recording := c.run.streams[c.Stream].Recording()
+	recording := c.tape.Recording(c.Stream)
 	window, err := c.window(recording)
 	if err != nil {
 		return "", &observe.Mismatch{Wanted: c.String(), Seen: err.Error()}
 	}
 	stats := window.Stats()
 	if problem := c.judge(recording, stats); problem != "" {
-		return "", &observe.Mismatch{Wanted: c.String(), Seen: problem + "; " + describeStats(stats)}
+		return "", &observe.Mismatch{Wanted: c.String(), Seen: problem + "; " + DescribeStats(stats)}
 	}
-	return describeStats(stats), nil
+	return DescribeStats(stats), nil
 }
 
 func (c *callsCheck) window(recording *traffic.Recording) (traffic.Window, error) {
-	if c.run.phase == scenario.Always {
+	if c.tape.Phase() == scenario.Always {
 		if c.During == "" {
 			return recording.All(), nil
 		}
@@ -126,16 +128,16 @@ func (c *callsCheck) window(recording *traffic.Recording) (traffic.Window, error
 	}
 	length := time.Duration(c.For)
 	if length == 0 {
-		length = max(time.Second, judgedCalls*recording.Every)
+		length = max(time.Second, JudgedCalls*recording.Every)
 	}
 	now := time.Now()
-	if length > now.Sub(c.run.since) {
-		return traffic.Window{}, fmt.Errorf("only %s of traffic so far", now.Sub(c.run.since).Round(time.Millisecond))
+	if length > now.Sub(c.tape.Since()) {
+		return traffic.Window{}, fmt.Errorf("only %s of traffic so far", now.Sub(c.tape.Since()).Round(time.Millisecond))
 	}
 	window := recording.Between(now.Add(-length), now)
 	n := window.Stats().Calls
-	for c.For == 0 && n < fewestCalls && length < now.Sub(c.run.since) { // calls take long: look further back
-		length = min(2*length, now.Sub(c.run.since))
+	for c.For == 0 && n < fewestCalls && length < now.Sub(c.tape.Since()) { // calls take long: look further back
+		length = min(2*length, now.Sub(c.tape.Since()))
 		window = recording.Between(now.Add(-length), now)
 		n = window.Stats().Calls
 	}
@@ -148,7 +150,7 @@ func (c *callsCheck) window(recording *traffic.Recording) (traffic.Window, error
 // judge returns what is wrong, or nothing.
 func (c *callsCheck) judge(recording *traffic.Recording, s traffic.Stats) string {
 	if b := c.Success; b != nil && (b.AtLeast != nil && s.SuccessPercent < float64(*b.AtLeast) || b.AtMost != nil && s.SuccessPercent > float64(*b.AtMost)) {
-		return fmt.Sprintf("success %s", percent(s.SuccessPercent))
+		return fmt.Sprintf("success %s", words.Percent(s.SuccessPercent))
 	}
 	if b := c.Lost; b != nil && (b.AtLeast != nil && s.Lost < *b.AtLeast || b.AtMost != nil && s.Lost > *b.AtMost) {
 		return fmt.Sprintf("%d calls lost", s.Lost)
@@ -188,27 +190,20 @@ func (c *callsCheck) timeToRecover(recording *traffic.Recording) (time.Duration,
 	return 0, false
 }
 
-// percent never rounds a loss away: 99.99 is not 100.
-func percent(p float64) string { return fmt.Sprintf("%g %%", math.Floor(p*10)/10) }
-
-// describeStats is one line, with the most frequent error where calls were lost.
-func describeStats(s traffic.Stats) string {
+// DescribeStats is one line, with the most frequent error where calls were lost.
+func DescribeStats(s traffic.Stats) string {
 	line := s.String()
 	if len(s.Errors) > 0 {
-		line += fmt.Sprintf("; %d times: %s", s.Errors[0].Count, firstLine(s.Errors[0].Text))
+		line += fmt.Sprintf("; %d times: %s", s.Errors[0].Count, words.FirstLine(s.Errors[0].Text))
 	}
-	return line
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
 	return line
 }
 
 // radiusCheck judges which streams lose calls: those that a failure is said to hit do, all others do not.
 type radiusCheck struct {
-	radius scenario.Radius
-	run    *run
+	radius  scenario.Radius
+	traffic []scenario.Stream
+	tape    Tape
 }
 
 // Command implements observe.Check. A recording is no command.
@@ -222,14 +217,14 @@ func (c *radiusCheck) String() string {
 func (c *radiusCheck) Look(context.Context, *mesh.Mesh) (string, error) {
 	var texts []string
 	inside, ways := false, map[string]bool{}
-	for _, t := range c.run.scenario.Traffic {
-		last := &callsCheck{callsArgs: &callsArgs{Stream: t.Name}, run: c.run}
-		window, err := last.window(c.run.streams[t.Name].Recording())
+	for _, t := range c.traffic {
+		last := &callsCheck{&callsArgs{Stream: t.Name}, c.tape}
+		window, err := last.window(c.tape.Recording(t.Name))
 		if err != nil {
 			return "", &observe.Mismatch{Wanted: c.String(), Seen: t.Name + ": " + err.Error()}
 		}
 		stats := window.Stats()
-		texts = append(texts, fmt.Sprintf("%s %s", t.Name, percent(stats.SuccessPercent)))
+		texts = append(texts, fmt.Sprintf("%s %s", t.Name, words.Percent(stats.SuccessPercent)))
 		switch hit := stats.SuccessPercent < 100; {
 		case !hit || t.To.Cluster == "":
 		case t.From.Cluster == t.To.Cluster:
@@ -258,41 +253,4 @@ func (c *radiusCheck) Look(context.Context, *mesh.Mesh) (string, error) {
 		return text, &observe.Mismatch{Wanted: c.String(), Seen: text}
 	}
 	return text, nil
-}
-
-// appURL is how an app is called; see mesh.URL.
-func appURL(to scenario.App, fresh bool) string { return mesh.URL(to.Name, to.Cluster, fresh) }
-
-// podSource is the newest ready pod of an app, found anew for each connection, so that a restart of
-// the app moves the stream to the new pod.
-type podSource struct {
-	app    scenario.App
-	member *mesh.Member
-}
-
-var _ traffic.Source = (*podSource)(nil)
-
-func (r *run) source(app scenario.App) (traffic.Source, error) {
-	member, err := r.Mesh.Member(app.Cluster)
-	if err != nil {
-		return nil, err
-	}
-	return &podSource{app, member}, nil
-}
-
-func (p *podSource) String() string { return p.app.String() }
-
-// Dial implements traffic.Source.
-func (p *podSource) Dial(ctx context.Context) (net.Conn, string, error) {
-	pods, err := p.member.ReadyPods(ctx, p.app.Name)
-	if err != nil {
-		return nil, "", err
-	}
-	newest := pods[len(pods)-1]
-	addr, err := netip.ParseAddr(newest.Status.PodIP)
-	if err != nil {
-		return nil, newest.Name, fmt.Errorf("the address of pod %s: %w", newest.Name, err)
-	}
-	conn, err := p.member.Dial(ctx, netip.AddrPortFrom(addr, traffic.ForwardPort))
-	return conn, newest.Name, err
 }

@@ -1,4 +1,4 @@
-package lab
+package bench
 
 import (
 	"cmp"
@@ -27,13 +27,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// LatencyOptions of BenchLatency.
+// LatencyOptions of MeasureLatency.
 type LatencyOptions struct {
 	Rate     int                // measured calls per second, of all paths together; 1 to MostLatencyRate
 	Calls    int                // measured calls on each path over each kind of connection
@@ -190,45 +191,45 @@ type latencySample struct {
 	err    error
 }
 
-// BenchLatency calls the echo app over the pod network, through sidecars and through the gateway of another cluster,
+// MeasureLatency calls the echo app over the pod network, through sidecars and through the gateway of another cluster,
 // and tells what that took. Calls are made on schedule whatever becomes of earlier ones, and one that is ordered late
 // counts from when it was due. It makes pods without sidecars for the time, in a namespace of their own. It needs two
 // clusters on separate networks that trust each other. Calls that fail are counted, not an error.
-func (l *Lab) BenchLatency(ctx context.Context, o LatencyOptions) (_ Latency, err error) {
+func MeasureLatency(ctx context.Context, l *lab.Lab, o LatencyOptions) (_ Latency, err error) {
 	if o.Rate < 1 || o.Rate > MostLatencyRate || o.Calls < 1 {
 		return Latency{}, fmt.Errorf("measuring latency with %d calls at %d per second: wanted at least one call and 1 to %d per second", o.Calls, o.Rate, MostLatencyRate)
 	}
-	from, to, err := l.acrossGateway()
+	from, to, err := acrossGateway(l)
 	if err != nil {
 		return Latency{}, err
 	}
-	unlock, err := lockLab(ctx, l.home, l.Name)
+	unlock, err := l.Hold(ctx)
 	if err != nil {
 		return Latency{}, err
 	}
 	defer unlock()
-	if err := l.works(ctx); err != nil {
-		return Latency{}, &SetupError{Err: fmt.Errorf("measuring latency on lab %s: %w: make it anew with `eastwest up`", l.Name, err)}
+	if err := l.Works(ctx); err != nil {
+		return Latency{}, &lab.SetupError{Err: fmt.Errorf("measuring latency on lab %s: %w: make it anew with `eastwest up`", l.Name, err)}
 	}
 	defer func() {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
 		if left := removePlainPods(clean, from); left != nil {
-			err = errors.Join(err, &SetupError{Err: left})
+			err = errors.Join(err, &lab.SetupError{Err: left})
 		}
 	}()
-	result, err := l.benchLatency(ctx, from, to, o)
+	result, err := benchLatency(ctx, l, from, to, o)
 	switch {
 	case ctx.Err() != nil:
-		return Latency{}, &SetupError{Err: fmt.Errorf("measuring latency on lab %s: %w", l.Name, context.Cause(ctx))}
+		return Latency{}, &lab.SetupError{Err: fmt.Errorf("measuring latency on lab %s: %w", l.Name, context.Cause(ctx))}
 	case err != nil:
-		return Latency{}, &SetupError{Err: fmt.Errorf("measuring latency on lab %s: %w", l.Name, err)}
+		return Latency{}, &lab.SetupError{Err: fmt.Errorf("measuring latency on lab %s: %w", l.Name, err)}
 	}
 	return result, nil
 }
 
 // acrossGateway returns the first two clusters between which calls go through a gateway and are answered.
-func (l *Lab) acrossGateway() (from, to *mesh.Member, err error) {
+func acrossGateway(l *lab.Lab) (from, to *mesh.Member, err error) {
 	if l.Mesh != nil {
 		for _, from := range l.Mesh.InMesh() {
 			for _, to := range l.Mesh.InMesh() {
@@ -238,11 +239,11 @@ func (l *Lab) acrossGateway() (from, to *mesh.Member, err error) {
 			}
 		}
 	}
-	return nil, nil, fmt.Errorf("measuring latency on lab %s: wanted two clusters on separate networks that trust each other, it has %s: name another lab, or none and one is made", l.Name, describe(l.Topology))
+	return nil, nil, fmt.Errorf("measuring latency on lab %s: wanted two clusters on separate networks that trust each other, it has %s: name another lab, or none and one is made", l.Name, lab.Describe(l.Topology))
 }
 
-func (l *Lab) benchLatency(ctx context.Context, from, to *mesh.Member, o LatencyOptions) (Latency, error) {
-	if err := makePlainPods(ctx, from, l.meshOptions().Istio.Image("app")); err != nil {
+func benchLatency(ctx context.Context, l *lab.Lab, from, to *mesh.Member, o LatencyOptions) (Latency, error) {
+	if err := makePlainPods(ctx, from, l.Image("app")); err != nil {
 		return Latency{}, err
 	}
 	routes, err := latencyRoutes(ctx, from, to)

@@ -1,4 +1,4 @@
-package lab
+package engine
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/manifests"
 )
@@ -55,7 +56,7 @@ func TestExplainTopology(t *testing.T) {
 	assert.Contains(t, explained(t, scenario.Topology{Kind: scenario.PrimaryRemote, Network: scenario.SharedNetwork}), "  cluster-b on network-a: served by istiod of cluster-a\n")
 	assert.Contains(t, explained(t, scenario.Topology{Kind: scenario.ExternalControlPlane}), "  external on network-external: runs istiod for others, with its configuration in cluster-a\n")
 	require.Error(t, ExplainTopology(&bytes.Buffer{}, scenario.Topology{Members: []scenario.Cluster{{Name: "a", Network: "n", Primary: "b"}}}))
-	require.ErrorIs(t, ExplainTopology(full{}, DefaultTopology()), errFull)
+	require.ErrorIs(t, ExplainTopology(full{}, lab.DefaultTopology()), errFull)
 }
 
 // The examples in files are topologies that have a plan.

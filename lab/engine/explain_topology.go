@@ -1,9 +1,10 @@
-package lab
+package engine
 
 import (
 	"io"
 	"strings"
 
+	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
@@ -11,15 +12,7 @@ import (
 // ExplainTopology writes the steps of making a lab with the topology, in an order in which a person could
 // carry them out, with the commands that a person would type for the same. It touches nothing.
 func ExplainTopology(w io.Writer, t scenario.Topology) error {
-	wanted, err := meshTopology(t)
-	if err != nil {
-		return err
-	}
-	o := mesh.Options{Lab: DefaultName, Topology: wanted}
-	if b, err := openBundle(false); err == nil { // what is installed depends a little on the Envoy that it holds
-		o.Istio = mesh.FromBundle(b)
-	}
-	steps, err := mesh.Plan(o)
+	wanted, steps, err := lab.Plan(t)
 	if err != nil {
 		return err
 	}
@@ -27,7 +20,7 @@ func ExplainTopology(w io.Writer, t scenario.Topology) error {
 	if t.Name != "" {
 		x.line("%s", strings.TrimSuffix(t.Name+": "+t.Title, ": "))
 	}
-	x.line("%s", describe(t))
+	x.line("%s", lab.Describe(t))
 	x.line("")
 	for _, c := range wanted.Clusters {
 		x.line("  %s on %s: %s", c.Name, c.Network, part(wanted, c))
@@ -69,11 +62,4 @@ func inFront(cluster string) string {
 		return ""
 	}
 	return cluster + ": "
-}
-
-// commands are one to a line.
-func (x *explainer) commands(text string) {
-	for line := range strings.Lines(strings.TrimSpace(text)) {
-		x.line("      $ %s", strings.TrimSpace(line))
-	}
 }

@@ -1,33 +1,106 @@
-package lab
+// Package verb is the vocabulary of scenario files: the table of verbs, what each takes, and how a step with a verb
+// becomes a change of the mesh (package fault) or a check of it (package observe, doctor, or the recorded calls).
+//
+// Table is what the loader, the JSON Schema and the documents are made from. Ground.Step makes a step ready. The package
+// runs nothing itself and needs no cluster: `go test ./lab/verb`.
+package verb
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/traffic"
 )
 
-// env is what steps are carried out with. Without a mesh, as `eastwest explain` has none, faults and
-// checks can be made and can say what they are.
-type env struct {
-	mesh  *mesh.Mesh
-	tools observe.Tools
-	lab   string
-	dir   string // the scenario's folder
-	began time.Time
+// Ground is what steps are made ready with. Without a mesh and a tape, as `eastwest explain` has none, a step can still
+// say what it does and print its command.
+type Ground struct {
+	Mesh    *mesh.Mesh
+	Tools   observe.Tools
+	Lab     string            // the lab's name, for commands that are printed
+	Dir     string            // the scenario's folder
+	Began   time.Time         // when the scenario began: older lines of logs do not count
+	Traffic []scenario.Stream // what is recorded
+	Tape    Tape
 }
 
-// The arguments of a verb are one of the two.
-type (
-	changer interface {
-		fault(e env) (fault.Fault, error)
+// Tape is what the checks of recorded calls read of a scenario that runs.
+type Tape interface {
+	// Recording returns the calls of a stream so far.
+	Recording(stream string) *traffic.Recording
+	// Since is the moment from which on calls say something about what is checked now.
+	Since() time.Time
+	// Phase is the phase that runs.
+	Phase() scenario.Phase
+}
+
+// Step is a step of a scenario, ready to be done. Either Change or Check is set.
+type Step struct {
+	Place  scenario.Place
+	Change fault.Fault
+	Check  observe.Check
+}
+
+// String says what the step does or checks.
+func (s Step) String() string {
+	if s.Change != nil {
+		return s.Change.String()
 	}
-	looker interface {
-		check(e env) (observe.Check, error)
+	return s.Check.String()
+}
+
+// Command is what a person would type for the same; empty if there is no such command.
+func (s Step) Command() string {
+	if s.Change != nil {
+		return s.Change.Command()
 	}
-)
+	return s.Check.Command()
+}
+
+// Changer is implemented by the arguments of verbs that change the mesh.
+type Changer interface {
+	Change(g Ground) (fault.Fault, error)
+}
+
+// Checker is implemented by the arguments of verbs that check it.
+type Checker interface {
+	Check(g Ground) (observe.Check, error)
+}
+
+// Step makes a step of a scenario ready. The error begins with the step's place.
+func (g Ground) Step(s scenario.Step) (ready Step, err error) {
+	ready.Place = s.Place
+	switch args := s.Args.(type) {
+	case scenario.Radius:
+		ready.Check = &radiusCheck{args, g.Traffic, g.Tape}
+	case Changer:
+		ready.Change, err = args.Change(g)
+	case Checker:
+		ready.Check, err = args.Check(g)
+	default:
+		err = fmt.Errorf("its arguments are %T, which is neither a Changer nor a Checker", s.Args)
+	}
+	if err != nil {
+		return Step{}, fmt.Errorf("%s: %s: %w", s.Place, s.Verb, err)
+	}
+	return ready, nil
+}
+
+// Steps makes several steps ready.
+func (g Ground) Steps(all []scenario.Step) ([]Step, error) {
+	ready := make([]Step, len(all))
+	for i, s := range all {
+		var err error
+		if ready[i], err = g.Step(s); err != nil {
+			return nil, err
+		}
+	}
+	return ready, nil
+}
 
 // Where changes and looks may stand. A look among changes is a gate: it has to hold before the next step.
 func changes() []scenario.Phase {
@@ -38,8 +111,8 @@ func looks() []scenario.Phase {
 	return append(changes(), scenario.Symptoms, scenario.Diagnose, scenario.Healthy)
 }
 
-// Vocabulary is the table of verbs that steps of scenarios may have.
-func Vocabulary() scenario.Vocabulary {
+// Table is the table of verbs that steps of scenarios may have, sorted by name.
+func Table() scenario.Vocabulary {
 	return scenario.Vocabulary{
 		{Name: "apply", Phases: changes(), New: args[applyArgs], Doc: "Applies the manifest in a file beside the scenario."},
 		{Name: "block-port", Phases: changes(), New: args[blockPortArgs], Doc: "Drops the packets that one cluster sends to a TCP port of another: 15443 is the east-west gateway's."},

@@ -1,4 +1,4 @@
-package lab
+package bench
 
 import (
 	"fmt"
@@ -116,7 +116,7 @@ func TestMissingNamesEverything(t *testing.T) {
 
 func TestTopologiesMarkdown(t *testing.T) {
 	yes, no, unknown := Outcome{Worked: Yes}, Outcome{Worked: No}, Outcome{Worked: NotAsked}
-	text := TopologiesMarkdown([]TopologyBench{{
+	text := TopologiesMarkdown([]Topology{{
 		Topology: scenario.PrimaryRemote, Istiods: 1, VerifiedSeconds: 12.34, PeakMiB: 1800.4, Objects: 9,
 		Outages: []Outage{{
 			Part: ClusterAway, Cluster: "cluster-a", Recovery: RecoverySeconds{1, 2, 3, 3},

@@ -1,4 +1,4 @@
-package lab
+package bench
 
 import (
 	"cmp"
@@ -8,12 +8,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/catalogue"
+	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
-// CatalogueBench is what running scenarios took. The JSON names are stable.
-type CatalogueBench struct {
+// Catalogue is what running scenarios took. The JSON names are stable.
+type Catalogue struct {
 	Versions    map[string]string `json:"versions"` // of the bundle's parts, Istio, Envoy and Kubernetes among them
 	Lanes       int               `json:"lanes"`    // scenarios that ran side by side
 	Labs        int               `json:"labs"`     // that were made
@@ -43,7 +46,7 @@ type ScenarioRun struct {
 	HealthySeconds    float64       `json:"healthy_seconds"`
 	AlwaysSeconds     float64       `json:"always_seconds"`
 	UndoSeconds       float64       `json:"undo_seconds"`
-	Symptoms          []string      `json:"symptoms,omitempty"` // what their checks saw; see Plain
+	Symptoms          []string      `json:"symptoms,omitempty"` // what their checks saw; see catalogue.Plain
 	Lab               string        `json:"lab,omitempty"`
 	Result            report.Result `json:"result,omitempty"`
 	Reason            string        `json:"reason,omitempty"` // why it did not pass
@@ -57,18 +60,18 @@ func (r *ScenarioRun) figures() []*float64 {
 	}
 }
 
-func newScenarioRun(e Ending) ScenarioRun {
+func newScenarioRun(e catalogue.Ending) ScenarioRun {
 	r := ScenarioRun{Seconds: e.Verdict.Seconds, Lab: e.Lab, Result: e.Verdict.Result, Reason: e.Verdict.Reason}
 	if e.Err != nil {
 		r.Result, r.Reason = report.Errored, e.Err.Error()
 	}
 	for _, seen := range e.Symptoms {
-		r.Symptoms = append(r.Symptoms, Plain(seen))
+		r.Symptoms = append(r.Symptoms, catalogue.Plain(seen))
 	}
 	of := map[scenario.Phase]*float64{
-		Baseline: &r.BaselineSeconds, scenario.Break: &r.BreakSeconds, scenario.Operate: &r.BreakSeconds, scenario.Symptoms: &r.SymptomsSeconds,
+		engine.Baseline: &r.BaselineSeconds, scenario.Break: &r.BreakSeconds, scenario.Operate: &r.BreakSeconds, scenario.Symptoms: &r.SymptomsSeconds,
 		scenario.Diagnose: &r.DiagnoseSeconds, scenario.LaterOn: &r.LaterSeconds, scenario.WrongFixes: &r.WrongFixesSeconds,
-		scenario.Recover: &r.RecoverSeconds, scenario.Healthy: &r.HealthySeconds, scenario.Always: &r.AlwaysSeconds, "undo": &r.UndoSeconds,
+		scenario.Recover: &r.RecoverSeconds, scenario.Healthy: &r.HealthySeconds, scenario.Always: &r.AlwaysSeconds, engine.Undoing: &r.UndoSeconds,
 	}
 	for _, p := range e.Phases {
 		if figure := of[p.Phase]; figure != nil {
@@ -103,35 +106,35 @@ func medianOf[T any](runs []T, figure func(T) float64) float64 {
 	return (all[(len(all)-1)/2] + all[len(all)/2]) / 2
 }
 
-// BenchScenarios runs each scenario that often, in lanes, and measures that. The catalogue's Ended hears of each run
-// besides. What was measured before ctx ended is in the result.
-func BenchScenarios(ctx context.Context, c Catalogue, all []*scenario.Scenario, runs int) (CatalogueBench, error) {
-	b, err := openBundle(false)
+// MeasureScenarios runs each scenario that often, in lanes, and measures that. The catalogue's OnEnded is called
+// for each run, too. What was measured before ctx ended is in the result.
+func MeasureScenarios(ctx context.Context, c catalogue.Runner, all []*scenario.Scenario, runs int) (Catalogue, error) {
+	b, err := lab.OpenBundle()
 	if err != nil {
-		return CatalogueBench{}, err
+		return Catalogue{}, err
 	}
 	var list []*scenario.Scenario
 	for range runs {
 		list = append(list, all...)
 	}
-	bench := CatalogueBench{Versions: b.Versions(), Scenarios: make([]ScenarioBench, len(all))}
+	result := Catalogue{Versions: b.Versions(), Scenarios: make([]ScenarioBench, len(all))}
 	for i, s := range all {
-		bench.Scenarios[i] = ScenarioBench{Scenario: s.Name, Topology: describe(s.Topology), Result: report.Passed, Runs: []ScenarioRun{}}
+		result.Scenarios[i] = ScenarioBench{Scenario: s.Name, Topology: lab.Describe(s.Topology), Result: report.Passed, Runs: []ScenarioRun{}}
 	}
-	told := c.Ended
-	c.Ended = func(e Ending) bool {
-		one := &bench.Scenarios[e.Index%len(all)]
+	told := c.OnEnded
+	c.OnEnded = func(e catalogue.Ending) bool {
+		one := &result.Scenarios[e.Index%len(all)]
 		run := newScenarioRun(e)
 		one.Runs = append(one.Runs, run)
 		one.Result = worse(one.Result, run.Result)
 		return told == nil || told(e)
 	}
 	tally, err := c.Run(ctx, list)
-	for i := range bench.Scenarios {
-		bench.Scenarios[i].Median = medianRun(bench.Scenarios[i].Runs)
+	for i := range result.Scenarios {
+		result.Scenarios[i].Median = medianRun(result.Scenarios[i].Runs)
 	}
-	bench.Lanes, bench.Labs, bench.WallSeconds = tally.Lanes, tally.Labs, tally.Took.Seconds()
-	return bench, err
+	result.Lanes, result.Labs, result.WallSeconds = tally.Lanes, tally.Labs, tally.Took.Seconds()
+	return result, err
 }
 
 func worse(a, b report.Result) report.Result {
@@ -143,12 +146,12 @@ func worse(a, b report.Result) report.Result {
 }
 
 // MedianSeconds is that of the medians of the scenarios that passed.
-func (b CatalogueBench) MedianSeconds() float64 {
+func (b Catalogue) MedianSeconds() float64 {
 	return medianOf(b.passed(), func(s ScenarioBench) float64 { return s.Median.Seconds })
 }
 
 // Slowest is the scenario with the largest median; none where none passed.
-func (b CatalogueBench) Slowest() (ScenarioBench, bool) {
+func (b Catalogue) Slowest() (ScenarioBench, bool) {
 	passed := b.passed()
 	if len(passed) == 0 {
 		return ScenarioBench{}, false
@@ -156,7 +159,7 @@ func (b CatalogueBench) Slowest() (ScenarioBench, bool) {
 	return slices.MaxFunc(passed, func(a, b ScenarioBench) int { return cmp.Compare(a.Median.Seconds, b.Median.Seconds) }), true
 }
 
-func (b CatalogueBench) passed() (all []ScenarioBench) {
+func (b Catalogue) passed() (all []ScenarioBench) {
 	for _, s := range b.Scenarios {
 		if s.Result == report.Passed {
 			all = append(all, s)
@@ -166,13 +169,13 @@ func (b CatalogueBench) passed() (all []ScenarioBench) {
 }
 
 // Into returns known with what was measured now in it: of scenarios that passed in every run.
-func (b CatalogueBench) Into(known Measurements, day time.Time) Measurements {
+func (b Catalogue) Into(known catalogue.Measurements, day time.Time) catalogue.Measurements {
 	all := maps.Clone(known)
 	if all == nil {
-		all = Measurements{}
+		all = catalogue.Measurements{}
 	}
 	for _, s := range b.passed() {
-		all[s.Scenario] = Measurement{
+		all[s.Scenario] = catalogue.Measurement{
 			Seconds: float64(int(s.Median.Seconds*10+0.5)) / 10, Istio: b.Versions["istioctl"], Envoy: b.Versions["envoy"],
 			Kubernetes: strings.TrimPrefix(b.Versions["kubernetes"], "v"), Date: day.Format(time.DateOnly), Symptoms: s.Median.Symptoms,
 		}

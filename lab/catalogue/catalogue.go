@@ -1,4 +1,6 @@
-package lab
+// Package catalogue runs many scenarios in lanes, side by side, each lane with a lab of its own, and keeps what was
+// measured of them. It needs what labs need; its own tests need no cluster: `go test ./lab/catalogue`.
+package catalogue
 
 import (
 	"bytes"
@@ -14,40 +16,49 @@ import (
 	"sync"
 	"time"
 
+	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
-// Catalogue runs many scenarios in lanes, side by side. Each lane has one lab at a time, called PREFIX-1, PREFIX-2 and
-// so on, and takes from one queue: first what its lab suits, then what needs another. A lab is used again as long as
-// scenarios put it back.
-type Catalogue struct {
+// Runner runs many scenarios in lanes, side by side. Each lane has one lab at a time, called PREFIX-1, PREFIX-2 and so on,
+// and takes scenarios from one queue: first those that its lab suits, then those that need another lab. A lab is used again
+// as long as scenarios put it back.
+type Runner struct {
 	Home, Provider string
 	Prefix         string                   // of the labs' names
 	Lanes          int                      // as many as LanesFor if zero
 	Times          map[string]time.Duration // how long scenarios took: the longest go first
 	Folder         string                   // for a run folder of each; those of scenarios that passed are removed
-	Without        scenario.Phase           // see RunOptions
+	Without        scenario.Phase           // see engine.RunOptions
 	Keep           bool                     // leave the labs that are there at the end
-	Ended          func(Ending) (goOn bool)
+	OnEnded        func(Ending) (goOn bool) // called after each scenario, one call at a time
 
-	up   func(context.Context, Options) (laneLab, error)
+	up   func(context.Context, lab.Options) (laneLab, error)
 	down func(ctx context.Context, home, name string) error
 }
 
-// laneLab is what a lane needs of a Lab.
+// laneLab is what a lane needs of a lab.
 type laneLab interface {
-	Run(context.Context, *scenario.Scenario, RunOptions) (Verdict, error)
+	Run(context.Context, *scenario.Scenario, engine.RunOptions) (engine.Verdict, error)
 	Suits(scenario.Topology) bool
 	Close()
 }
 
-// Ending is what came of one scenario. Ended hears of one after the other.
+// realLab is a lab with the engine.
+type realLab struct{ *lab.Lab }
+
+func (l realLab) Run(ctx context.Context, s *scenario.Scenario, o engine.RunOptions) (engine.Verdict, error) {
+	return engine.Run(ctx, l.Lab, s, o)
+}
+
+// Ending is the outcome of one scenario.
 type Ending struct {
 	Index    int // in the list
 	Scenario *scenario.Scenario
 	Lab      string
-	Verdict  Verdict
+	Verdict  engine.Verdict
 	Err      error // it was not run, and why; there is no verdict then
 	Phases   []PhaseTime
 	Story    string   // what a terminal shows of it: quiet when green, complete when red
@@ -69,7 +80,7 @@ type Tally struct {
 	Took  time.Duration
 }
 
-// ErrNotRun is the error of scenarios that nobody ran because Ended said so.
+// ErrNotRun is the error of scenarios that nobody ran because OnEnded said so.
 var ErrNotRun = errors.New("not run: an earlier one has ended it")
 
 const (
@@ -86,7 +97,7 @@ func LanesFor(all []*scenario.Scenario, provider string) int {
 		clusters = max(clusters, len(s.Topology.Clusters()))
 	}
 	cpus := runtime.NumCPU()
-	if provider == Kind {
+	if provider == lab.Kind {
 		cpus /= 2
 	}
 	lanes := min(cpus, len(all))
@@ -113,13 +124,13 @@ func memoryAvailable() (uint64, bool) {
 
 // Run runs all scenarios; one that is in the list twice runs twice. What could not be set up is the Err of its ending.
 // No lab is left, also when ctx ends, unless Keep is set.
-func (c Catalogue) Run(ctx context.Context, all []*scenario.Scenario) (Tally, error) {
+func (c Runner) Run(ctx context.Context, all []*scenario.Scenario) (Tally, error) {
 	start := time.Now()
 	if c.up == nil {
-		c.up, c.down = upAnew, Down
+		c.up, c.down = upAnew, lab.Down
 	}
 	q := newQueue(all, c.Times)
-	provider, err := chooseProvider(ctx, c.Provider)
+	provider, err := lab.ChooseProvider(ctx, c.Provider)
 	if err != nil {
 		return Tally{}, err
 	}
@@ -130,7 +141,7 @@ func (c Catalogue) Run(ctx context.Context, all []*scenario.Scenario) (Tally, er
 		problems []error
 	)
 	for i := range tally.Lanes {
-		n := &lane{Catalogue: c, queue: q, number: i, name: fmt.Sprintf("%s-%d", c.Prefix, i+1), group: -1}
+		n := &lane{Runner: c, queue: q, number: i, name: fmt.Sprintf("%s-%d", c.Prefix, i+1), group: -1}
 		lanes.Go(func() {
 			for {
 				j, ok := q.take(n.number, n.group)
@@ -139,7 +150,7 @@ func (c Catalogue) Run(ctx context.Context, all []*scenario.Scenario) (Tally, er
 				}
 				o := n.do(ctx, j)
 				mu.Lock()
-				if c.Ended != nil && !c.Ended(o) {
+				if c.OnEnded != nil && !c.OnEnded(o) {
 					q.stop(ErrNotRun)
 				}
 				mu.Unlock()
@@ -159,25 +170,29 @@ func (c Catalogue) Run(ctx context.Context, all []*scenario.Scenario) (Tally, er
 	return tally, errors.Join(problems...)
 }
 
-// upAnew is Up that does not mind a lab of that name which has another topology: an earlier run was killed.
-func upAnew(ctx context.Context, o Options) (laneLab, error) {
-	if r, err := readRecord(o.Home, o.Name); err == nil && !sameTopology(r.Topology, o.Topology) {
-		if err := Down(ctx, o.Home, o.Name); err != nil {
+// upAnew is lab.Up that first removes a lab of that name with another topology: an earlier run was killed.
+func upAnew(ctx context.Context, o lab.Options) (laneLab, error) {
+	if there, err := lab.TopologyOf(o.Home, o.Name); err == nil && !lab.SameTopology(there, o.Topology) {
+		if err := lab.Down(ctx, o.Home, o.Name); err != nil {
 			return nil, err
 		}
 	}
-	return Up(ctx, o)
+	l, err := lab.Up(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return realLab{l}, nil
 }
 
 // lane runs one scenario after another.
 type lane struct {
-	Catalogue
-	queue  *queue
-	number int
-	name   string
-	group  int // whose topology its lab has; -1 without one
-	lab    laneLab
-	made   int
+	Runner
+	queue   *queue
+	number  int
+	name    string
+	group   int // whose topology its lab has; -1 without one
+	current laneLab
+	made    int
 }
 
 func (n *lane) do(ctx context.Context, j job) (o Ending) {
@@ -204,10 +219,10 @@ func (n *lane) do(ctx context.Context, j job) (o Ending) {
 		events report.Recording
 	)
 	sink := report.Multi(folder, &events, report.Terminal(&story, report.TerminalOptions{Folder: folder.Dir()}))
-	o.Verdict, err = n.lab.Run(ctx, j.scenario, RunOptions{Folder: folder, Sink: sink, Without: n.Without})
+	o.Verdict, err = n.current.Run(ctx, j.scenario, engine.RunOptions{Folder: folder, Sink: sink, Without: n.Without})
 	o.Err = errors.Join(err, folder.Close())
 	o.Story, o.Phases, o.Symptoms = story.String(), phaseTimes(events.Events()), symptoms(events.Events())
-	o.PutBack = n.lab.Suits(j.scenario.Topology)
+	o.PutBack = n.current.Suits(j.scenario.Topology)
 	if o.Verdict.Result == report.Passed && o.Err == nil {
 		o.Err = os.RemoveAll(folder.Dir())
 	}
@@ -237,32 +252,32 @@ func symptoms(events []report.Event) (all []string) {
 
 // open makes sure that the lane has a lab which the scenario suits.
 func (n *lane) open(ctx context.Context, j job) error {
-	if n.lab != nil && n.lab.Suits(j.scenario.Topology) {
+	if n.current != nil && n.current.Suits(j.scenario.Topology) {
 		return nil
 	}
 	if err := n.end(ctx, false); err != nil {
 		return err
 	}
-	l, err := n.up(ctx, Options{Home: n.Home, Name: n.name, Provider: n.Provider, Topology: j.scenario.Topology})
+	l, err := n.up(ctx, lab.Options{Home: n.Home, Name: n.name, Provider: n.Provider, Topology: j.scenario.Topology})
 	if err != nil {
 		return fmt.Errorf("making lab %s for %s: %w", n.name, j.scenario.Name, err)
 	}
-	n.lab, n.group = l, j.group
+	n.current, n.group = l, j.group
 	n.made++
 	return nil
 }
 
 // end takes the lab down, in time of its own: it happens after an interrupt too.
 func (n *lane) end(ctx context.Context, keep bool) error {
-	if n.lab == nil {
+	if n.current == nil {
 		return nil
 	}
-	n.lab.Close()
-	n.lab, n.group = nil, -1
+	n.current.Close()
+	n.current, n.group = nil, -1
 	if keep {
 		return nil
 	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), lab.RemoveWithin)
 	defer cancel()
 	return n.down(clean, n.Home, n.name)
 }
@@ -290,7 +305,7 @@ func newQueue(all []*scenario.Scenario, times map[string]time.Duration) *queue {
 	var groups []scenario.Topology
 	seen := map[string]int{}
 	for i, s := range all {
-		group := slices.IndexFunc(groups, func(t scenario.Topology) bool { return sameTopology(t, s.Topology) })
+		group := slices.IndexFunc(groups, func(t scenario.Topology) bool { return lab.SameTopology(t, s.Topology) })
 		if group < 0 {
 			group = len(groups)
 			groups = append(groups, s.Topology)

@@ -1,4 +1,4 @@
-package lab
+package verb
 
 import (
 	"cmp"
@@ -38,7 +38,7 @@ func (a *callArgs) Validate() error {
 	return nil
 }
 
-func (a *callArgs) check(env) (observe.Check, error) {
+func (a *callArgs) Check(Ground) (observe.Check, error) {
 	calls := make(observe.Calls, len(a.From))
 	for i, from := range a.From.workloads() {
 		calls[i] = observe.Call{
@@ -68,7 +68,7 @@ func (a *certificateArgs) Validate() error {
 	return nil
 }
 
-func (a *certificateArgs) check(env) (observe.Check, error) {
+func (a *certificateArgs) Check(Ground) (observe.Check, error) {
 	return observe.Certificate{
 		Of: a.Of.workloads(), Pods: observe.Which(a.Pods), Identity: a.Identity.Regexp, Expired: a.Expired,
 		ExpiresWithin: time.Duration(a.ExpiresWithin), LivesAtLeast: time.Duration(a.OutlivesNow), Chain: a.Chain,
@@ -90,7 +90,7 @@ func (a *istiodStatArgs) Validate() error {
 	return nil
 }
 
-func (a *istiodStatArgs) check(env) (observe.Check, error) {
+func (a *istiodStatArgs) Check(Ground) (observe.Check, error) {
 	return observe.IstiodStat{In: a.In, Stat: a.Stat.Regexp, AtLeast: a.AtLeast, AtMost: a.AtMost}, nil
 }
 
@@ -109,8 +109,8 @@ func (a *commandArgs) Validate() error {
 	return nil
 }
 
-func (a *commandArgs) check(e env) (observe.Check, error) {
-	return observe.Command{Run: a.Run, Expect: a.Expect.Regexp, Absent: a.Absent.Regexp, Fails: a.Fails, Tools: e.tools}, nil
+func (a *commandArgs) Check(g Ground) (observe.Check, error) {
+	return observe.Command{Run: a.Run, Expect: a.Expect.Regexp, Absent: a.Absent.Regexp, Fails: a.Fails, Tools: g.Tools}, nil
 }
 
 type dnsArgs struct {
@@ -119,7 +119,7 @@ type dnsArgs struct {
 	Fails bool         `yaml:"fails" doc:"It does not resolve."`
 }
 
-func (a *dnsArgs) check(env) (observe.Check, error) {
+func (a *dnsArgs) Check(Ground) (observe.Check, error) {
 	return observe.DNS{From: workload(a.From), Name: a.Name, Fails: a.Fails}, nil
 }
 
@@ -139,8 +139,8 @@ func (a *doctorArgs) Validate() error {
 	return nil
 }
 
-func (a *doctorArgs) check(e env) (observe.Check, error) {
-	return doctor.Diagnosis{Finds: a.Finds, Lab: cmp.Or(e.lab, DefaultName)}, nil
+func (a *doctorArgs) Check(g Ground) (observe.Check, error) {
+	return doctor.Diagnosis{Finds: a.Finds, Lab: cmp.Or(g.Lab, "eastwest")}, nil
 }
 
 type endpointsArgs struct {
@@ -150,7 +150,7 @@ type endpointsArgs struct {
 	Count   *int         `yaml:"count" min:"0" max:"1000" doc:"How many endpoints; at least one if left out."`
 }
 
-func (a *endpointsArgs) check(env) (observe.Check, error) {
+func (a *endpointsArgs) Check(Ground) (observe.Check, error) {
 	return observe.Endpoints{SeenBy: workload(a.SeenBy), Of: workload(a.Of), Address: observe.Address(a.Address), Count: a.Count}, nil
 }
 
@@ -168,7 +168,7 @@ func (a *fingerprintsArgs) Validate() error {
 	return nil
 }
 
-func (a *fingerprintsArgs) check(env) (observe.Check, error) {
+func (a *fingerprintsArgs) Check(Ground) (observe.Check, error) {
 	return observe.Fingerprints{In: a.In, Equal: *a.Equal, Names: a.Names}, nil
 }
 
@@ -181,7 +181,7 @@ type gatewaySeesArgs struct {
 // Validate refuses calls that cross no border.
 func (a *gatewaySeesArgs) Validate() error { return apart("to", a.From.Cluster, a.To.Cluster) }
 
-func (a *gatewaySeesArgs) check(env) (observe.Check, error) {
+func (a *gatewaySeesArgs) Check(Ground) (observe.Check, error) {
 	return observe.GatewaySees{From: workload(a.From), To: workload(a.To), Absent: a.Absent}, nil
 }
 
@@ -201,7 +201,7 @@ func (a *issuerArgs) Validate() error {
 	return nil
 }
 
-func (a *issuerArgs) check(env) (observe.Check, error) {
+func (a *issuerArgs) Check(Ground) (observe.Check, error) {
 	return observe.Issuer{Of: a.Of.workloads(), Pods: observe.Which(a.Pods), Is: observe.CASource(a.Is), Not: a.Not, Matches: a.Matches.Regexp}, nil
 }
 
@@ -213,8 +213,8 @@ type logArgs struct {
 	Since     scenario.Duration `yaml:"since" doc:"Only lines that are no older; all since the scenario began if left out."`
 }
 
-func (a *logArgs) check(e env) (observe.Check, error) {
-	return observe.Log{From: e.began, Of: workload(a.Of), Container: a.Container, Matches: a.Matches.Regexp, Absent: a.Absent, Since: time.Duration(a.Since)}, nil
+func (a *logArgs) Check(g Ground) (observe.Check, error) {
+	return observe.Log{From: g.Began, Of: workload(a.Of), Container: a.Container, Matches: a.Matches.Regexp, Absent: a.Absent, Since: time.Duration(a.Since)}, nil
 }
 
 type objectArgs struct {
@@ -240,7 +240,7 @@ func (a *objectArgs) Validate() error {
 	return nil
 }
 
-func (a *objectArgs) check(env) (observe.Check, error) {
+func (a *objectArgs) Check(Ground) (observe.Check, error) {
 	return observe.Object{In: a.In, Kind: a.Kind, Name: a.Name, Namespace: a.Namespace, Path: a.Path, Is: a.Is, Matches: a.Matches.Regexp, Absent: a.Absent}, nil
 }
 
@@ -263,7 +263,7 @@ func (a *proxyStatArgs) Validate() error {
 	return nil
 }
 
-func (a *proxyStatArgs) check(env) (observe.Check, error) {
+func (a *proxyStatArgs) Check(Ground) (observe.Check, error) {
 	return observe.Stat{Of: workload(a.Of), Stat: a.Stat.Regexp, AtLeast: a.AtLeast, AtMost: a.AtMost, Grows: a.Grows}, nil
 }
 
@@ -271,7 +271,7 @@ type proxyStatusArgs struct {
 	In string `yaml:"in" ref:"cluster" required:"true" doc:"Which cluster's proxies."`
 }
 
-func (a *proxyStatusArgs) check(env) (observe.Check, error) {
+func (a *proxyStatusArgs) Check(Ground) (observe.Check, error) {
 	return observe.ProxyStatus{In: a.In}, nil
 }
 
@@ -280,7 +280,7 @@ type remoteClustersArgs struct {
 	Expect map[string]string `yaml:"expect" enum:"synced,syncing,timeout,closed,absent" required:"true" doc:"What it says of each cluster, by the id under which it knows it. absent: it does not list it."`
 }
 
-func (a *remoteClustersArgs) check(env) (observe.Check, error) {
+func (a *remoteClustersArgs) Check(Ground) (observe.Check, error) {
 	return observe.RemoteClusters{In: a.In, Expect: a.Expect}, nil
 }
 
@@ -288,7 +288,7 @@ type rolledOutArgs struct {
 	Apps apps `yaml:"apps" required:"true" doc:"Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b."`
 }
 
-func (a *rolledOutArgs) check(env) (observe.Check, error) {
+func (a *rolledOutArgs) Check(Ground) (observe.Check, error) {
 	return observe.RolledOut{Of: a.Apps.workloads()}, nil
 }
 
@@ -316,7 +316,7 @@ func (a *rootsArgs) Validate() error {
 	return nil
 }
 
-func (a *rootsArgs) check(env) (observe.Check, error) {
+func (a *rootsArgs) Check(Ground) (observe.Check, error) {
 	return observe.Roots{
 		Of: a.Of.workloads(), In: a.In, Pods: observe.Which(a.Pods), Same: a.Same, Count: a.Count,
 		Is: observe.CASource(a.Is), Trusts: observe.CASource(a.Trusts), Matches: a.Matches.Regexp,

@@ -1,0 +1,203 @@
+// Package bench measures labs: how long making and removing one takes, what is lost while a part of one is away, what the
+// path of a call costs, how providers compare, and how long scenarios take. Each measurement makes its lab, or is given
+// one, and leaves nothing. It needs what labs need.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
+)
+
+// Up is the measurement of one lab that was made and removed. The JSON names are stable.
+type Up struct {
+	ReadySeconds      float64 `json:"ready_seconds"`              // until every cluster was usable: API, node, DNS
+	VerifiedSeconds   float64 `json:"verified_seconds,omitempty"` // until each cluster had been answered by the others; none without a mesh
+	UpSeconds         float64 `json:"up_seconds"`                 // until Up returned
+	DownSeconds       float64 `json:"down_seconds"`
+	PeakMiB           float64 `json:"peak_mib"`            // of all processes of the lab, sampled; what only the page cache holds is left out
+	CPUSeconds        float64 `json:"cpu_seconds"`         // of all processes of the lab until UpSeconds
+	CommandCPUSeconds float64 `json:"command_cpu_seconds"` // of this command and of what it ran meanwhile
+	DiskMiB           float64 `json:"disk_mib,omitempty"`  // free space that the lab had taken of where its provider keeps files; none where that is not to be seen
+	Steps             []Step  `json:"steps,omitempty"`
+}
+
+// Step is a step of making a lab.
+type Step struct {
+	Cluster   string  `json:"cluster,omitempty"`
+	Step      string  `json:"step"`
+	AtSeconds float64 `json:"at_seconds"`        // when it ended, since the start
+	Seconds   float64 `json:"seconds,omitempty"` // how long it took; milestones take none
+}
+
+// What making a lab tells of these moments.
+const (
+	usableStep = "usable"                           // told by providers for each cluster
+	proofStep  = "prove calls between all clusters" // told by the mesh, once
+)
+
+// Median is the median of each figure, over runs of the same lab. Its steps are left out.
+func Median(runs []Up) Up {
+	return figures(func(figure func(Up) float64) float64 { return medianOf(runs, figure) })
+}
+
+// figures is what of makes of each figure.
+func figures(of func(figure func(Up) float64) float64) Up {
+	return Up{
+		ReadySeconds:      of(func(b Up) float64 { return b.ReadySeconds }),
+		VerifiedSeconds:   of(func(b Up) float64 { return b.VerifiedSeconds }),
+		UpSeconds:         of(func(b Up) float64 { return b.UpSeconds }),
+		DownSeconds:       of(func(b Up) float64 { return b.DownSeconds }),
+		PeakMiB:           of(func(b Up) float64 { return b.PeakMiB }),
+		CPUSeconds:        of(func(b Up) float64 { return b.CPUSeconds }),
+		CommandCPUSeconds: of(func(b Up) float64 { return b.CommandCPUSeconds }),
+		DiskMiB:           of(func(b Up) float64 { return b.DiskMiB }),
+	}
+}
+
+// MeasureUp makes a lab, measures that, and removes the lab, also when ctx ends. A lab of that name must not be there.
+func MeasureUp(ctx context.Context, o lab.Options) (Up, error) {
+	if err := nameFree(o); err != nil {
+		return Up{}, err
+	}
+	var (
+		mu sync.Mutex // clusters make progress side by side
+		b  Up
+	)
+	free, seen := lab.FreeMiB(ctx, o)
+	start, before := time.Now(), commandCPU()
+	told := o.Progress
+	o.Progress = func(p lab.Progress) {
+		if told != nil {
+			told(p)
+		}
+		if p.Started {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if p.Step == kind.CommandStep {
+			start, before = time.Now(), commandCPU()
+			return
+		}
+		at := time.Since(start).Seconds()
+		step := Step{Cluster: p.Cluster, Step: p.Step, AtSeconds: at}
+		if p.Took != p.Since {
+			step.Seconds = p.Took.Seconds()
+		}
+		b.Steps = append(b.Steps, step)
+		switch p.Step {
+		case usableStep:
+			b.ReadySeconds = at
+		case proofStep:
+			b.VerifiedSeconds = at
+		}
+	}
+	sampling, stop := context.WithCancel(ctx)
+	peak := make(chan float64, 1)
+	go func() { peak <- samplePeak(sampling, o) }()
+	l, err := lab.Up(ctx, o)
+	b.UpSeconds = time.Since(start).Seconds()
+	stop()
+	b.PeakMiB = <-peak
+	if err != nil {
+		return Up{}, err
+	}
+	b.CommandCPUSeconds = commandCPU() - before
+	b.CPUSeconds = lab.UsageOf(o).CPUSeconds
+	if left, ok := lab.FreeMiB(ctx, o); ok && seen {
+		b.DiskMiB = max(0, free-left)
+	}
+	l.Close()
+	if b.DownSeconds, err = benchDown(ctx, o.Home, l); err != nil {
+		return Up{}, err
+	}
+	if b.ReadySeconds == 0 {
+		return Up{}, errors.New("measuring the lab: no cluster told that it was usable")
+	}
+	return b, nil
+}
+
+// nameFree refuses a name that a lab has: what is measured is removed.
+func nameFree(o lab.Options) error {
+	there, err := lab.Exists(o.Home, o.Name)
+	if err == nil && there {
+		err = fmt.Errorf("lab %s is there: a measurement needs a name that is free", o.Name)
+	}
+	return err
+}
+
+// benchDown removes the lab and tells how long that took. Nothing may stay, so it goes on when ctx ends.
+func benchDown(ctx context.Context, home string, l *lab.Lab) (seconds float64, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lab.RemoveWithin)
+	defer cancel()
+	start := time.Now()
+	for _, c := range l.Clusters {
+		if bare, ok := c.(*kind.BareNode); ok {
+			err = errors.Join(err, bare.Delete(ctx))
+			seconds = time.Since(start).Seconds() // what is left is there for the labels alone
+		}
+	}
+	err = errors.Join(err, lab.Down(ctx, home, l.Name))
+	if seconds == 0 {
+		seconds = time.Since(start).Seconds()
+	}
+	return seconds, err
+}
+
+// samplePeak returns the most memory that was seen until ctx ended. The kernel's own high-water mark counts the page
+// cache too, which is mostly the bundle's files.
+func samplePeak(ctx context.Context, o lab.Options) float64 {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	most := 0.0
+	for {
+		select {
+		case <-ctx.Done():
+			return max(most, lab.UsageOf(o).MemoryMiB)
+		case <-tick.C:
+			most = max(most, lab.UsageOf(o).MemoryMiB)
+		}
+	}
+}
+
+// commandCPU is the CPU time in seconds of this process and of its children that have ended.
+func commandCPU() float64 {
+	sum := 0.0
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var r unix.Rusage
+		if unix.Getrusage(who, &r) == nil {
+			sum += time.Duration(r.Utime.Nano() + r.Stime.Nano()).Seconds()
+		}
+	}
+	return sum
+}
+
+// Machine is what a measurement was made on.
+type Machine struct {
+	CPUs      int    `json:"cpus"`
+	MemoryMiB uint64 `json:"memory_mib"`
+	Kernel    string `json:"kernel"`
+}
+
+// ThisMachine describes the machine.
+func ThisMachine() Machine {
+	m := Machine{CPUs: runtime.NumCPU()}
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil {
+		m.MemoryMiB = uint64(info.Totalram) * uint64(info.Unit) >> 20
+	}
+	var name unix.Utsname
+	if unix.Uname(&name) == nil {
+		m.Kernel = unix.ByteSliceToString(name.Release[:])
+	}
+	return m
+}

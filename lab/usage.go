@@ -1,0 +1,65 @@
+package lab
+
+import (
+	"context"
+	"slices"
+)
+
+// Usage is what all clusters of a lab use.
+type Usage struct {
+	CPUSeconds float64 // since they were made
+	MemoryMiB  float64 // now, without what only the page cache holds
+}
+
+// UsageOf returns what the lab uses. Clusters that are not there yet, or are not on this machine, use nothing.
+func UsageOf(o Options) (sum Usage) {
+	r, err := readRecord(o.Home, o.Name)
+	if err != nil {
+		return sum
+	}
+	p, err := newProvider(r.Provider, o.Home, nil, Options{Bare: o.Bare})
+	if err != nil {
+		return sum
+	}
+	for _, name := range r.Topology.Clusters() {
+		node, err := p.Open(o.Name, name)
+		if err != nil {
+			continue
+		}
+		own, ok := node.(ownNode)
+		if !ok {
+			continue
+		}
+		if u, err := own.Usage(); err == nil {
+			sum.CPUSeconds += u.CPUSeconds
+			sum.MemoryMiB += u.MemoryMiB
+		}
+	}
+	return sum
+}
+
+// FreeMiB is how much may still be written where the lab's provider keeps files. ok is false where nobody can tell.
+func FreeMiB(ctx context.Context, o Options) (free float64, ok bool) {
+	name, err := ChooseProvider(ctx, o.Provider)
+	if err != nil {
+		return 0, false
+	}
+	p, err := newProvider(name, o.Home, nil, o)
+	if err != nil {
+		return 0, false
+	}
+	own, ok := p.(interface {
+		FreeBytes(context.Context) (uint64, error)
+	})
+	if !ok {
+		return 0, false
+	}
+	bytes, err := own.FreeBytes(ctx)
+	return float64(bytes) / (1 << 20), err == nil
+}
+
+// Exists reports whether there is a lab of that name, whatever state it is in.
+func Exists(home, name string) (bool, error) {
+	known, err := names(home)
+	return slices.Contains(known, name), err
+}
