@@ -203,8 +203,8 @@ func (r *run) stopStreams() error {
 
 func recordingFile(stream string) string { return "traffic-" + stream + ".json" }
 
-// bound says how long checks may take to hold. If giveUp is set, the first round that does not hold and began after that
-// moment is the last.
+// bound says how long checks may take to hold. If giveUp is set, the first round that does not hold and did not begin before
+// that moment is the last.
 type bound struct {
 	wait.Options
 	giveUp time.Time
@@ -301,7 +301,7 @@ func (r *run) look(ctx context.Context, steps []verb.Step, b bound) ([]looked, e
 			})
 		}
 		err := round.Wait()
-		if err != nil && !b.giveUp.IsZero() && begun.After(b.giveUp) {
+		if err != nil && !b.giveUp.IsZero() && !begun.Before(b.giveUp) {
 			return wait.Permanent(err)
 		}
 		return err
