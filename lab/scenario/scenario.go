@@ -10,11 +10,8 @@
 package scenario
 
 import (
-	"fmt"
-	"regexp"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Scenario is one scenario file, checked: every name in it refers to something that exists.
@@ -30,11 +27,11 @@ type Scenario struct {
 	Why    string   `yaml:"why" required:"true" doc:"The story for a learner: how this comes about and why it shows itself the way it does."`
 	Lesson []string `yaml:"lesson" doc:"Sections of the lesson that this scenario teaches."`
 
-	Topology Topology `yaml:"topology" required:"true" doc:"The mesh that the scenario needs."`
-	Apps     []App    `yaml:"apps" doc:"Workloads and the cluster each runs in, like client@cluster-a."`
+	Topology Topology `yaml:"topology" example:"{kind: multi-primary}" required:"true" doc:"The mesh that the scenario needs."`
+	Apps     []App    `yaml:"apps" ref:"workload" least:"0" doc:"Workloads and the cluster each runs in, like client@cluster-a."`
 	Traffic  []Stream `yaml:"traffic" doc:"Streams of calls by name. They start before the break, are recorded call by call, and flow until the end of the scenario."`
 
-	Break      []Step     `yaml:"break" phase:"break" doc:"What breaks the mesh. Exactly one of break and operate."`
+	Break      []Step     `yaml:"break" least:"1" phase:"break" doc:"What breaks the mesh. Exactly one of break and operate."`
 	Operate    []Step     `yaml:"operate" phase:"operate" doc:"A planned change that the mesh has to survive. Exactly one of break and operate; an empty list is a scenario that only looks."`
 	Symptoms   Expect     `yaml:"symptoms" phase:"symptoms" doc:"Checks that hold together while the mesh is broken."`
 	Radius     Radius     `yaml:"blast-radius" enum:"none,inside,one-way,both-ways" doc:"Which streams lose calls while the mesh is broken; proven with the symptoms, all others have to work. inside: of one cluster at least. one-way: across the border in one direction. both-ways: in both. none: all go on, and what breaks, breaks later."`
@@ -54,7 +51,12 @@ type Scenario struct {
 type App struct {
 	Name    string
 	Cluster string
-	Place   Place
+}
+
+// UnmarshalText reads what String writes.
+func (a *App) UnmarshalText(text []byte) error {
+	a.Name, a.Cluster, _ = strings.Cut(string(text), "@")
+	return nil
 }
 
 func (a App) String() string {
@@ -69,7 +71,7 @@ type Stream struct {
 	Name        string      `yaml:"-"` // the key in the file
 	From        App         `yaml:"from" ref:"app" required:"true" doc:"The app that calls, like client@cluster-a."`
 	To          App         `yaml:"to" ref:"app-or-service" required:"true" doc:"Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster that has it."`
-	Every       Duration    `yaml:"every" required:"true" min:"10ms" max:"1m" doc:"Pause between the starts of two calls, 10ms to 1m."`
+	Every       Duration    `yaml:"every" example:"50ms" required:"true" min:"10ms" max:"1m" doc:"Pause between the starts of two calls, 10ms to 1m."`
 	Timeout     Duration    `yaml:"timeout" doc:"How long one call may take. Without it, the engine's default."`
 	Connections Connections `yaml:"connections" enum:"fresh,reused" doc:"fresh (the default): a new connection per call, so every call proves trust. reused: connections are kept, as pooled clients do, and keep working after trust is gone; a call that is due while another is under way is left out, since it would need a new one."`
 	Place       Place       `yaml:"-"`
@@ -154,23 +156,6 @@ type Step struct {
 	Place Place
 }
 
-// Place is where something stands in a file. Lines and columns count from 1, columns in characters.
-type Place struct {
-	File         string
-	Line, Column int
-}
-
-// String is "file:line:column", or what of it is known.
-func (p Place) String() string {
-	switch {
-	case p.Line == 0:
-		return p.File
-	case p.Column == 0:
-		return fmt.Sprintf("%s:%d", p.File, p.Line)
-	}
-	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
-}
-
 // Phase is a part of a scenario that has steps.
 type Phase string
 
@@ -245,70 +230,5 @@ func (s *Scenario) Stream(name string) (Stream, bool) {
 	return s.Traffic[i], true
 }
 
-// Verb is one word that a step may have.
-type Verb struct {
-	Name   string     // kebab-case
-	Doc    string     // one or two sentences; editors show it
-	Phases []Phase    // where it may stand; the checks of `still-broken` count as Symptoms
-	New    func() any // a pointer to a new argument struct; see the tags below
-}
-
-// Vocabulary is the table of verbs, sorted by name.
-//
-// A verb's arguments are a struct whose exported fields may have these types: string, bool, int and
-// float kinds, Duration, Percent, Pattern, App, structs of the same, slices and maps with string keys
-// of any of them, `any` for free YAML (a patch, say), and pointers, which stay nil when the file leaves
-// the field out. A named slice type such as Clusters also takes one item without brackets. A field of
-// type Place with the tag `yaml:"-"` gets the place of its struct. The tags:
-//
-//	yaml:"in"            the field's name; required on every exported field ("-" leaves it out)
-//	doc:"…"              what it is, in words; required, editors show it
-//	required:"true"      the field must be there (and not empty)
-//	enum:"a,b"           the only values
-//	ref:"cluster"        the value (or each value of a list) must exist in the scenario; one of
-//	                     cluster, app ("client@cluster-a"), service ("echo": an app's name),
-//	                     app-or-service, stream, file (beside the scenario), namespace
-//	keys:"cluster"       the same for the keys of a map
-//	min:"0" max:"65535"  bounds of a number or a duration
-//	least:"1" most:"15"  how many items a list may have
-//	name:"kebab"         a name like remote-secret-revoked; or of another form: topology,
-//	                     cluster, network, version
-//
-// If the struct (or one inside it) has a method Validate() error, it is called once everything else
-// about it is right; At gives its error the place of one field, and errors.Join tells several at once.
-type Vocabulary []Verb
-
-// Find returns the verb of that name.
-func (v Vocabulary) Find(name string) (Verb, bool) {
-	i, ok := slices.BinarySearchFunc(v, name, func(verb Verb, name string) int { return strings.Compare(verb.Name, name) })
-	if !ok {
-		return Verb{}, false
-	}
-	return v[i], true
-}
-
-// Duration is a Go duration with its unit ("50ms", "1m30s"), more than zero.
-type Duration time.Duration
-
-// String is the shortest text that the file format accepts for it ("1m", not "1m0s").
-func (d Duration) String() string {
-	s := time.Duration(d).String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
-}
-
-// Percent is a number from 0 to 100.
-type Percent float64
-
-func (p Percent) String() string { return fmt.Sprintf("%g %%", float64(p)) }
-
 // Clusters are names of clusters of the scenario: in the file one name or a list of them.
 type Clusters []string
-
-// Pattern is a regular expression in Go's syntax, compiled. It is nil when the file leaves it out.
-type Pattern struct{ *regexp.Regexp }

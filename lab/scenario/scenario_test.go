@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v4"
+
+	"github.com/eastwest-lab/eastwest/lab/strict"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
@@ -263,7 +266,7 @@ func TestTooLarge(t *testing.T) {
   wanted  at most 1048576 bytes
   seen    10485760 bytes
   try     put manifests into files beside the scenario, and check that this is a scenario at all`)
-	_, err = Parse("x.yaml", make([]byte, maxSize+1), vocabulary)
+	_, err = Parse("x.yaml", make([]byte, strict.MaxSize+1), vocabulary)
 	require.ErrorContains(t, err, "too large")
 }
 
@@ -332,30 +335,88 @@ func TestFilesBesideTheScenario(t *testing.T) {
 	require.ErrorContains(t, load("file: link.yaml"), "no such file", "a link that leads out")
 }
 
-func TestNear(t *testing.T) {
-	words := []string{"restart-istiod", "revoke-remote-secret", "in", "of", "within"}
-	for name, want := range map[string]string{
-		"restart-istoid": "restart-istiod", "restartistiod": "restart-istiod", "revoke-remote-secrets": "revoke-remote-secret",
-		"im": "in", "ni": "in", "wihtin": "within", "completely-else": "", "": "",
+// Manifests beside the scenario say which namespaces there are, however they are written.
+func TestNamespacesOfManifests(t *testing.T) {
+	for manifest, want := range map[string][]string{
+		"kind: ConfigMap\nmetadata: {name: x, namespace: half}\n":                                  {"half"},
+		"kind: Namespace\nmetadata: {name: shop}\n---\nkind: Service\nmetadata:\n  name: till\n":   {"shop"},
+		"metadata:\n  labels: {a: b}\n  name: shop\nkind: Namespace\n":                             {"shop"},
+		"kind: List\nitems:\n- kind: Namespace\n  metadata:\n    name: shop\n":                     {"shop"},
+		`{"kind": "Namespace", "metadata": {"name": "shop"}}`:                                      {"shop"},
+		"kind: RoleBinding\nsubjects:\n- {kind: ServiceAccount, name: default, namespace: half}\n": {"half"},
+		"kind: ConfigMap\nmetadata: {name: x}\ndata:\n  text: |\n    namespace: not-meant\n":       nil,
+		"# namespace: not-meant\nkind: Namespace\nmetadata:\n  # name: not-meant\n  name: shop\n":  {"shop"},
+		"metadata: &m {namespace: half}\nspec: {template: {metadata: *m}}\n":                       {"half"},
+		"kind: Namespace\nmetadata: [a]\nnamespace: {a: b}\n---\n---\n7\n":                         nil,
+		"a: [": nil,
 	} {
-		assert.Equal(t, want, near(name, words), name)
+		dir := filepath.Join(t.TempDir(), "one")
+		require.NoError(t, os.Mkdir(dir, 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "m.yaml"), []byte(manifest), 0o644))
+		var known []string
+		for _, name := range []string{"half", "shop", "till", "not-meant", "default"} {
+			text := minimal + "operate:\n- apply: {in: cluster-a, file: m.yaml, namespace: " + name + "}\nalways: [{calls: {stream: away}}]\n"
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "scenario.yaml"), []byte(text), 0o644))
+			if _, err := Load(filepath.Join(dir, "scenario.yaml"), vocabulary); err == nil {
+				known = append(known, name)
+			} else {
+				require.ErrorContains(t, err, "unknown namespace")
+			}
+		}
+		require.Equal(t, append(want, "default"), known, manifest)
 	}
-	assert.Equal(t, 1, distance("ab", "ba"))
-	assert.Equal(t, 3, distance("kitten", "sitting"))
-	assert.Equal(t, 4, distance("", "four"))
 }
 
-func TestTexts(t *testing.T) {
-	assert.Equal(t, "f:1:2", Place{"f", 1, 2}.String())
-	assert.Equal(t, "f:1", Place{File: "f", Line: 1}.String())
-	assert.Equal(t, "f", Place{File: "f"}.String())
-	for d, want := range map[time.Duration]string{time.Minute: "1m", time.Hour: "1h", 90 * time.Second: "1m30s", 50 * time.Millisecond: "50ms", 10 * time.Second: "10s", 20 * time.Minute: "20m"} {
-		assert.Equal(t, want, Duration(d).String())
-		again, err := time.ParseDuration(want)
-		require.NoError(t, err)
-		assert.Equal(t, d, again)
+// What has the wrong shape is shown in the right one.
+func TestAdvice(t *testing.T) {
+	table := append(Vocabulary{}, vocabulary...)
+	table = append(table, Verb{"restart-istiod", "Restarts istiod.", []Phase{Break}, func() any {
+		return new(struct {
+			In Clusters `yaml:"in" ref:"cluster" required:"true" doc:"Where."`
+		})
+	}})
+	slices.SortFunc(table, func(a, b Verb) int { return strings.Compare(a.Name, b.Name) })
+	for text, want := range map[string]string{
+		"topology: multi-primry":               "topology: {kind: multi-primary}",
+		"break: [restart: istiod]":             "did you mean restart-istiod: {in: cluster-a}?",
+		"break: [restart-istiod: cluster-a]":   "restart-istiod: {in: cluster-a}",
+		"break: [restart-istiod]":              "- restart-istiod: {in: cluster-a}",
+		"break: [restart-istiod: [cluster-a]]": "restart-istiod: {in: [cluster-a]}",
+		"symptoms: [restart: {}]":              "symptoms:\n  within: 30s  # How long the checks may take to hold, all together\n  expect: [ … ]  # The checks",
+		"apps: client@cluster-a":               "put it into a list: [client@cluster-a]",
+		"break: {restart: {}}":                 "put it into a list: [ … ]",
+		"wrong-fixes: [restart]":               "- fix: …  # What people try, in a few words\n  why: …  # Why people try it and why it cannot work\n  do: [ … ]  # The steps of the wrong fix",
+		"title: t\n\twhy: w":                   "indent with spaces, never with tabs",
+		"title:\n\t- a":                        "indent with spaces, never with tabs",
+		"title: @a":                            "put a text that starts with a special character into quotes",
+	} {
+		_, err := Parse("x.yaml", []byte("scenario: one\n"+text+"\n"), table)
+		var problems *Problems
+		require.ErrorAs(t, err, &problems, text)
+		var tries []string
+		for _, p := range problems.List {
+			tries = append(tries, p.Try)
+		}
+		assert.Contains(t, tries, want, text)
 	}
-	assert.Equal(t, "99.9 %", Percent(99.9).String())
+}
+
+// What a misspelled field means is neither missing, nor are the names in it unknown.
+func TestASlipIsOneProblem(t *testing.T) {
+	text := strings.NewReplacer("traffic:", "trafic:", "title:", "titel:").Replace(minimal) + "operate: []\nalways: [{calls: {stream: away}}]\n"
+	_, err := Parse("x.yaml", []byte(text), vocabulary)
+	var problems *Problems
+	require.ErrorAs(t, err, &problems)
+	var heads []string
+	for _, p := range problems.List {
+		heads = append(heads, p.What)
+	}
+	require.Equal(t, []string{`unknown field "titel"`, `unknown field "trafic"`}, heads)
+}
+
+func TestBreakHasSteps(t *testing.T) {
+	_, err := Parse("x.yaml", []byte(minimal+"break: []\nrecover: []\nsymptoms: {within: 1s, expect: [{calls: {stream: away}}]}\nhealthy: {within: 1s, expect: [{calls: {stream: away}}]}\n"), vocabulary)
+	require.ErrorContains(t, err, "x.yaml:8:8: break: too few\n  wanted  at least 1\n  seen    0")
 }
 
 // compile returns a validator of the schema: what an editor would use.

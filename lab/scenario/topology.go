@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/eastwest-lab/eastwest/lab/strict"
 )
 
 // Topology is a mesh, or clusters without one: one of the lesson's kinds, or any clusters in Istio's own
@@ -24,12 +26,17 @@ type Topology struct {
 	MultiRoot           bool      `yaml:"multi-root" doc:"istiod and proxies take another set of roots while they run (ISTIO_MULTIROOT_MESH, PROXY_CONFIG_XDS_AGENT). Off, as Istio has it, if left out."`
 	Members             []Cluster `yaml:"clusters" least:"1" most:"15" doc:"The clusters, one by one, in the order they are made. Instead of kind and network."`
 	Place               Place     `yaml:"-"`
+
+	unread bool // the file says more about it than could be read
 }
+
+// Unread tells the topology that the file says more about it than could be read.
+func (t *Topology) Unread() { t.unread = true }
 
 // Cluster is one cluster of a topology.
 type Cluster struct {
-	Name       string `yaml:"cluster" required:"true" name:"cluster" doc:"The cluster's name: its id in Istio and its context in kubectl."`
-	Network    string `yaml:"network" required:"true" name:"network" doc:"The network its pods are on. Pods of one network reach each other by address, others through east-west gateways."`
+	Name       string `yaml:"cluster" example:"cluster-a" required:"true" name:"cluster" doc:"The cluster's name: its id in Istio and its context in kubectl."`
+	Network    string `yaml:"network" example:"network-a" required:"true" name:"network" doc:"The network its pods are on. Pods of one network reach each other by address, others through east-west gateways."`
 	Primary    string `yaml:"primary" name:"cluster" doc:"The cluster whose istiod serves this one. Without it, the cluster has an istiod of its own."`
 	Config     string `yaml:"config-cluster" name:"cluster" doc:"The cluster that this one's istiod reads its configuration from. Such an istiod is external: its cluster runs nothing else of the mesh."`
 	Gateway    *bool  `yaml:"gateway" doc:"false: no east-west gateway here, because another cluster of the network has one. Without it, the cluster has a gateway where the topology needs one."`
@@ -38,6 +45,9 @@ type Cluster struct {
 
 	unread bool // the file says more about it than could be read
 }
+
+// Unread tells the cluster that the file says more about it than could be read.
+func (c *Cluster) Unread() { c.unread = true }
 
 // NoGateway reports whether the cluster leaves the east-west gateway to another one of its network.
 func (c Cluster) NoGateway() bool { return c.Gateway != nil && !*c.Gateway }
@@ -151,7 +161,7 @@ func (t Topology) Validate() error {
 	bad := func(field string, p Problem) { errs = append(errs, At(field, p)) }
 	const one = "exactly one: kind for a topology of the lesson, clusters to list them one by one"
 	switch {
-	case t.Kind == "" && t.Members == nil:
+	case t.Kind == "" && t.Members == nil && !t.unread:
 		errs = append(errs, Problem{What: "neither kind nor clusters", Wanted: one, Try: "kind: " + string(MultiPrimary)})
 	case t.Kind != "" && t.Members != nil:
 		bad("clusters", Problem{What: "both kind and clusters", Wanted: one, Seen: "kind: " + string(t.Kind), Try: "remove kind: the clusters say it all"})
@@ -177,6 +187,16 @@ func (t Topology) Validate() error {
 			Wanted: "two clusters with an istiod of their own, or another trust", Seen: "only " + istiods[0] + " has one", Try: string(SharedRoot)})
 	}
 	return errors.Join(errs...)
+}
+
+// SchemaRules is what the schema of a topology can say of what Validate finds.
+func (Topology) SchemaRules() strict.Object {
+	kind, clusters := required("kind"), required("clusters")
+	others := strict.Object{{Name: "anyOf", Value: []strict.Object{required("kind"), required("network")}}}
+	return strict.Object{{Name: "oneOf", Value: []strict.Object{
+		append(kind, strict.Member{Name: "not", Value: clusters}),
+		append(clusters, strict.Member{Name: "not", Value: others}),
+	}}}
 }
 
 // istiods are the clusters with an istiod of their own.
@@ -230,11 +250,7 @@ func (t Topology) checkNames(bad func(field string, p Problem)) directory {
 func (d directory) find(name, field string, bad func(field string, p Problem)) (Cluster, bool) {
 	c, there := d.clusters[name]
 	if !there && !d.nameless {
-		p := Problem{What: "unknown cluster " + short(name), Wanted: list(d.names)}
-		if like := near(name, d.names); like != "" {
-			p.Try = fmt.Sprintf("did you mean %s?", like)
-		}
-		bad(field, p)
+		bad(field, strict.Unknown("cluster", name, d.names))
 	}
 	return c, there && !d.vague[name]
 }
@@ -298,7 +314,7 @@ func (t Topology) checkGateways(bad func(field string, p Problem)) {
 			continue
 		}
 		others := slices.DeleteFunc(slices.Clone(networks), func(n string) bool { return n == network })
-		bad(fmt.Sprintf("clusters.%d.gateway", i), Problem{What: network + " has no east-west gateway: nobody gets in from " + list(others),
+		bad(fmt.Sprintf("clusters.%d.gateway", i), Problem{What: network + " has no east-west gateway: nobody gets in from " + strict.Choice(others),
 			Wanted: "a gateway in one cluster of each network, since there are several", Seen: "gateway: false in all clusters of " + network,
 			Try: "remove gateway: false from one of them"})
 	}
@@ -328,7 +344,7 @@ func clusterNames(n *yaml.Node) []string {
 			names = append(names, Topology{Kind: Kind(value.Value)}.Clusters()...)
 		case "clusters":
 			for _, item := range value.Content {
-				_, name := child(item, "cluster")
+				name := strict.Child(item, "cluster").Value
 				if name == nil || name.Kind != yaml.ScalarNode || name.Value == "" {
 					return nil
 				}
@@ -349,65 +365,63 @@ type topologyFile struct {
 	Topology
 }
 
-// LoadTopology reads and checks a topology file. An error in the file is a *Problems with all of them; a
-// file that cannot be read is another error. Nothing but the file is looked at.
+// LoadTopology reads and checks a topology file. The error is a *strict.Problems with everything that is wrong with the
+// file, or another error if the file cannot be read. LoadTopology looks at nothing but the file.
 func LoadTopology(path string) (Topology, error) {
-	data, size, err := read(path, aTopology)
+	data, err := topologyFormat.ReadFile(path)
+	if problems, ok := err.(*strict.Problems); ok {
+		return Topology{}, problems
+	}
 	if err != nil {
 		return Topology{}, fmt.Errorf("reading topology: %w", err)
-	}
-	if size > maxSize {
-		return Topology{}, tooLarge(path, size, aTopology)
 	}
 	return ParseTopology(path, data)
 }
 
-// ParseTopology checks a topology that is not, or not yet, a file; name is what the places of problems say.
+// ParseTopology checks a topology that is not, or not yet, a file. The places of problems say name.
 func ParseTopology(name string, data []byte) (Topology, error) {
-	if len(data) > maxSize {
-		return Topology{}, tooLarge(name, int64(len(data)), aTopology)
-	}
-	l := &loader{file: name, of: aTopology}
-	if root := l.document(data); root != nil {
-		var f topologyFile
-		l.structure(root, reflect.ValueOf(&f).Elem(), spot{})
-		if len(l.problems) == 0 {
-			f.Topology.Name, f.Topology.Title = f.Name, f.Title
-			f.setDefaults()
-			return f.Topology, nil
+	r := strict.NewReader(name, &topologyFormat)
+	var f topologyFile
+	if root := r.Document(data); root != nil {
+		if key := strict.Child(root, "scenario").Key; key != nil {
+			r.Add(key, Problem{What: "not a topology but a scenario", Wanted: topologyFormat.Fields, Seen: "scenario:", Try: "eastwest run " + name})
+		} else {
+			r.Decode(root, &f, nil)
 		}
 	}
-	return Topology{}, l.found()
+	if err := r.Err(); err != nil {
+		return Topology{}, err
+	}
+	f.Topology.Name, f.Topology.Title = f.Name, f.Title
+	f.setDefaults()
+	return f.Topology, nil
 }
 
 // IsTopology reports whether the file is a topology rather than a scenario: it names a topology and no
 // scenario. What cannot be read is none.
 func IsTopology(path string) bool {
-	data, size, err := read(path, aTopology)
-	if err != nil || size > maxSize {
+	data, err := topologyFormat.ReadFile(path)
+	if err != nil {
 		return false
 	}
-	documents, err := parseYAML(data)
+	documents, err := strict.Documents(data)
 	return err == nil && len(documents) > 0 && len(documents[0].Content) > 0 && isTopology(documents[0].Content[0])
 }
 
 // isTopology looks at the fields of a file: in a scenario, topology is a mapping.
 func isTopology(root *yaml.Node) bool {
-	has := func(name string) bool { key, _ := child(root, name); return key != nil }
-	_, name := child(root, "topology")
-	return !has("scenario") && (name != nil && name.Kind == yaml.ScalarNode && !isNull(name) || has("clusters") || has("kind"))
+	has := func(name string) bool { return strict.Child(root, name).Key != nil }
+	name := strict.Child(root, "topology").Value
+	named := name != nil && name.Kind == yaml.ScalarNode && name.ShortTag() != "!!null"
+	return !has("scenario") && (named || has("clusters") || has("kind"))
 }
 
-// TopologySchema is the JSON Schema of topology files, indented and always the same. It is draft-07, as
-// that of scenarios.
+// TopologySchema returns the JSON Schema of topology files.
 func TopologySchema() ([]byte, error) {
 	if err := (Vocabulary{}).Check(); err != nil {
 		return nil, err
 	}
-	head := object{
-		{"$schema", "http://json-schema.org/draft-07/schema#"},
-		{"title", "eastwest topology"},
-		{"description", "Clusters and the mesh across them, in Istio's own words: which clusters have an istiod, which networks they are on, and who signs."},
-	}
-	return indented(append(head, structureSchema(reflect.TypeFor[topologyFile](), "")...))
+	return strict.SchemaFile("eastwest topology",
+		"Clusters and the mesh across them, in Istio's own words: which clusters have an istiod, which networks they are on, "+
+			"and who signs.", topologyFormat.Schema(reflect.TypeFor[topologyFile]()))
 }

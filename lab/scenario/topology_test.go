@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab/strict"
 )
 
 func TestGoodTopologies(t *testing.T) {
@@ -179,7 +181,7 @@ func TestIsTopology(t *testing.T) {
 		"topology: [":                false,
 		"":                           false,
 		strings.Repeat("[", 100_000): false,
-		"topology: x\n" + strings.Repeat("#", maxSize): false,
+		"topology: x\n" + strings.Repeat("#", strict.MaxSize): false,
 	} {
 		file := filepath.Join(dir, "x.yaml")
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
@@ -197,18 +199,18 @@ func TestTopologyFilesThatCannotBeRead(t *testing.T) {
 	_, err = LoadTopology(dir)
 	require.ErrorContains(t, err, "is not a file (a topology is a file, such as "+filepath.Join(dir, "topology.yaml"))
 	large := filepath.Join(dir, "large.yaml")
-	require.NoError(t, os.WriteFile(large, make([]byte, maxSize+1), 0o644))
+	require.NoError(t, os.WriteFile(large, make([]byte, strict.MaxSize+1), 0o644))
 	_, err = LoadTopology(large)
 	require.ErrorContains(t, err, large+":1:1: the file is too large")
 	for text, want := range map[string]string{
-		string(make([]byte, maxSize+1)): "x.yaml:1:1: the file is too large",
-		"topology: é\xff":               "x.yaml:1:12: the file is not UTF-8 text",
-		"topology: \x00":                "x.yaml:1:11: a control character",
-		"":                              "x.yaml:1:1: the file is empty\n  wanted  a topology",
-		"- a":                           "x.yaml:1:1: not a topology\n  wanted  fields such as topology: and clusters:",
-		"topology: x\n---\nkind: none":  "x.yaml:2:1: a second YAML document",
-		"kind: none\nkind: none":        `x.yaml:2:1: "kind" twice`,
-		strings.Repeat("[", 100_000):    "max depth",
+		string(make([]byte, strict.MaxSize+1)): "x.yaml:1:1: the file is too large",
+		"topology: é\xff":                      "x.yaml:1:12: the file is not UTF-8 text",
+		"topology: \x00":                       "x.yaml:1:11: a control character",
+		"":                                     "x.yaml:1:1: the file is empty\n  wanted  a topology",
+		"- a":                                  "x.yaml:1:1: not a topology\n  wanted  fields such as topology: and clusters:",
+		"topology: x\n---\nkind: none":         "x.yaml:2:1: a second YAML document",
+		"kind: none\nkind: none":               `x.yaml:2:1: "kind" twice`,
+		strings.Repeat("[", 100_000):           "max depth",
 	} {
 		_, err := ParseTopology("x.yaml", []byte(text))
 		require.ErrorContains(t, err, want)
