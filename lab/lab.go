@@ -60,6 +60,7 @@ type Progress struct {
 	Since         time.Duration // since the lab was asked for
 	Took          time.Duration
 	Started       bool // it begins now; otherwise it has ended
+	Proof         bool // it proves the mesh by calls
 	Err           error
 }
 
@@ -260,7 +261,10 @@ func (l *Lab) withoutImages(err error) error {
 
 func tell(progress func(Progress), s mesh.Step) {
 	if progress != nil && s.State != mesh.Planned {
-		progress(Progress{Cluster: s.Cluster, Step: s.Name, Command: s.Command, Since: s.Began + s.Took, Took: s.Took, Started: s.State == mesh.Running, Err: s.Err})
+		progress(Progress{
+			Cluster: s.Cluster, Step: s.Name, Command: s.Command, Since: s.Began + s.Took, Took: s.Took,
+			Started: s.State == mesh.Running, Proof: s.Proof, Err: s.Err,
+		})
 	}
 }
 

@@ -228,6 +228,15 @@ func MeasureLatency(ctx context.Context, l *lab.Lab, o LatencyOptions) (_ Latenc
 	return result, nil
 }
 
+// MeasureLatencyAnew is MeasureLatency on a lab that is made for it and removed. A lab of that name must not be there.
+func MeasureLatencyAnew(ctx context.Context, o lab.Options, l LatencyOptions) (result Latency, err error) {
+	_, err = do(ctx, o, func(ctx context.Context, made *lab.Lab, _ *making) (err error) {
+		result, err = MeasureLatency(ctx, made, l)
+		return err
+	})
+	return result, err
+}
+
 // acrossGateway returns the first two clusters between which calls go through a gateway and are answered.
 func acrossGateway(l *lab.Lab) (from, to *mesh.Member, err error) {
 	if l.Mesh != nil {

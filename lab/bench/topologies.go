@@ -142,90 +142,48 @@ const (
 	benchAnswerer = "echo"
 )
 
-// MeasureTopology makes a lab of the options' topology, takes away one part after another, and removes the lab, also
-// when it fails or ctx ends. A lab of that name must not be there. The options' Progress hears of the making; tell of
-// each outage, before it begins and with what came of it. The result holds what was measured before an error.
-func MeasureTopology(ctx context.Context, o lab.Options, away time.Duration, tell func(string)) (b Topology, err error) {
-	if err := nameFree(o); err != nil {
-		return b, err
-	}
+// MeasureTopology makes a lab of the options' topology, takes away one part after another, and removes the lab, also when it
+// fails or ctx ends. A lab of that name must not be there. report is called before each outage and with its result. On an
+// error, b holds what was measured so far.
+func MeasureTopology(ctx context.Context, o lab.Options, away time.Duration, report func(string)) (b Topology, err error) {
 	b = Topology{Topology: o.Topology.Kind, Network: o.Topology.Network, Clusters: o.Topology.Clusters(), AwaySeconds: away.Seconds()}
-	l, err := b.up(ctx, o)
-	if err != nil {
-		return b, err
-	}
-	defer func() {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), lab.RemoveWithin)
-		defer cancel()
-		l.Close()
-		err = errors.Join(err, lab.Down(clean, o.Home, o.Name))
-	}()
-	unlock, err := l.Hold(ctx)
-	if err != nil {
-		return b, err
-	}
-	defer unlock()
-	r := &outages{Lab: l, away: away}
+	_, err = do(ctx, o, func(ctx context.Context, l *lab.Lab, made *making) error {
+		b.VerifiedSeconds, b.PeakMiB = made.up.VerifiedSeconds, made.up.PeakMiB
+		if b.Objects, err = objectsByHand(made.commands, os.ReadFile); err != nil {
+			return err
+		}
+		if b.Istiods, err = istiods(ctx, l.Mesh); err != nil {
+			return err
+		}
+		release, err := l.Hold(ctx)
+		if err != nil {
+			return err
+		}
+		defer release()
+		return b.takeAway(ctx, &outages{Lab: l, away: away}, report)
+	})
+	return b, err
+}
+
+// takeAway takes all parts away, one after another.
+func (b *Topology) takeAway(ctx context.Context, r *outages, report func(string)) error {
 	parts, err := r.parts()
 	if err != nil {
-		return b, &lab.SetupError{Err: err}
+		return &lab.SetupError{Err: err}
 	}
 	for _, p := range parts {
-		tell(p.String() + " …")
+		report(p.String() + " …")
 		out, err := r.outage(ctx, p)
 		if err != nil {
 			if ctx.Err() != nil {
-				return b, &lab.SetupError{Err: context.Cause(ctx)}
+				return &lab.SetupError{Err: context.Cause(ctx)}
 			}
-			return b, &lab.SetupError{Err: fmt.Errorf("%s, %s: %w", b.Topology, p, err)}
+			return &lab.SetupError{Err: fmt.Errorf("%s, %s: %w", b.Topology, p, err)}
 		}
 		b.Outages = append(b.Outages, out)
-		tell(fmt.Sprintf("%s: everything works again after %.1f s", p, out.Recovery.All))
+		report(fmt.Sprintf("%s: everything works again after %.1f s", p, out.Recovery.All))
 	}
-	return b, nil
-}
-
-// up makes the lab and fills in what making it tells.
-func (b *Topology) up(ctx context.Context, o lab.Options) (*lab.Lab, error) {
-	var (
-		mu       sync.Mutex // clusters make progress side by side
-		commands []string
-	)
-	start := time.Now()
-	told := o.Progress
-	o.Progress = func(p lab.Progress) {
-		if told != nil {
-			told(p)
-		}
-		if p.Started {
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		commands = append(commands, p.Command)
-		if p.Step == proofStep {
-			b.VerifiedSeconds = time.Since(start).Seconds()
-		}
-	}
-	sampling, stop := context.WithCancel(ctx)
-	peak := make(chan float64, 1)
-	go func() { peak <- samplePeak(sampling, o) }()
-	l, err := lab.Up(ctx, o)
-	stop()
-	b.PeakMiB = <-peak
-	if err != nil {
-		return nil, err
-	}
-	if b.Objects, err = objectsByHand(commands, os.ReadFile); err == nil {
-		b.Istiods, err = istiods(ctx, l.Mesh)
-	}
-	if err != nil {
-		l.Close()
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), lab.RemoveWithin)
-		defer cancel()
-		return nil, errors.Join(err, lab.Down(clean, o.Home, o.Name))
-	}
-	return l, nil
+	return nil
 }
 
 func istiods(ctx context.Context, m *mesh.Mesh) (int, error) {

@@ -6,15 +6,12 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/eastwest-lab/eastwest/lab"
-	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
 )
 
 // Up is the measurement of one lab that was made and removed. The JSON names are stable.
@@ -38,12 +35,6 @@ type Step struct {
 	Seconds   float64 `json:"seconds,omitempty"` // how long it took; milestones take none
 }
 
-// What making a lab tells of these moments.
-const (
-	usableStep = "usable"                           // told by providers for each cluster
-	proofStep  = "prove calls between all clusters" // told by the mesh, once
-)
-
 // Median is the median of each figure, over runs of the same lab. Its steps are left out.
 func Median(runs []Up) Up {
 	return figures(func(figure func(Up) float64) float64 { return medianOf(runs, figure) })
@@ -64,93 +55,24 @@ func figures(of func(figure func(Up) float64) float64) Up {
 }
 
 // MeasureUp makes a lab, measures that, and removes the lab, also when ctx ends. A lab of that name must not be there.
-func MeasureUp(ctx context.Context, o lab.Options) (Up, error) {
-	if err := nameFree(o); err != nil {
-		return Up{}, err
-	}
-	var (
-		mu sync.Mutex // clusters make progress side by side
-		b  Up
-	)
+func MeasureUp(ctx context.Context, o lab.Options) (b Up, err error) {
 	free, seen := lab.FreeMiB(ctx, o)
-	start, before := time.Now(), commandCPU()
-	told := o.Progress
-	o.Progress = func(p lab.Progress) {
-		if told != nil {
-			told(p)
+	down, err := do(ctx, o, func(ctx context.Context, _ *lab.Lab, made *making) error {
+		b = made.up
+		b.CPUSeconds = lab.UsageOf(o).CPUSeconds
+		if left, ok := lab.FreeMiB(ctx, o); ok && seen {
+			b.DiskMiB = max(0, free-left)
 		}
-		if p.Started {
-			return
+		if b.ReadySeconds == 0 {
+			return errors.New("measuring the lab: no cluster reported that it was usable")
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		if p.Step == kind.CommandStep {
-			start, before = time.Now(), commandCPU()
-			return
-		}
-		at := time.Since(start).Seconds()
-		step := Step{Cluster: p.Cluster, Step: p.Step, AtSeconds: at}
-		if p.Took != p.Since {
-			step.Seconds = p.Took.Seconds()
-		}
-		b.Steps = append(b.Steps, step)
-		switch p.Step {
-		case usableStep:
-			b.ReadySeconds = at
-		case proofStep:
-			b.VerifiedSeconds = at
-		}
-	}
-	sampling, stop := context.WithCancel(ctx)
-	peak := make(chan float64, 1)
-	go func() { peak <- samplePeak(sampling, o) }()
-	l, err := lab.Up(ctx, o)
-	b.UpSeconds = time.Since(start).Seconds()
-	stop()
-	b.PeakMiB = <-peak
+		return nil
+	})
 	if err != nil {
 		return Up{}, err
 	}
-	b.CommandCPUSeconds = commandCPU() - before
-	b.CPUSeconds = lab.UsageOf(o).CPUSeconds
-	if left, ok := lab.FreeMiB(ctx, o); ok && seen {
-		b.DiskMiB = max(0, free-left)
-	}
-	l.Close()
-	if b.DownSeconds, err = benchDown(ctx, o.Home, l); err != nil {
-		return Up{}, err
-	}
-	if b.ReadySeconds == 0 {
-		return Up{}, errors.New("measuring the lab: no cluster told that it was usable")
-	}
+	b.DownSeconds = down.Seconds()
 	return b, nil
-}
-
-// nameFree refuses a name that a lab has: what is measured is removed.
-func nameFree(o lab.Options) error {
-	there, err := lab.Exists(o.Home, o.Name)
-	if err == nil && there {
-		err = fmt.Errorf("lab %s is there: a measurement needs a name that is free", o.Name)
-	}
-	return err
-}
-
-// benchDown removes the lab and tells how long that took. Nothing may stay, so it goes on when ctx ends.
-func benchDown(ctx context.Context, home string, l *lab.Lab) (seconds float64, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lab.RemoveWithin)
-	defer cancel()
-	start := time.Now()
-	for _, c := range l.Clusters {
-		if bare, ok := c.(*kind.BareNode); ok {
-			err = errors.Join(err, bare.Delete(ctx))
-			seconds = time.Since(start).Seconds() // what is left is there for the labels alone
-		}
-	}
-	err = errors.Join(err, lab.Down(ctx, home, l.Name))
-	if seconds == 0 {
-		seconds = time.Since(start).Seconds()
-	}
-	return seconds, err
 }
 
 // samplePeak returns the most memory that was seen until ctx ended. The kernel's own high-water mark counts the page

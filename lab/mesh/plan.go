@@ -19,6 +19,7 @@ type Step struct {
 	Began   time.Duration // since the installation began
 	Took    time.Duration
 	Err     error // why it failed or was canceled
+	Proof   bool  // it proves the mesh by calls; there is one such step
 }
 
 // State of a step.

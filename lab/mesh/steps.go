@@ -184,6 +184,7 @@ func (m *Mesh) addProof(p *plan, o Options, files map[*Member]*rendered, ready [
 		}
 		return err
 	}, ready...)
+	proof.Proof = true
 	for _, c := range m.InMesh() {
 		p.add("start "+MyPod, c.Name(), c.kubectlApply(MyPod+".yaml"), func(ctx context.Context) error {
 			if err := c.apply(ctx, files[c].myPod...); err != nil {

@@ -98,6 +98,6 @@ func (s *supervisor) prepare(ctx context.Context) error {
 	if err := s.init.Stop(ctx, containerd); err != nil {
 		return fmt.Errorf("stopping containerd: %w", err)
 	}
-	s.milestone("usable")
+	s.milestone(cluster.Usable)
 	return nil
 }

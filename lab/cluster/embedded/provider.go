@@ -253,7 +253,7 @@ func (p *Provider) follow(ctx context.Context, n node, tells io.Reader, until st
 			p.Progress(n.Name, m.Name, time.Duration(m.Seconds*float64(time.Second)))
 		}
 		switch m.Name {
-		case "usable":
+		case cluster.Usable:
 			return nil
 		case until:
 			close(reached)

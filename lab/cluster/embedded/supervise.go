@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 	"k8s.io/client-go/kubernetes"
@@ -176,7 +177,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err := s.becomeUsable(ctx, api); err != nil {
 		return err
 	}
-	s.milestone("usable")
+	s.milestone(cluster.Usable)
 	s.tell.Close()
 	<-ctx.Done()
 	return nil

@@ -199,7 +199,7 @@ func (c *BareNode) Usable(ctx context.Context) error {
 		return nil
 	})
 	if err == nil && c.tell != nil {
-		c.tell("usable")
+		c.tell(cluster.Usable)
 	}
 	return err
 }

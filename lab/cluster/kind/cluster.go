@@ -89,7 +89,7 @@ func (c *Node) Usable(ctx context.Context) error {
 		}
 	}
 	if err == nil && c.tell != nil {
-		c.tell("usable")
+		c.tell(cluster.Usable)
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -86,43 +85,48 @@ a namespace with two pods without sidecars, which is removed. The exit code is 1
 	return cmd
 }
 
+// measureOwn measures on a lab that is made for it and removed.
+func measureOwn(ctx context.Context, home string, progress io.Writer, o bench.LatencyOptions) (bench.Latency, error) {
+	own := lab.Options{
+		Home: home, Name: fmt.Sprintf("bench-latency-%d", os.Getpid()), Provider: lab.Auto, Topology: lab.DefaultTopology(),
+	}
+	if err := lab.Check(ctx, own); err != nil {
+		return bench.Latency{}, err
+	}
+	if err := ensureBundle(ctx, progress); err != nil {
+		return bench.Latency{}, err
+	}
+	steps := newStepPrinter(progress, false)
+	own.Progress = steps.show
+	measured, err := bench.MeasureLatencyAnew(ctx, own, o)
+	return measured, steps.end(err)
+}
+
 // benchLatency measures on the lab of that name, or on one of its own if the name is empty.
 func benchLatency(ctx context.Context, progress io.Writer, name string, o bench.LatencyOptions) (_ latencyJSON, err error) {
 	home, err := lab.Home()
 	if err != nil {
 		return latencyJSON{}, err
 	}
-	var l *lab.Lab
-	if name != "" {
-		l, err = lab.Open(home, name)
-	} else {
-		own := lab.Options{Home: home, Name: fmt.Sprintf("bench-latency-%d", os.Getpid()), Provider: lab.Auto, Topology: lab.DefaultTopology()}
-		if err := lab.Check(ctx, own); err != nil {
-			return latencyJSON{}, wrongUnlessSetup(err)
-		}
-		if err := ensureBundle(ctx, progress); err != nil {
-			return latencyJSON{}, err
-		}
-		steps := newStepPrinter(progress, false)
-		own.Progress = steps.show
-		l, err = lab.Up(ctx, own)
-		if err = steps.end(err); err == nil {
-			defer func() {
-				clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-				defer cancel()
-				err = errors.Join(err, lab.Down(clean, home, own.Name))
-			}()
-		}
-	}
-	if err != nil {
-		return latencyJSON{}, wrongUnlessSetup(err)
-	}
-	defer l.Close()
-	start := time.Now()
+	var start time.Time
 	o.Progress = func(done, of int) {
+		if start.IsZero() {
+			start = time.Now()
+		}
 		fmt.Fprintf(progress, "%6.1f s  %d of %d calls\n", time.Since(start).Seconds(), done, of)
 	}
-	measured, err := bench.MeasureLatency(ctx, l, o)
+	measure := measureOwn
+	if name != "" {
+		measure = func(ctx context.Context, home string, _ io.Writer, o bench.LatencyOptions) (bench.Latency, error) {
+			l, err := lab.Open(home, name)
+			if err != nil {
+				return bench.Latency{}, err
+			}
+			defer l.Close()
+			return bench.MeasureLatency(ctx, l, o)
+		}
+	}
+	measured, err := measure(ctx, home, progress, o)
 	if err != nil {
 		return latencyJSON{}, wrongUnlessSetup(err)
 	}
