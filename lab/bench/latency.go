@@ -51,14 +51,15 @@ func LatencyCalls(rate int, length time.Duration) int {
 
 // Latency is what calls took on paths of different length, measured side by side. The JSON names are stable.
 type Latency struct {
-	From          string        `json:"from"` // the cluster of the clients
-	To            string        `json:"to"`   // the cluster behind the gateway
-	RatePerSecond int           `json:"rate_per_second"`
-	Calls         int           `json:"calls"`         // counted, for each of Paths
-	WarmUpCalls   int           `json:"warm_up_calls"` // not counted, before them
-	Seconds       float64       `json:"seconds"`
-	LoadAverage   float64       `json:"load_average"` // of the last minute, when the last call had ended; above the number of CPUs, calls waited for one
-	Paths         []PathLatency `json:"paths"`
+	From          string  `json:"from"` // the cluster of the clients
+	To            string  `json:"to"`   // the cluster behind the gateway
+	RatePerSecond int     `json:"rate_per_second"`
+	Calls         int     `json:"calls"`         // counted, for each of Paths
+	WarmUpCalls   int     `json:"warm_up_calls"` // not counted, before them
+	Seconds       float64 `json:"seconds"`
+	// of the last minute, when the last call had ended; above the number of CPUs, calls waited for one
+	LoadAverage float64       `json:"load_average"`
+	Paths       []PathLatency `json:"paths"`
 	// Late is by how much calls were ordered late. It is in the figures.
 	Late Quantiles `json:"ordered_late"`
 	// Unseen is what an order took besides its call: its ways to and from the pod. Calls may have begun late by so much
@@ -197,7 +198,12 @@ type latencySample struct {
 // clusters on separate networks that trust each other. Calls that fail are counted, not an error.
 func MeasureLatency(ctx context.Context, l *lab.Lab, o LatencyOptions) (_ Latency, err error) {
 	if o.Rate < 1 || o.Rate > MostLatencyRate || o.Calls < 1 {
-		return Latency{}, fmt.Errorf("measuring latency with %d calls at %d per second: wanted at least one call and 1 to %d per second", o.Calls, o.Rate, MostLatencyRate)
+		return Latency{}, fmt.Errorf(
+			"measuring latency with %d calls at %d per second: wanted at least one call and 1 to %d per second",
+			o.Calls,
+			o.Rate,
+			MostLatencyRate,
+		)
 	}
 	from, to, err := acrossGateway(l)
 	if err != nil {
@@ -248,7 +254,12 @@ func acrossGateway(l *lab.Lab) (from, to *mesh.Member, err error) {
 			}
 		}
 	}
-	return nil, nil, fmt.Errorf("measuring latency on lab %s: wanted two clusters on separate networks that trust each other, it has %s: name another lab, or none and one is made", l.Name, lab.Describe(l.Topology))
+	return nil, nil, fmt.Errorf(
+		"measuring latency on lab %s: wanted two clusters on separate networks that trust each other, it has %s: name another lab, or "+
+			"none and one is made",
+		l.Name,
+		lab.Describe(l.Topology),
+	)
 }
 
 func benchLatency(ctx context.Context, l *lab.Lab, from, to *mesh.Member, o LatencyOptions) (Latency, error) {
@@ -345,7 +356,12 @@ func latencyRoutes(ctx context.Context, from, to *mesh.Member) ([]latencyRoute, 
 }
 
 // sendOnSchedule sends orders when they have to be sent, each in a goroutine of its own, and waits for what becomes of them.
-func sendOnSchedule(ctx context.Context, schedule []latencyOrder, progress func(done, of int), carryOut func(context.Context, latencyOrder, time.Time) latencySample) []latencySample {
+func sendOnSchedule(
+	ctx context.Context,
+	schedule []latencyOrder,
+	progress func(done, of int),
+	carryOut func(context.Context, latencyOrder, time.Time) latencySample,
+) []latencySample {
 	samples := make([]latencySample, len(schedule))
 	var under sync.WaitGroup
 	began := time.Now()
@@ -369,7 +385,13 @@ func sendOnSchedule(ctx context.Context, schedule []latencyOrder, progress func(
 }
 
 // call carries out an order.
-func (r *latencyRoute) call(ctx context.Context, client proto.EchoTestServiceClient, order latencyOrder, began time.Time, pause time.Duration) latencySample {
+func (r *latencyRoute) call(
+	ctx context.Context,
+	client proto.EchoTestServiceClient,
+	order latencyOrder,
+	began time.Time,
+	pause time.Duration,
+) latencySample {
 	request := &proto.ForwardEchoRequest{Url: r.url, Http2: true, Count: 1, TimeoutMicros: latencyTimeout.Microseconds()}
 	if r.Connections == traffic.Reused {
 		request.Count, request.Qps = 2, int32(time.Second/pause)
@@ -634,13 +656,18 @@ func makePlainPods(ctx context.Context, m *mesh.Member, image string) error {
 	}
 	for _, pod := range []*corev1.Pod{plainPod(plainClient, m.Name(), image, mesh.OrderPort), plainPod(plainEcho, m.Name(), image, 8080)} {
 		// The namespace's ServiceAccount comes a moment later.
-		err := wait.Until(ctx, "making pod "+pod.Name, wait.Options{Within: 20 * time.Second, Every: 50 * time.Millisecond}, func(ctx context.Context) error {
-			_, err := m.Kube.CoreV1().Pods(latencyNamespace).Create(ctx, pod, metav1.CreateOptions{FieldManager: mesh.FieldManager})
-			if apierrors.IsAlreadyExists(err) { // an earlier try was carried out
-				return nil
-			}
-			return err
-		})
+		err := wait.Until(
+			ctx,
+			"making pod "+pod.Name,
+			wait.Options{Within: 20 * time.Second, Every: 50 * time.Millisecond},
+			func(ctx context.Context) error {
+				_, err := m.Kube.CoreV1().Pods(latencyNamespace).Create(ctx, pod, metav1.CreateOptions{FieldManager: mesh.FieldManager})
+				if apierrors.IsAlreadyExists(err) { // an earlier try was carried out
+					return nil
+				}
+				return err
+			},
+		)
 		if err != nil {
 			return err
 		}
@@ -658,7 +685,12 @@ func plainPod(app, in, image string, port int32) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: app, Namespace: latencyNamespace,
-			Labels:      map[string]string{"app": app, cluster.ManagedByLabel: cluster.ManagedBy, mesh.ClusterLabel: in, "sidecar.istio.io/inject": "false"},
+			Labels: map[string]string{
+				"app":                     app,
+				cluster.ManagedByLabel:    cluster.ManagedBy,
+				mesh.ClusterLabel:         in,
+				"sidecar.istio.io/inject": "false",
+			},
 			Annotations: map[string]string{"sidecar.istio.io/inject": "false"},
 		},
 		Spec: corev1.PodSpec{
@@ -678,14 +710,19 @@ func plainPod(app, in, image string, port int32) *corev1.Pod {
 // removePlainPods removes the namespace and waits until it is gone.
 func removePlainPods(ctx context.Context, m *mesh.Member) error {
 	namespaces := m.Kube.CoreV1().Namespaces()
-	return wait.Until(ctx, fmt.Sprintf("removing namespace %s in %s", latencyNamespace, m.Name()), wait.Options{Within: time.Minute, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
-		err := namespaces.Delete(ctx, latencyNamespace, metav1.DeleteOptions{})
-		switch {
-		case apierrors.IsNotFound(err):
-			return nil
-		case err != nil && !apierrors.IsConflict(err): // conflict: it is being removed
-			return err
-		}
-		return errors.New("it is still there")
-	})
+	return wait.Until(
+		ctx,
+		fmt.Sprintf("removing namespace %s in %s", latencyNamespace, m.Name()),
+		wait.Options{Within: time.Minute, Every: 200 * time.Millisecond},
+		func(ctx context.Context) error {
+			err := namespaces.Delete(ctx, latencyNamespace, metav1.DeleteOptions{})
+			switch {
+			case apierrors.IsNotFound(err):
+				return nil
+			case err != nil && !apierrors.IsConflict(err): // conflict: it is being removed
+				return err
+			}
+			return errors.New("it is still there")
+		},
+	)
 }

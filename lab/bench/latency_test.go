@@ -97,7 +97,11 @@ type orderTaker struct {
 	order  *proto.ForwardEchoRequest
 }
 
-func (o *orderTaker) ForwardEcho(_ context.Context, in *proto.ForwardEchoRequest, _ ...grpc.CallOption) (*proto.ForwardEchoResponse, error) {
+func (o *orderTaker) ForwardEcho(
+	_ context.Context,
+	in *proto.ForwardEchoRequest,
+	_ ...grpc.CallOption,
+) (*proto.ForwardEchoResponse, error) {
 	o.order = in
 	<-time.After(o.takes)
 	return &proto.ForwardEchoResponse{Output: o.output}, o.err
@@ -105,7 +109,8 @@ func (o *orderTaker) ForwardEcho(_ context.Context, in *proto.ForwardEchoRequest
 
 const (
 	opened   = "[0] Url=http://10.0.0.1/\n[0] Latency=9ms\n[0] StatusCode=200\n[0 body] Cluster=cluster-b\n"
-	answered = "[1] Url=http://10.0.0.1/\n[1] SourceIP=10.0.0.2\n[1] Latency=1.234567ms\n[1] StatusCode=200\n[1] ResponseHeader=Content-Type:text\n[1 body] Cluster=cluster-b\n[1 body] Proto=HTTP/1.1\n"
+	answered = "[1] Url=http://10.0.0.1/\n[1] SourceIP=10.0.0.2\n[1] Latency=1.234567ms\n[1] StatusCode=200\n[1] " +
+		"ResponseHeader=Content-Type:text\n[1 body] Cluster=cluster-b\n[1 body] Proto=HTTP/1.1\n"
 	identity = "[1 body] RequestHeader=X-Forwarded-Client-Cert:By=spiffe://a;URI=spiffe://b\n"
 )
 
@@ -152,11 +157,13 @@ func TestReadLatency(t *testing.T) {
 		{"through proxies", answered + identity, proxied, 1234567 * time.Nanosecond, ""},
 		{"plain where proxies should be", answered, proxied, 0, "mutual TLS: false, wanted true"},
 		{"proxies where none should be", answered + identity, plain, 0, "mutual TLS: true, wanted false"},
-		{"from elsewhere", "[0] Latency=1ms\n[0] StatusCode=200\n[0 body] Cluster=cluster-a\n", plain, 0, `wanted an answer from cluster-b, got one from "cluster-a"`},
+		{"from elsewhere", "[0] Latency=1ms\n[0] StatusCode=200\n[0 body] Cluster=cluster-a\n", plain, 0,
+			`wanted an answer from cluster-b, got one from "cluster-a"`},
 		{"refused", "[0] Latency=1ms\n[0] StatusCode=503\n[0 body] upstream connect error\n", plain, 0, "HTTP 503"},
 		{"nothing", "", plain, 0, "without a status"},
 		{"no time", "[0] StatusCode=200\n[0 body] Cluster=cluster-b\n", plain, 0, "reading what the call took"},
-		{"a body that tells a time", "[0] StatusCode=200\n[0 body] Cluster=cluster-b\n[0 body] Latency=1ms\n", plain, 0, "reading what the call took"},
+		{"a body that tells a time", "[0] StatusCode=200\n[0 body] Cluster=cluster-b\n[0 body] Latency=1ms\n", plain, 0,
+			"reading what the call took"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			took, err := test.route.read(test.output)
@@ -254,7 +261,9 @@ func TestConnectionsSince(t *testing.T) {
 }
 
 func TestReadActiveOpens(t *testing.T) {
-	n, ok := readActiveOpens("Ip: Forwarding DefaultTTL\nIp: 1 64\nTcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens\nTcp: 1 200 120000 -1 79 195\n")
+	n, ok := readActiveOpens(
+		"Ip: Forwarding DefaultTTL\nIp: 1 64\nTcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens\nTcp: 1 200 120000 -1 79 195\n",
+	)
 	assert.True(t, ok)
 	assert.Equal(t, 79, n)
 	_, ok = readActiveOpens("Tcp: RtoAlgorithm\n")

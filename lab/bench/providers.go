@@ -34,7 +34,12 @@ type Runs struct {
 // The one cluster is by kind's own command, as people have it who use kind alone; the mesh of two is by the provider kind. Told
 // hears of each lab. With an error comes what was measured until then. The error is a *lab.SetupError where this machine
 // cannot make both.
-func MeasureProviders(ctx context.Context, home, name string, runs int, told func(round int, what, provider string, b Up)) ([]Providers, error) {
+func MeasureProviders(
+	ctx context.Context,
+	home, name string,
+	runs int,
+	told func(round int, what, provider string, b Up),
+) ([]Providers, error) {
 	if err := prepareProviders(ctx, home, name); err != nil {
 		return nil, err
 	}
@@ -86,7 +91,8 @@ func prepareProviders(ctx context.Context, home, name string) error {
 	if err != nil {
 		problems = append(problems, err)
 	} else if _, _, ok := b.KindNodeImage(); !ok {
-		problems = append(problems, &lab.SetupError{Err: errors.New("the bundle has no part for kind: add it with `eastwest bundle build --with kind`")})
+		problems = append(problems, &lab.SetupError{Err: errors.New("the bundle has no part for kind: add it with `eastwest bundle " +
+			"build --with kind`")})
 	}
 	if err := errors.Join(problems...); err != nil {
 		return err

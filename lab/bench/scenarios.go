@@ -69,9 +69,11 @@ func newScenarioRun(e catalogue.Ending) ScenarioRun {
 		r.Symptoms = append(r.Symptoms, catalogue.Plain(seen))
 	}
 	of := map[scenario.Phase]*float64{
-		engine.Baseline: &r.BaselineSeconds, scenario.Break: &r.BreakSeconds, scenario.Operate: &r.BreakSeconds, scenario.Symptoms: &r.SymptomsSeconds,
+		engine.Baseline: &r.BaselineSeconds, scenario.Break: &r.BreakSeconds, scenario.Operate: &r.BreakSeconds,
+		scenario.Symptoms: &r.SymptomsSeconds,
 		scenario.Diagnose: &r.DiagnoseSeconds, scenario.LaterOn: &r.LaterSeconds, scenario.WrongFixes: &r.WrongFixesSeconds,
-		scenario.Recover: &r.RecoverSeconds, scenario.Healthy: &r.HealthySeconds, scenario.Always: &r.AlwaysSeconds, engine.Undoing: &r.UndoSeconds,
+		scenario.Recover: &r.RecoverSeconds, scenario.Healthy: &r.HealthySeconds, scenario.Always: &r.AlwaysSeconds,
+		engine.Undoing: &r.UndoSeconds,
 	}
 	for _, p := range e.Phases {
 		if figure := of[p.Phase]; figure != nil {

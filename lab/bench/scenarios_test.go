@@ -17,7 +17,11 @@ func TestScenarioRunsAreMeasuredByPhase(t *testing.T) {
 	ending := func(seconds float64, result report.Result) catalogue.Ending {
 		took := time.Duration(seconds * float64(time.Second))
 		return catalogue.Ending{Verdict: engine.Verdict{Seconds: 2 * seconds, Result: result}, Phases: []catalogue.PhaseTime{
-			{Phase: engine.Baseline, Took: took, Result: report.Passed}, {Phase: scenario.Operate, Took: took, Result: report.Passed}, {Phase: engine.Undoing, Took: took, Result: report.Passed},
+			{
+				Phase:  engine.Baseline,
+				Took:   took,
+				Result: report.Passed,
+			}, {Phase: scenario.Operate, Took: took, Result: report.Passed}, {Phase: engine.Undoing, Took: took, Result: report.Passed},
 		}}
 	}
 	runs := []ScenarioRun{

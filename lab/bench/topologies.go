@@ -295,7 +295,10 @@ func (r *outages) parts() ([]takeable, error) {
 	}
 	for _, m := range r.Mesh.Members {
 		server := string(APIServerAway)
-		problems = append(problems, by(APIServerAway, m, fault.StopComponent(m.Name(), server), fault.ContinueComponent(m.Name(), server), awaitSilence))
+		problems = append(
+			problems,
+			by(APIServerAway, m, fault.StopComponent(m.Name(), server), fault.ContinueComponent(m.Name(), server), awaitSilence),
+		)
 	}
 	for _, m := range r.Mesh.Members {
 		pauser, ok := m.Cluster.(cluster.Pauser)
@@ -312,13 +315,18 @@ func (r *outages) parts() ([]takeable, error) {
 
 // awaitNoIstiod waits until no pod of istiod is left: one that is being deleted still serves for seconds.
 func awaitNoIstiod(ctx context.Context, m *mesh.Member) error {
-	return wait.Until(ctx, "the end of the last istiod in "+m.Name(), wait.Options{Within: changeWithin, Every: lookEvery}, func(ctx context.Context) error {
-		pods, err := m.Pods(ctx, mesh.Istiod)
-		if err == nil && len(pods) > 0 {
-			err = fmt.Errorf("%s is still there", pods[0].Name)
-		}
-		return err
-	})
+	return wait.Until(
+		ctx,
+		"the end of the last istiod in "+m.Name(),
+		wait.Options{Within: changeWithin, Every: lookEvery},
+		func(ctx context.Context) error {
+			pods, err := m.Pods(ctx, mesh.Istiod)
+			if err == nil && len(pods) > 0 {
+				err = fmt.Errorf("%s is still there", pods[0].Name)
+			}
+			return err
+		},
+	)
 }
 
 // awaitSilence waits until the API server answers no more. A stopped process goes on until each of its threads has had
@@ -520,18 +528,23 @@ func clientOf(m *mesh.Member) traffic.Source { return observe.Source(m, benchCli
 // goodCalls waits until every stream has good answers in a row, and returns how long after since that began.
 func goodCalls(ctx context.Context, streams []benchStream, since time.Time, within time.Duration) (time.Duration, error) {
 	var longest time.Duration
-	err := wait.Until(ctx, fmt.Sprintf("%d good calls in a row in each direction", goodAgain), wait.Options{Within: within, Every: lookEvery}, func(context.Context) error {
-		longest = 0
-		for _, s := range streams {
-			recording := s.Recording()
-			took, ok := recording.TimeToRecover(since, goodAgain)
-			if !ok {
-				return fmt.Errorf("%s (%s): %s", recording.Stream, recording.URL, verb.DescribeStats(recording.Since(time.Second).Stats()))
+	err := wait.Until(
+		ctx,
+		fmt.Sprintf("%d good calls in a row in each direction", goodAgain),
+		wait.Options{Within: within, Every: lookEvery},
+		func(context.Context) error {
+			longest = 0
+			for _, s := range streams {
+				recording := s.Recording()
+				took, ok := recording.TimeToRecover(since, goodAgain)
+				if !ok {
+					return fmt.Errorf("%s (%s): %s", recording.Stream, recording.URL, verb.DescribeStats(recording.Since(time.Second).Stats()))
+				}
+				longest = max(longest, took)
 			}
-			longest = max(longest, took)
-		}
-		return nil
-	})
+			return nil
+		},
+	)
 	return longest, err
 }
 
@@ -585,8 +598,12 @@ func newPod(ctx context.Context, m *mesh.Member, name string, within time.Durati
 				return err
 			}
 			pod := &corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name, benchLabel: name}, Annotations: like.Spec.Template.Annotations},
-				Spec:       like.Spec.Template.Spec,
+				ObjectMeta: metav1.ObjectMeta{
+					Name:        name,
+					Labels:      map[string]string{"app": name, benchLabel: name},
+					Annotations: like.Spec.Template.Annotations,
+				},
+				Spec: like.Spec.Template.Spec,
 			}
 			made, err = pods.Create(ctx, pod, metav1.CreateOptions{})
 			if apierrors.IsAlreadyExists(err) { // by an attempt that was given up too early
@@ -632,7 +649,12 @@ func changeConfig(ctx context.Context, m *mesh.Member, name string, within time.
 			}
 			created = true
 		}
-		call, err := traffic.Once(ctx, clientOf(m), mesh.URL(benchAnswerer, m.Name(), false), traffic.Options{Timeout: time.Second, Headers: map[string]string{"Host": host}})
+		call, err := traffic.Once(
+			ctx,
+			clientOf(m),
+			mesh.URL(benchAnswerer, m.Name(), false),
+			traffic.Options{Timeout: time.Second, Headers: map[string]string{"Host": host}},
+		)
 		if err == nil && call.Code != benchAnswer {
 			err = fmt.Errorf("the change was taken in %s, and calls are answered as before: %s", m.ConfigCluster().Name(), call)
 		}
@@ -649,7 +671,10 @@ func (r *outages) sweep(ctx context.Context) error {
 		err := wait.Until(ctx, "the end of the measurement's objects in "+m.Name(), wait.Options{}, func(ctx context.Context) error {
 			return errors.Join(
 				m.Kube.CoreV1().Pods(mesh.AppNamespace).DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, selector),
-				m.ConfigCluster().Dynamic.Resource(virtualServices).Namespace(mesh.AppNamespace).DeleteCollection(ctx, metav1.DeleteOptions{}, selector),
+				m.ConfigCluster().
+					Dynamic.Resource(virtualServices).
+					Namespace(mesh.AppNamespace).
+					DeleteCollection(ctx, metav1.DeleteOptions{}, selector),
 			)
 		})
 		if err != nil {
@@ -683,8 +708,16 @@ func TopologiesMarkdown(all []Topology) string {
 	row("---", "---:", "---:", "---:", "---:", "---", "---", "---")
 	for _, b := range all {
 		says := lesson[b.Topology]
-		row(string(b.Topology), fmt.Sprint(b.Istiods), fmt.Sprintf("%.1f", b.VerifiedSeconds), fmt.Sprintf("%.0f", b.PeakMiB), fmt.Sprint(b.Objects),
-			says.resilience, says.complexity, says.bestFor)
+		row(
+			string(b.Topology),
+			fmt.Sprint(b.Istiods),
+			fmt.Sprintf("%.1f", b.VerifiedSeconds),
+			fmt.Sprintf("%.0f", b.PeakMiB),
+			fmt.Sprint(b.Objects),
+			says.resilience,
+			says.complexity,
+			says.bestFor,
+		)
 	}
 	w.WriteString("\n")
 	row("topology", "away", "calls inside it", "calls inside others", "calls across", "new pod", "config change", "works again after s")

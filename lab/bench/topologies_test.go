@@ -14,9 +14,11 @@ import (
 
 func TestObjectsByHandLeavesTheAppsOut(t *testing.T) {
 	files := map[string]string{
-		"namespaces.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: production}\n",
-		"services.yaml":   "# only apps\nkind: Service\nmetadata: {name: echo, namespace: production}\n---\n# nothing\n",
-		"expose.yaml":     "kind: Gateway\nmetadata: {name: g, namespace: istio-system}\n---\nkind: VirtualService\nmetadata: {name: v, namespace: istio-system}\n",
+		"namespaces.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system}\n---\napiVersion: v1\nkind: " +
+			"Namespace\nmetadata: {name: production}\n",
+		"services.yaml": "# only apps\nkind: Service\nmetadata: {name: echo, namespace: production}\n---\n# nothing\n",
+		"expose.yaml": "kind: Gateway\nmetadata: {name: g, namespace: istio-system}\n---\nkind: VirtualService\nmetadata: {name: v, " +
+			"namespace: istio-system}\n",
 	}
 	read := func(file string) ([]byte, error) {
 		text, ok := files[file]
@@ -85,7 +87,8 @@ func TestJudgeCalls(t *testing.T) {
 			"others reused 0/20 0.1", "others fresh 1/20 0.2", "across reused 2/20 0.2", "across fresh 5/20 0.4",
 		}, 8},
 		{"an istiod is away, its cluster still calls", takeable{part: IstiodAway, cluster: "a"}, []string{
-			"inside reused 0/10 0.1", "inside fresh 0/10 0.1", "others reused 0/10 0.1", "others fresh 1/10 0.2", "across reused 2/20 0.2", "across fresh 5/20 0.4",
+			"inside reused 0/10 0.1", "inside fresh 0/10 0.1", "others reused 0/10 0.1", "others fresh 1/10 0.2", "across reused 2/20 0.2",
+			"across fresh 5/20 0.4",
 		}, 8},
 		{"a cluster is away, and nobody in it calls", takeable{part: ClusterAway, cluster: "a"}, []string{
 			"others reused 0/10 0.1", "others fresh 1/10 0.2", "across reused 1/10 0.2", "across fresh 3/10 0.4",
@@ -109,7 +112,10 @@ func TestJudgeCalls(t *testing.T) {
 func TestMissingNamesEverything(t *testing.T) {
 	good := Outcome{Worked: Yes, Seconds: 1}
 	require.NoError(t, missing([]OutageCluster{{"a", good, good}}, "within 2s"))
-	err := missing([]OutageCluster{{"a", good, Outcome{Worked: No, Seen: "no route"}}, {"b", Outcome{Worked: No, Seen: "no webhook"}, good}}, "within 2s")
+	err := missing(
+		[]OutageCluster{{"a", good, Outcome{Worked: No, Seen: "no route"}}, {"b", Outcome{Worked: No, Seen: "no webhook"}, good}},
+		"within 2s",
+	)
 	require.EqualError(t, err, "a: wanted a config change to arrive within 2s; seen: no route\n"+
 		"b: wanted a new pod to become Ready within 2s; seen: no webhook")
 }
@@ -122,7 +128,13 @@ func TestTopologiesMarkdown(t *testing.T) {
 			Part: ClusterAway, Cluster: "cluster-a", Recovery: RecoverySeconds{1, 2, 3, 3},
 			Calls: []OutageCalls{
 				{Class: InsideOthers, Connection: traffic.Reused, Calls: 100}, {Class: InsideOthers, Connection: traffic.Fresh, Calls: 100},
-				{Class: AcrossBorder, Connection: traffic.Reused, Calls: 90, Lost: 90, LongestGapSeconds: 10}, {Class: AcrossBorder, Connection: traffic.Fresh, Calls: 91, Lost: 1, NotIssued: 3, LongestGapSeconds: 0.25},
+				{
+					Class:             AcrossBorder,
+					Connection:        traffic.Reused,
+					Calls:             90,
+					Lost:              90,
+					LongestGapSeconds: 10,
+				}, {Class: AcrossBorder, Connection: traffic.Fresh, Calls: 91, Lost: 1, NotIssued: 3, LongestGapSeconds: 0.25},
 			},
 			Clusters: []OutageCluster{{"cluster-a", no, unknown}, {"cluster-b", no, yes}},
 		}},

@@ -23,8 +23,9 @@ type Up struct {
 	PeakMiB           float64 `json:"peak_mib"`            // of all processes of the lab, sampled; what only the page cache holds is left out
 	CPUSeconds        float64 `json:"cpu_seconds"`         // of all processes of the lab until UpSeconds
 	CommandCPUSeconds float64 `json:"command_cpu_seconds"` // of this command and of what it ran meanwhile
-	DiskMiB           float64 `json:"disk_mib,omitempty"`  // free space that the lab had taken of where its provider keeps files; none where that is not to be seen
-	Steps             []Step  `json:"steps,omitempty"`
+	// free space that the lab had taken of where its provider keeps files; none where that is not to be seen
+	DiskMiB float64 `json:"disk_mib,omitempty"`
+	Steps   []Step  `json:"steps,omitempty"`
 }
 
 // Step is a step of making a lab.

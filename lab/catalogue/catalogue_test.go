@@ -123,7 +123,13 @@ func TestCatalogueMakesALabAnewThatIsNotPutBack(t *testing.T) {
 		}
 		return v, nil
 	}}
-	_, outcomes := runFakes(t.Context(), t, f, Runner{Lanes: 1}, someScenarios("a", scenario.SharedRoot, "b", scenario.SharedRoot, "c", scenario.SharedRoot))
+	_, outcomes := runFakes(
+		t.Context(),
+		t,
+		f,
+		Runner{Lanes: 1},
+		someScenarios("a", scenario.SharedRoot, "b", scenario.SharedRoot, "c", scenario.SharedRoot),
+	)
 	up := "up x-1 shared-root"
 	require.Equal(t, []string{up, "run a on x-1", "down x-1", up, "run b on x-1", "down x-1", up, "run c on x-1", "down x-1"}, f.events)
 	require.False(t, outcomes["a"].PutBack)
@@ -197,7 +203,10 @@ func TestFoldersOfOneScenarioDiffer(t *testing.T) {
 }
 
 func TestMeasurements(t *testing.T) {
-	m, err := ParseMeasurements("m.json", []byte(`{"a": {"seconds": 1.5, "istio": "1", "envoy": "2", "kubernetes": "3", "date": "2026-11-24"}}`))
+	m, err := ParseMeasurements(
+		"m.json",
+		[]byte(`{"a": {"seconds": 1.5, "istio": "1", "envoy": "2", "kubernetes": "3", "date": "2026-11-24"}}`),
+	)
 	require.NoError(t, err)
 	require.Equal(t, map[string]time.Duration{"a": 1500 * time.Millisecond}, m.Times())
 	for text, want := range map[string]string{

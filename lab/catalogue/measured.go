@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -15,16 +16,24 @@ type Measurement struct {
 	Envoy      string  `json:"envoy"`
 	Kubernetes string  `json:"kubernetes"`
 	Date       string  `json:"date"`
-	// What the checks of phase symptoms saw, in their order, less what is another in every run: see Plain.
+	// What the checks of phase symptoms saw, in their order, without what differs between runs: see Plain.
 	Symptoms []string `json:"symptoms,omitempty"`
 }
 
-// passing is what is another in every run of the same thing: times, fingerprints, names of pods, addresses, identifiers, and
-// numbers.
-var passing = regexp.MustCompile(`\b\d{4}-\d\d-\d\dT[0-9:.]+Z|\b[0-9A-F]{2}(:[0-9A-F]{2})+\b|\b[0-9a-f]{8}-[0-9a-f-]{27}\b|-[0-9a-f]{8,10}-[a-z0-9]{5}\b|\b\d+\.\d+\.\d+\.\d+(:\d+)?\b|\b[0-9a-f]{12,}\b|\d+([.:]\d+)*(µs|ms|s|m|h)?\b`)
+// volatile matches text that differs between two runs of the same thing: times, fingerprints, identifiers, names of pods,
+// addresses, and numbers.
+var volatile = regexp.MustCompile(strings.Join([]string{
+	`\b\d{4}-\d\d-\d\dT[0-9:.]+Z`,
+	`\b[0-9A-F]{2}(:[0-9A-F]{2})+\b`,
+	`\b[0-9a-f]{8}-[0-9a-f-]{27}\b`,
+	`-[0-9a-f]{8,10}-[a-z0-9]{5}\b`,
+	`\b\d+\.\d+\.\d+\.\d+(:\d+)?\b`,
+	`\b[0-9a-f]{12,}\b`,
+	`\d+([.:]\d+)*(µs|ms|s|m|h)?\b`,
+}, "|"))
 
-// Plain is a text that a check saw, without what is another in every run, so that texts of two runs can be compared.
-func Plain(seen string) string { return passing.ReplaceAllString(seen, "·") }
+// Plain is a text that a check saw, without what differs between two runs, so that texts of two runs can be compared.
+func Plain(seen string) string { return volatile.ReplaceAllString(seen, "·") }
 
 // Measurements are those of a catalogue, by scenario.
 type Measurements map[string]Measurement

@@ -188,11 +188,19 @@ func (r *run) mayChange() error {
 	case !r.adopted:
 		return nil
 	case len(s.Radius) == 0:
-		return &AdoptError{fmt.Sprintf("%s: scenario %s does not say how far it reaches (blast-radius), and the mesh of lab %s is somebody else's: it is not run there",
-			s.Place, s.Name, r.lab)}
+		return &AdoptError{
+			fmt.Sprintf(
+				"%s: scenario %s does not say how far it reaches (blast-radius), and the mesh of lab %s is somebody else's: it is not run there",
+				s.Place,
+				s.Name,
+				r.lab,
+			),
+		}
 	case !r.options.Adopt:
-		return &AdoptError{fmt.Sprintf("the mesh of lab %s is somebody else's: read the plan, `eastwest explain %s`, and say --adopt to have it carried out there",
-			r.lab, s.Name)}
+		return &AdoptError{
+			fmt.Sprintf("the mesh of lab %s is somebody else's: read the plan, `eastwest explain %s`, and say --adopt to have it carried out there",
+				r.lab, s.Name),
+		}
 	}
 	r.adopt()
 	return nil
@@ -244,8 +252,12 @@ func (r *run) putBack(ctx context.Context) error {
 		return "", r.mesh.Restore(ctx, r.checkpoint.Before)
 	})
 	if err != nil {
-		return fmt.Errorf("the mesh is not what it was: %w: `eastwest run %s --undo --name %s` tries again, `eastwest up --name %[3]s` makes it anew",
-			err, r.scenario.Name, r.lab)
+		return fmt.Errorf(
+			"the mesh is not what it was: %w: `eastwest run %s --undo --name %s` tries again, `eastwest up --name %[3]s` makes it anew",
+			err,
+			r.scenario.Name,
+			r.lab,
+		)
 	}
 	return r.ledger.Back()
 }

@@ -47,13 +47,15 @@ func TestRun(t *testing.T) {
 		},
 		"a planned change": {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
-				s.Operate, s.Break, s.Recover, s.Symptoms, s.Diagnose, s.Always = []scenario.Step{w.change("operate", nil)}, nil, nil, scenario.Expect{}, nil, nil
+				s.Operate, s.Break, s.Recover, s.Symptoms, s.Diagnose, s.Always = []scenario.Step{w.change("operate", nil)}, nil, nil,
+					scenario.Expect{}, nil, nil
 			},
 			wants: wants{result: report.Passed, path: "baseline operate healthy undo", done: "operate"},
 		},
 		"a mesh that is not healthy before": {
-			edit:  func(_ *testing.T, w *world, _ *scenario.Scenario) { w.set(true) },
-			wants: wants{result: report.Failed, path: "baseline", reason: "baseline: calls of a-to-b: success at least 100 %: wanted calls of a-to-b: success at least 100 %, within 10s", done: "collect"},
+			edit: func(_ *testing.T, w *world, _ *scenario.Scenario) { w.set(true) },
+			wants: wants{result: report.Failed, path: "baseline", reason: "baseline: calls of a-to-b: success at least 100 %: wanted calls " +
+				"of a-to-b: success at least 100 %, within 10s", done: "collect"},
 		},
 		"symptoms that do not show": {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
@@ -66,7 +68,8 @@ func TestRun(t *testing.T) {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
 				s.Break = append(s.Break, w.change("fail", func(context.Context) error { return errTest }))
 			},
-			wants: wants{result: report.Errored, path: "baseline break undo", reason: "fail: nothing works", done: `break, fail, collect, restore "healthy"`},
+			wants: wants{result: report.Errored, path: "baseline break undo", reason: "fail: nothing works",
+				done: `break, fail, collect, restore "healthy"`},
 		},
 		"a change that runs out of time": {
 			edit:  func(_ *testing.T, w *world, s *scenario.Scenario) { s.Break = append(s.Break, w.change("hang", hangs)) },
@@ -128,7 +131,8 @@ func TestRun(t *testing.T) {
 		},
 		"it keeps what was done": {
 			options: RunOptions{Keep: true},
-			wants:   wants{result: report.Passed, path: "baseline break symptoms diagnose recover healthy always", changed: true, stopped: scenario.Always},
+			wants: wants{result: report.Passed, path: "baseline break symptoms diagnose recover healthy always", changed: true,
+				stopped: scenario.Always},
 		},
 		"it keeps a failure": {
 			edit: func(_ *testing.T, _ *world, s *scenario.Scenario) {
@@ -139,7 +143,8 @@ func TestRun(t *testing.T) {
 		},
 		"without its recovery it fails, and soon": {
 			options: RunOptions{Without: scenario.Recover},
-			wants:   wants{result: report.Failed, path: "baseline break symptoms diagnose healthy undo", reason: "within 5s", within: 10 * time.Second},
+			wants: wants{result: report.Failed, path: "baseline break symptoms diagnose healthy undo", reason: "within 5s",
+				within: 10 * time.Second},
 		},
 		"without its break the symptoms do not show": {
 			options: RunOptions{Without: scenario.Break},
@@ -149,7 +154,8 @@ func TestRun(t *testing.T) {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
 				s.WrongFixes = []scenario.WrongFix{{Fix: "hope", Why: "it is cheap", Do: []scenario.Step{w.change("hope", nil)}}}
 			},
-			wants: wants{result: report.Passed, path: "baseline break symptoms diagnose wrong-fixes recover healthy always undo", done: "break, hope, recover",
+			wants: wants{result: report.Passed, path: "baseline break symptoms diagnose wrong-fixes recover healthy always undo",
+				done: "break, hope, recover",
 				note: "wrong fix: hope: it is cheap"},
 		},
 		"a wrong fix that ends the symptoms": {
@@ -160,7 +166,8 @@ func TestRun(t *testing.T) {
 		},
 		"a wrong fix that heals, whatever still looks broken": {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
-				s.WrongFixes = []scenario.WrongFix{{Fix: "luck", Do: []scenario.Step{w.heals("luck")}, StillBroken: []scenario.Step{looks("still", holds)}}}
+				s.WrongFixes = []scenario.WrongFix{{Fix: "luck", Do: []scenario.Step{w.heals("luck")},
+					StillBroken: []scenario.Step{looks("still", holds)}}}
 			},
 			wants: wants{result: report.Failed, reason: "wrong-fixes: luck: wanted the mesh to stay broken; seen every healthy check holds"},
 		},
@@ -168,19 +175,24 @@ func TestRun(t *testing.T) {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
 				s.Diagnose = []scenario.Step{looks("diagnosis", func(context.Context) error { w.set(false); return nil })}
 			},
-			wants: wants{result: report.Failed, path: "baseline break symptoms diagnose recover undo", reason: "recover: without the recovery: wanted the mesh to stay broken"},
+			wants: wants{result: report.Failed, path: "baseline break symptoms diagnose recover undo",
+				reason: "recover: without the recovery: wanted the mesh to stay broken"},
 		},
 		"what breaks later": {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
-				s.Later = &scenario.Later{When: "istiod restarts", Do: []scenario.Step{w.change("restart", nil)}, Within: s.Symptoms.Within, Expect: []scenario.Step{w.brokenCheck()}}
+				s.Later = &scenario.Later{When: "istiod restarts", Do: []scenario.Step{w.change("restart", nil)}, Within: s.Symptoms.Within,
+					Expect: []scenario.Step{w.brokenCheck()}}
 			},
-			wants: wants{result: report.Passed, path: "baseline break symptoms diagnose later recover healthy always undo", done: "break, restart, recover"},
+			wants: wants{result: report.Passed, path: "baseline break symptoms diagnose later recover healthy always undo",
+				done: "break, restart, recover"},
 		},
 		"what does not break later": {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
-				s.Later = &scenario.Later{When: "never", Do: []scenario.Step{w.change("restart", nil)}, Within: s.Symptoms.Within, Expect: []scenario.Step{looks("worse", never)}}
+				s.Later = &scenario.Later{When: "never", Do: []scenario.Step{w.change("restart", nil)}, Within: s.Symptoms.Within,
+					Expect: []scenario.Step{looks("worse", never)}}
 			},
-			wants: wants{result: report.Failed, path: "baseline break symptoms diagnose later undo", reason: "later: worse: wanted this, within 10s"},
+			wants: wants{result: report.Failed, path: "baseline break symptoms diagnose later undo",
+				reason: "later: worse: wanted this, within 10s"},
 		},
 		"a judgement that does not hold": {
 			edit: func(t *testing.T, _ *world, s *scenario.Scenario) {
@@ -194,7 +206,8 @@ func TestRun(t *testing.T) {
 				w.restoreErr = errTest
 				s.Recover = []scenario.Step{w.change("hope", nil)}
 			},
-			wants: wants{result: report.Failed, reason: "healthy: calls of a-to-b", changed: true, note: "`eastwest run story --undo --name test` tries again"},
+			wants: wants{result: report.Failed, reason: "healthy: calls of a-to-b", changed: true,
+				note: "`eastwest run story --undo --name test` tries again"},
 		},
 		"a change and the restore both fail": {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
@@ -524,7 +537,11 @@ func TestWhatDoesNotBegin(t *testing.T) {
 
 		w.changed, w.checkpoint = "earlier", lab.Checkpoint{Scenario: "earlier", Done: scenario.Break}
 		out = w.run(t.Context(), t, w.stage(), s, RunOptions{})
-		require.ErrorContains(t, out.err, "`eastwest run earlier --resume --name test` goes on after phase break, `eastwest run earlier --undo --name test` puts it back")
+		require.ErrorContains(
+			t,
+			out.err,
+			"`eastwest run earlier --resume --name test` goes on after phase break, `eastwest run earlier --undo --name test` puts it back",
+		)
 		require.Empty(t, slices.DeleteFunc(w.done, func(d string) bool { return d == "collect" }))
 	})
 }

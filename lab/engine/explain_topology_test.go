@@ -52,9 +52,21 @@ func TestExplainTopology(t *testing.T) {
 		}
 	}
 	assert.Contains(t, explained(t, scenario.Topology{Kind: scenario.MultiPrimary}), "$ istioctl install --context=cluster-b ")
-	assert.Contains(t, explained(t, scenario.Topology{Kind: scenario.PrimaryRemote}), "  cluster-b on network-b: served by istiod of cluster-a, an east-west gateway\n")
-	assert.Contains(t, explained(t, scenario.Topology{Kind: scenario.PrimaryRemote, Network: scenario.SharedNetwork}), "  cluster-b on network-a: served by istiod of cluster-a\n")
-	assert.Contains(t, explained(t, scenario.Topology{Kind: scenario.ExternalControlPlane}), "  external on network-external: runs istiod for others, with its configuration in cluster-a\n")
+	assert.Contains(
+		t,
+		explained(t, scenario.Topology{Kind: scenario.PrimaryRemote}),
+		"  cluster-b on network-b: served by istiod of cluster-a, an east-west gateway\n",
+	)
+	assert.Contains(
+		t,
+		explained(t, scenario.Topology{Kind: scenario.PrimaryRemote, Network: scenario.SharedNetwork}),
+		"  cluster-b on network-a: served by istiod of cluster-a\n",
+	)
+	assert.Contains(
+		t,
+		explained(t, scenario.Topology{Kind: scenario.ExternalControlPlane}),
+		"  external on network-external: runs istiod for others, with its configuration in cluster-a\n",
+	)
 	require.Error(t, ExplainTopology(&bytes.Buffer{}, scenario.Topology{Members: []scenario.Cluster{{Name: "a", Network: "n", Primary: "b"}}}))
 	require.ErrorIs(t, ExplainTopology(full{}, lab.DefaultTopology()), errFull)
 }

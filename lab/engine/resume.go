@@ -54,8 +54,10 @@ func (st stage) undo(ctx context.Context, arg string) (undone string, err error)
 	ctx, cancel := context.WithTimeoutCause(ctx, undoWithin, fmt.Errorf("not done within %s", undoWithin))
 	defer cancel()
 	if err := st.mesh.Restore(ctx, c.Before); err != nil {
-		return "", &lab.SetupError{Err: fmt.Errorf("putting lab %s back as it was before scenario %s: %w: try again, or `eastwest up --name %[1]s` makes it anew",
-			st.lab, c.Scenario, err)}
+		return "", &lab.SetupError{
+			Err: fmt.Errorf("putting lab %s back as it was before scenario %s: %w: try again, or `eastwest up --name %[1]s` makes it anew",
+				st.lab, c.Scenario, err),
+		}
 	}
 	return c.Scenario, st.ledger.Back()
 }
@@ -69,8 +71,14 @@ func (st stage) left(arg string) (lab.Checkpoint, error) {
 	}
 	c, err := st.ledger.Checkpoint()
 	if err != nil {
-		return c, &lab.SetupError{Err: fmt.Errorf("lab %s was left by scenario %s, and what it was like before cannot be read: %w: `eastwest up --name %[1]s` makes it anew",
-			st.lab, changed, err)}
+		return c, &lab.SetupError{
+			Err: fmt.Errorf(
+				"lab %s was left by scenario %s, and what it was like before cannot be read: %w: `eastwest up --name %[1]s` makes it anew",
+				st.lab,
+				changed,
+				err,
+			),
+		}
 	}
 	if arg != "" && !c.Means(arg) {
 		return c, &ResumeError{fmt.Sprintf("lab %s was left by scenario %s (%s), not by %s", st.lab, c.Scenario, c.File, arg)}
@@ -89,7 +97,11 @@ func (st stage) resumable(arg string) (lab.Checkpoint, error) {
 	}
 	switch {
 	case c.Done == "":
-		return refuse("scenario %s was not stopped after a phase of lab %s, it was cut off or has failed in one: there is nothing to go on with", c.Scenario, st.lab)
+		return refuse(
+			"scenario %s was not stopped after a phase of lab %s, it was cut off or has failed in one: there is nothing to go on with",
+			c.Scenario,
+			st.lab,
+		)
 	case !c.GoesOn():
 		return refuse("scenario %s has run to its end on lab %s: there is nothing to go on with", c.Scenario, st.lab)
 	}
@@ -98,7 +110,12 @@ func (st stage) resumable(arg string) (lab.Checkpoint, error) {
 		return c, err
 	}
 	if now != c.Digest {
-		return refuse("%s has changed since phase %s of it was done on lab %s: what was proven is not what stands there now", c.File, c.Done, st.lab)
+		return refuse(
+			"%s has changed since phase %s of it was done on lab %s: what was proven is not what stands there now",
+			c.File,
+			c.Done,
+			st.lab,
+		)
 	}
 	return c, nil
 }

@@ -127,7 +127,13 @@ func (s *fakeStream) Stop() (*traffic.Recording, error) {
 func (s *fakeStream) Recording() *traffic.Recording {
 	s.world.mu.Lock()
 	defer s.world.mu.Unlock()
-	r := &traffic.Recording{Stream: s.plan.Name, ExpectCluster: "cluster-b", Every: time.Duration(s.plan.Every), Began: s.began, Ended: s.ended}
+	r := &traffic.Recording{
+		Stream:        s.plan.Name,
+		ExpectCluster: "cluster-b",
+		Every:         time.Duration(s.plan.Every),
+		Began:         s.began,
+		Ended:         s.ended,
+	}
 	if r.Ended.IsZero() {
 		r.Ended = time.Now()
 	}
@@ -262,8 +268,11 @@ func (w *world) story(t *testing.T) *scenario.Scenario {
 		Symptoms: scenario.Expect{Within: within, Expect: []scenario.Step{w.brokenCheck(), calls(t, "{stream: a-to-b, success: {at-most: 0}}")}},
 		Diagnose: []scenario.Step{looks("diagnosis", holds)},
 		Recover:  []scenario.Step{w.heals("recover")},
-		Healthy:  scenario.Expect{Within: within, Expect: []scenario.Step{w.healthyCheck(), calls(t, "{stream: a-to-b, success: {at-least: 100}}")}},
-		Always:   []scenario.Step{calls(t, "{stream: a-to-b, lost: {at-least: 1}}")},
+		Healthy: scenario.Expect{
+			Within: within,
+			Expect: []scenario.Step{w.healthyCheck(), calls(t, "{stream: a-to-b, success: {at-least: 100}}")},
+		},
+		Always: []scenario.Step{calls(t, "{stream: a-to-b, lost: {at-least: 1}}")},
 	}
 }
 
