@@ -199,7 +199,8 @@ func (s *shell) try(t *testing.T, document string, commands []shown) {
 	for _, c := range commands {
 		lines, err := s.run(c.command)
 		require.NoError(t, err, "%s: $ %s\n%s", document, c.command, strings.Join(lines, "\n"))
-		require.True(t, same(c.output, lines), "$ %s\n%s shows:\n%s\nseen:\n%s", c.command, document, strings.Join(c.output, "\n"), strings.Join(lines, "\n"))
+		require.True(t, same(c.output, lines), "$ %s\n%s shows:\n%s\nseen:\n%s",
+			c.command, document, strings.Join(c.output, "\n"), strings.Join(lines, "\n"))
 	}
 }
 

@@ -13,6 +13,8 @@ package docs
 
 import (
 	"fmt"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -33,6 +35,7 @@ import (
 //go:generate go test . -run IsCurrent -args -update
 
 const (
+	module = "github.com/eastwest-lab/eastwest"
 	root   = "../.."
 	readme = "README.md"
 )
@@ -170,18 +173,53 @@ func TestMentionedCommandsExist(t *testing.T) {
 	}
 }
 
-// TestInsideNamesEveryPackage holds the page about the inside to the packages that there are.
-func TestInsideNamesEveryPackage(t *testing.T) {
-	text := read(t, "docs/inside.md")
+// TestInsideShowsEveryPackage holds the page about the inside to the packages that there are: each has a row in the table, and
+// the rows are in the order of imports, so that a package imports only what comes after it.
+func TestInsideShowsEveryPackage(t *testing.T) {
+	rows := map[string]int{}
+	for i, m := range regexp.MustCompile("(?m)^\\| `(lab[a-z/]*)` \\|").FindAllStringSubmatch(read(t, "docs/inside.md"), -1) {
+		rows[m[1]] = i
+	}
+	for _, name := range packages(t) {
+		at, there := rows[name]
+		if !assert.True(t, there, "docs/inside.md has no row for %s", name) {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join(root, name, "*.go"))
+		require.NoError(t, err)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+			require.NoError(t, err)
+			for _, i := range parsed.Imports {
+				imported, ours := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), module+"/")
+				if below, there := rows[imported]; ours && there {
+					assert.Greater(t, below, at, "docs/inside.md: %s imports %s and has to come before it", name, imported)
+				}
+			}
+		}
+		delete(rows, name)
+	}
+	assert.Empty(t, rows, "docs/inside.md has rows for packages that are gone")
+}
+
+// packages returns the folders below lab that have Go files, from the top level.
+func packages(t *testing.T) []string {
+	t.Helper()
+	var all []string
 	require.NoError(t, filepath.WalkDir(filepath.Join(root, "lab"), func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		if files, err := filepath.Glob(filepath.Join(p, "*.go")); err != nil || len(files) == 0 {
+		files, err := filepath.Glob(filepath.Join(p, "*.go"))
+		if err != nil || len(files) == 0 {
 			return err
 		}
-		name, err := filepath.Rel(root, p)
-		assert.Contains(t, text, path.Base(filepath.ToSlash(name)), "docs/inside.md says nothing about %s", name)
+		rel, err := filepath.Rel(root, p)
+		all = append(all, filepath.ToSlash(rel))
 		return err
 	}))
+	return all
 }

@@ -22,7 +22,8 @@ import (
 func lessonShell(t *testing.T, env, script string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -eo pipefail\neval \"$(eastwest env "+env+")\"\n"+script)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(string(eastwest))+":"+os.Getenv("PATH"), "KUBECONFIG=/nonexistent", "HOME="+t.TempDir())
+	cmd.Env = append(os.Environ(),
+		"PATH="+filepath.Dir(string(eastwest))+":"+os.Getenv("PATH"), "KUBECONFIG=/nonexistent", "HOME="+t.TempDir())
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
@@ -77,10 +78,12 @@ istioctl create-remote-secret \
 
 	t.Run("the gateway's log names the cluster whose border was crossed", func(t *testing.T) {
 		// A gateway writes a connection down when it ends: a host with a connection per call shows at once.
-		out, err := lessonShell(t, "", `kubectl exec -n production my-pod -c app -- curl -s http://echo-cluster-b-fresh.production.svc.cluster.local/healthz`)
+		out, err := lessonShell(t, "", `kubectl exec -n production my-pod -c app -- \
+  curl -s http://echo-cluster-b-fresh.production.svc.cluster.local/healthz`)
 		require.NoError(t, err, out)
 		require.Contains(t, out, "Cluster=cluster-b")
-		require.NoError(t, wait.Until(t.Context(), "the call to stand in the log", wait.Options{Within: 20 * time.Second}, func(context.Context) error {
+		within := wait.Options{Within: 20 * time.Second}
+		require.NoError(t, wait.Until(t.Context(), "the call to appear in the log", within, func(context.Context) error {
 			out, err := lessonShell(t, "--context cluster-b", `kubectl logs -n istio-system -l istio=eastwestgateway \
   -c istio-proxy | grep "cluster-b"`)
 			if err == nil && !strings.Contains(out, "outbound_.80_._.echo-cluster-b-fresh.production.svc.cluster.local") {
