@@ -9,6 +9,8 @@
 // and the table.
 package scenario
 
+//go:generate go run ../strict/fielddocs
+
 import (
 	"slices"
 	"strings"
@@ -22,28 +24,52 @@ type Scenario struct {
 	File  string `yaml:"-"` // the path it was loaded from
 	Place Place  `yaml:"-"` // of the file's first field
 
-	Name   string   `yaml:"scenario" required:"true" name:"kebab" doc:"The scenario's name, like remote-secret-revoked: the thing, then what happened to it. In a file called scenario.yaml it is also the name of the folder."`
-	Title  string   `yaml:"title" required:"true" doc:"One line that says what is wrong and what follows from it."`
-	Why    string   `yaml:"why" required:"true" doc:"The story for a learner: how this comes about and why it shows itself the way it does."`
-	Lesson []string `yaml:"lesson" doc:"Sections of the lesson that this scenario teaches."`
+	// The scenario's name, like remote-secret-revoked: the thing, then what happened to it. In a file called
+	// scenario.yaml it is also the name of the folder.
+	Name string `yaml:"scenario" required:"true" name:"kebab"`
+	// One line that says what is wrong and what follows from it.
+	Title string `yaml:"title" required:"true"`
+	// The story for a learner: how this comes about and why it shows itself the way it does.
+	Why string `yaml:"why" required:"true"`
+	// Sections of the lesson that this scenario teaches.
+	Lesson []string `yaml:"lesson"`
 
-	Topology Topology `yaml:"topology" example:"{kind: multi-primary}" required:"true" doc:"The mesh that the scenario needs."`
-	Apps     []App    `yaml:"apps" ref:"workload" least:"0" doc:"Workloads and the cluster each runs in, like client@cluster-a."`
-	Traffic  []Stream `yaml:"traffic" doc:"Streams of calls by name. They start before the break, are recorded call by call, and flow until the end of the scenario."`
+	// The mesh that the scenario needs.
+	Topology Topology `yaml:"topology" example:"{kind: multi-primary}" required:"true"`
+	// Workloads and the cluster each runs in, like client@cluster-a.
+	Apps []App `yaml:"apps" ref:"workload" least:"0"`
+	// Streams of calls by name. They start before the break, are recorded call by call, and flow until the end of the
+	// scenario.
+	Traffic []Stream `yaml:"traffic"`
 
-	Break      []Step     `yaml:"break" least:"1" phase:"break" doc:"What breaks the mesh. Exactly one of break and operate."`
-	Operate    []Step     `yaml:"operate" phase:"operate" doc:"A planned change that the mesh has to survive. Exactly one of break and operate; an empty list is a scenario that only looks."`
-	Symptoms   Expect     `yaml:"symptoms" phase:"symptoms" doc:"Checks that hold together while the mesh is broken."`
-	Radius     Radius     `yaml:"blast-radius" enum:"none,inside,one-way,both-ways" doc:"Which streams lose calls while the mesh is broken; proven with the symptoms, all others have to work. inside: of one cluster at least. one-way: across the border in one direction. both-ways: in both. none: all go on, and what breaks, breaks later."`
-	Diagnose   []Step     `yaml:"diagnose" phase:"diagnose" doc:"Read-only steps that find the cause, each with its expected finding. A person can paste the command of each."`
-	Later      *Later     `yaml:"later" doc:"What breaks only later, at the next restart or renewal, and is brought about here. It comes after the diagnosis."`
-	WrongFixes []WrongFix `yaml:"wrong-fixes" doc:"What people try first. The engine proves that it does not heal the mesh."`
-	Recover    []Step     `yaml:"recover" phase:"recover" doc:"What heals the mesh."`
-	Healthy    Expect     `yaml:"healthy" phase:"healthy" doc:"Checks that hold together before the break and again after the recovery."`
-	Always     []Step     `yaml:"always" phase:"always" doc:"Checks that are judged once, on the whole recording of the traffic."`
+	// What breaks the mesh. Exactly one of break and operate.
+	Break []Step `yaml:"break" least:"1" phase:"break"`
+	// A planned change that the mesh has to survive. Exactly one of break and operate; an empty list is a scenario that
+	// only looks.
+	Operate []Step `yaml:"operate" phase:"operate"`
+	// Checks that hold together while the mesh is broken.
+	Symptoms Expect `yaml:"symptoms" phase:"symptoms"`
+	// Which streams lose calls while the mesh is broken; proven with the symptoms, all others have to work. inside: of
+	// one cluster at least. one-way: across the border in one direction. both-ways: in both. none: all go on, and what
+	// breaks, breaks later.
+	Radius Radius `yaml:"blast-radius" enum:"none,inside,one-way,both-ways"`
+	// Read-only steps that find the cause, each with its expected finding. A person can paste the command of each.
+	Diagnose []Step `yaml:"diagnose" phase:"diagnose"`
+	// What breaks only later, at the next restart or renewal, and is brought about here. It comes after the diagnosis.
+	Later *Later `yaml:"later"`
+	// What people try first. The engine proves that it does not heal the mesh.
+	WrongFixes []WrongFix `yaml:"wrong-fixes"`
+	// What heals the mesh.
+	Recover []Step `yaml:"recover" phase:"recover"`
+	// Checks that hold together before the break and again after the recovery.
+	Healthy Expect `yaml:"healthy" phase:"healthy"`
+	// Checks that are judged once, on the whole recording of the traffic.
+	Always []Step `yaml:"always" phase:"always"`
 
-	Hints  []string `yaml:"hints" doc:"Help for a learner who is stuck, given one after the other."`
-	SeenIn []string `yaml:"seen-in" doc:"Links to reports of the same failure in the wild."`
+	// Help for a learner who is stuck, given one after the other.
+	Hints []string `yaml:"hints"`
+	// Links to reports of the same failure in the wild.
+	SeenIn []string `yaml:"seen-in"`
 }
 
 // App is a workload in one cluster ("client@cluster-a"), or, with no cluster, the service of that name
@@ -68,12 +94,20 @@ func (a App) String() string {
 
 // Stream is traffic that flows from before the break until the end of the scenario.
 type Stream struct {
-	Name        string      `yaml:"-"` // the key in the file
-	From        App         `yaml:"from" ref:"app" required:"true" doc:"The app that calls, like client@cluster-a."`
-	To          App         `yaml:"to" ref:"app-or-service" required:"true" doc:"Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster that has it."`
-	Every       Duration    `yaml:"every" example:"50ms" required:"true" min:"10ms" max:"1m" doc:"Pause between the starts of two calls, 10ms to 1m."`
-	Timeout     Duration    `yaml:"timeout" doc:"How long one call may take. Without it, the engine's default."`
-	Connections Connections `yaml:"connections" enum:"fresh,reused" doc:"fresh (the default): a new connection per call, so every call proves trust. reused: connections are kept, as pooled clients do, and keep working after trust is gone; a call that is due while another is under way is left out, since it would need a new one."`
+	Name string `yaml:"-"` // the key in the file
+	// The app that calls, like client@cluster-a.
+	From App `yaml:"from" ref:"app" required:"true"`
+	// Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster
+	// that has it.
+	To App `yaml:"to" ref:"app-or-service" required:"true"`
+	// Pause between the starts of two calls, 10ms to 1m.
+	Every Duration `yaml:"every" example:"50ms" required:"true" min:"10ms" max:"1m"`
+	// How long one call may take. Without it, the engine's default.
+	Timeout Duration `yaml:"timeout"`
+	// fresh (the default): a new connection per call, so every call proves trust. reused: connections are kept, as
+	// pooled clients do, and keep working after trust is gone; a call that is due while another is under way is left
+	// out, since it would need a new one.
+	Connections Connections `yaml:"connections" enum:"fresh,reused"`
 	Place       Place       `yaml:"-"`
 }
 
@@ -89,29 +123,41 @@ const (
 
 // Expect is a list of checks that have to hold together within a time.
 type Expect struct {
-	Within Duration `yaml:"within" required:"true" doc:"How long the checks may take to hold, all together."`
-	Expect []Step   `yaml:"expect" required:"true" doc:"The checks."`
-	Place  Place    `yaml:"-"`
+	// How long the checks may take to hold, all together.
+	Within Duration `yaml:"within" required:"true"`
+	// The checks.
+	Expect []Step `yaml:"expect" required:"true"`
+	Place  Place  `yaml:"-"`
 }
 
 // WrongFix is something that people try first and that does not heal the mesh.
 type WrongFix struct {
-	Fix         string `yaml:"fix" required:"true" doc:"What people try, in a few words."`
-	Why         string `yaml:"why" required:"true" doc:"Why people try it and why it cannot work."`
-	Do          []Step `yaml:"do" required:"true" phase:"wrong-fixes" doc:"The steps of the wrong fix."`
-	StillBroken []Step `yaml:"still-broken" phase:"symptoms" doc:"Checks that hold after the wrong fix. Without them, the symptoms are checked again."`
+	// What people try, in a few words.
+	Fix string `yaml:"fix" required:"true"`
+	// Why people try it and why it cannot work.
+	Why string `yaml:"why" required:"true"`
+	// The steps of the wrong fix.
+	Do []Step `yaml:"do" required:"true" phase:"wrong-fixes"`
+	// Checks that hold after the wrong fix. Without them, the symptoms are checked again.
+	StillBroken []Step `yaml:"still-broken" phase:"symptoms"`
 	Place       Place  `yaml:"-"`
 }
 
 // Later is the part of a failure that shows itself at the next restart or renewal only.
 type Later struct {
-	When   string   `yaml:"when" required:"true" doc:"What has to happen first, in a few words: istiod restarts."`
-	Why    string   `yaml:"why" required:"true" doc:"Why it breaks then and not before."`
-	Do     []Step   `yaml:"do" required:"true" phase:"later" doc:"The steps that bring it about."`
-	Within Duration `yaml:"within" required:"true" doc:"How long the checks may take to hold, all together."`
-	Radius Radius   `yaml:"blast-radius" enum:"none,inside,one-way,both-ways" doc:"Which streams lose calls then; see the scenario's own."`
-	Expect []Step   `yaml:"expect" required:"true" phase:"later" doc:"Checks that hold together then."`
-	Place  Place    `yaml:"-"`
+	// What has to happen first, in a few words: istiod restarts.
+	When string `yaml:"when" required:"true"`
+	// Why it breaks then and not before.
+	Why string `yaml:"why" required:"true"`
+	// The steps that bring it about.
+	Do []Step `yaml:"do" required:"true" phase:"later"`
+	// How long the checks may take to hold, all together.
+	Within Duration `yaml:"within" required:"true"`
+	// Which streams lose calls then; see the scenario's own.
+	Radius Radius `yaml:"blast-radius" enum:"none,inside,one-way,both-ways"`
+	// Checks that hold together then.
+	Expect []Step `yaml:"expect" required:"true" phase:"later"`
+	Place  Place  `yaml:"-"`
 }
 
 // Radius says which calls a failure hits. Several words stand for all of them; nil says nothing.

@@ -19,13 +19,22 @@ type Topology struct {
 	Name  string `yaml:"-"` // of a topology file; a topology in a scenario has none
 	Title string `yaml:"-"` // of a topology file that has one
 
-	Kind                Kind      `yaml:"kind" enum:"none,single,multi-primary,primary-remote,external-control-plane" doc:"Which clusters run a control plane. none: two clusters without a mesh. Exactly one of kind and clusters."`
-	Network             Network   `yaml:"network" enum:"separate,shared" doc:"For a kind. separate (the default): pods meet through east-west gateways. shared: pods of all clusters reach each other by address."`
-	Trust               Trust     `yaml:"trust" enum:"shared-root,separate-roots,self-signed" doc:"shared-root (the default): one root, one intermediate per istiod. separate-roots: a root per istiod. self-signed: no cacerts, every istiod makes its own root."`
-	CertificateLifetime Duration  `yaml:"certificate-lifetime" doc:"Lifetime of workload certificates, like 10m. Without it, Istio's default."`
-	MultiRoot           bool      `yaml:"multi-root" doc:"istiod and proxies take another set of roots while they run (ISTIO_MULTIROOT_MESH, PROXY_CONFIG_XDS_AGENT). Off, as Istio has it, if left out."`
-	Members             []Cluster `yaml:"clusters" least:"1" most:"15" doc:"The clusters, one by one, in the order they are made. Instead of kind and network."`
-	Place               Place     `yaml:"-"`
+	// Which clusters run a control plane. none: two clusters without a mesh. Exactly one of kind and clusters.
+	Kind Kind `yaml:"kind" enum:"none,single,multi-primary,primary-remote,external-control-plane"`
+	// For a kind. separate (the default): pods meet through east-west gateways. shared: pods of all clusters reach each
+	// other by address.
+	Network Network `yaml:"network" enum:"separate,shared"`
+	// shared-root (the default): one root, one intermediate per istiod. separate-roots: a root per istiod. self-signed:
+	// no cacerts, every istiod makes its own root.
+	Trust Trust `yaml:"trust" enum:"shared-root,separate-roots,self-signed"`
+	// Lifetime of workload certificates, like 10m. Without it, Istio's default.
+	CertificateLifetime Duration `yaml:"certificate-lifetime"`
+	// istiod and proxies take another set of roots while they run (ISTIO_MULTIROOT_MESH, PROXY_CONFIG_XDS_AGENT). Off,
+	// as Istio has it, if left out.
+	MultiRoot bool `yaml:"multi-root"`
+	// The clusters, one by one, in the order they are made. Instead of kind and network.
+	Members []Cluster `yaml:"clusters" least:"1" most:"15"`
+	Place   Place     `yaml:"-"`
 
 	unread bool // the file says more about it than could be read
 }
@@ -35,12 +44,20 @@ func (t *Topology) Unread() { t.unread = true }
 
 // Cluster is one cluster of a topology.
 type Cluster struct {
-	Name       string `yaml:"cluster" example:"cluster-a" required:"true" name:"cluster" doc:"The cluster's name: its id in Istio and its context in kubectl."`
-	Network    string `yaml:"network" example:"network-a" required:"true" name:"network" doc:"The network its pods are on. Pods of one network reach each other by address, others through east-west gateways."`
-	Primary    string `yaml:"primary" name:"cluster" doc:"The cluster whose istiod serves this one. Without it, the cluster has an istiod of its own."`
-	Config     string `yaml:"config-cluster" name:"cluster" doc:"The cluster that this one's istiod reads its configuration from. Such an istiod is external: its cluster runs nothing else of the mesh."`
-	Gateway    *bool  `yaml:"gateway" doc:"false: no east-west gateway here, because another cluster of the network has one. Without it, the cluster has a gateway where the topology needs one."`
-	Kubernetes string `yaml:"kubernetes" name:"version" doc:"The version of Kubernetes that the cluster must have, like v1.36.1. Without it, whatever its nodes have."`
+	// The cluster's name: its id in Istio and its context in kubectl.
+	Name string `yaml:"cluster" example:"cluster-a" required:"true" name:"cluster"`
+	// The network its pods are on. Pods of one network reach each other by address, others through east-west gateways.
+	Network string `yaml:"network" example:"network-a" required:"true" name:"network"`
+	// The cluster whose istiod serves this one. Without it, the cluster has an istiod of its own.
+	Primary string `yaml:"primary" name:"cluster"`
+	// The cluster that this one's istiod reads its configuration from. Such an istiod is external: its cluster runs
+	// nothing else of the mesh.
+	Config string `yaml:"config-cluster" name:"cluster"`
+	// false: no east-west gateway here, because another cluster of the network has one. Without it, the cluster has a
+	// gateway where the topology needs one.
+	Gateway *bool `yaml:"gateway"`
+	// The version of Kubernetes that the cluster must have, like v1.36.1. Without it, whatever its nodes have.
+	Kubernetes string `yaml:"kubernetes" name:"version"`
 	Place      Place  `yaml:"-"`
 
 	unread bool // the file says more about it than could be read
@@ -360,8 +377,10 @@ func clusterNames(n *yaml.Node) []string {
 
 // topologyFile is a topology in a file of its own.
 type topologyFile struct {
-	Name  string `yaml:"topology" required:"true" name:"topology" doc:"The topology's name, like three-primaries."`
-	Title string `yaml:"title" doc:"One line that says what is special about it."`
+	// The topology's name, like three-primaries.
+	Name string `yaml:"topology" required:"true" name:"topology"`
+	// One line that says what is special about it.
+	Title string `yaml:"title"`
 	Topology
 }
 
