@@ -97,6 +97,32 @@ func redactFiles(dir string) error {
 	})
 }
 
+// Runs returns the run folders in a folder: the folder itself if it holds a run, or else all that lie below it, sorted.
+func Runs(dir string) ([]string, error) {
+	if _, err := os.Stat(filepath.Join(dir, eventsFile)); err == nil {
+		return []string{dir}, nil
+	}
+	var runs []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.Name() == eventsFile {
+			runs = append(runs, filepath.Dir(path))
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no folder %s: wanted one that `eastwest run` made", dir)
+	case err != nil:
+		return nil, fmt.Errorf("looking for runs in %s: %w", dir, err)
+	case len(runs) == 0:
+		return nil, fmt.Errorf("%s is not a run folder: there is no %s in it, nor below it", dir, eventsFile)
+	}
+	return runs, nil
+}
+
 // Read returns the events of a run folder, to show an old run again. The last line of a run that was
 // killed may be torn; it is left out.
 func Read(dir string) ([]Event, error) {

@@ -3,7 +3,6 @@ package report
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -18,14 +17,15 @@ type TerminalOptions struct {
 	Live    bool   // the running step is shown on a last line that is overwritten
 	Width   int    // columns, for wrapping and for the live line; 80 when zero
 	Verbose bool   // the whole story: every step with its command and what was seen
-	Folder  string // the run folder, named where something failed
+	Quiet   bool   // what passed is one line for each scenario
+	Folder  string // the run folder, named at the end
 }
 
-// Detect fills in what w can do: nothing but plain lines for files, pipes and TERM=dumb, no color with
-// NO_COLOR (https://no-color.org).
+// Detect returns what w can do: plain lines only for files, pipes and TERM=dumb, and no color with NO_COLOR (https://no-color.org).
+// A terminal is a writer with a method Fd, such as *os.File, whose file descriptor is one.
 func Detect(w io.Writer, getenv func(string) string) TerminalOptions {
 	var o TerminalOptions
-	f, ok := w.(*os.File)
+	f, ok := w.(interface{ Fd() uintptr })
 	if !ok || !term.IsTerminal(int(f.Fd())) || getenv("TERM") == "dumb" {
 		return o
 	}
@@ -95,6 +95,9 @@ func (t *terminal) Emit(e Event) {
 
 func (t *terminal) scenario(e Event) {
 	t.phases = 0
+	if t.o.Quiet {
+		return
+	}
 	t.printf("%s  %s\n", t.paint(bold, e.Scenario), e.Name)
 	if !t.o.Verbose {
 		return
@@ -263,6 +266,9 @@ func (t *terminal) endPhase(e Event) {
 		t.printf("   %s\n", t.paint(dim, strings.TrimSpace(fmt.Sprintf("%s in %s", note, seconds(e.Took)))))
 		return
 	}
+	if t.o.Quiet && !e.Result.Bad() {
+		return
+	}
 	t.line(t.mark(e.Result), e.Phase, phaseColumn, e.Took, note)
 }
 
@@ -288,6 +294,9 @@ func (t *terminal) end(e Event) {
 		}
 	default:
 		t.printf("%s %s  %s\n", t.mark(e.Result), t.paint(bold, e.Scenario), t.paint(dim, took))
+		if t.o.Folder != "" && !t.o.Quiet {
+			t.printf("  %s\n", t.paint(dim, "kept    "+t.o.Folder))
+		}
 	}
 }
 
@@ -332,8 +341,10 @@ const (
 	cyan   = "36"
 )
 
-func (t *terminal) paint(code, text string) string {
-	if !t.o.Color || text == "" {
+func (t *terminal) paint(code, text string) string { return t.o.paint(code, text) }
+
+func (o TerminalOptions) paint(code, text string) string {
+	if !o.Color || text == "" {
 		return text
 	}
 	return "\x1b[" + code + "m" + text + "\x1b[0m"

@@ -36,7 +36,8 @@ type rule struct {
 var rules = map[string]rule{
 	"lab/cmd/eastwest": {
 		imports: []string{
-			"lab", "lab/bench", "lab/bundle", "lab/catalogue", "lab/doctor", "lab/engine", "lab/report", "lab/scenario", "lab/verb", "scenarios",
+			"lab", "lab/bench", "lab/bundle", "lab/catalogue", "lab/doctor", "lab/engine", "lab/host", "lab/report",
+			"lab/scenario", "lab/verb", "lab/words", "scenarios",
 		},
 		why: "the command is flags, texts and exit codes; what it does is in the packages below it",
 	},

@@ -47,7 +47,7 @@ func newBenchUpCommand() *cobra.Command {
 		Short: "Make and remove labs and tell the median",
 		Long: `Bench up makes a lab of its own, removes it, and does so again: seconds until the clusters are usable and until calls
 between them are proven, memory, CPU seconds, disk, and when each step ended. Leave the machine alone meanwhile.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if runs < 1 {
 				return usagef("--runs %d: wanted at least 1", runs)

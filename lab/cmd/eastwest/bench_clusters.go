@@ -40,7 +40,7 @@ func newBenchClustersCommand() *cobra.Command {
 		Long: `Bench clusters makes and removes a lab of one primary cluster, then of two, and so on, each cluster on a network of its
 own, and prints a Markdown table: seconds until the clusters are usable and until calls between all of them are proven,
 the peak of memory, and what the last cluster added. It stops where a lab can no longer be made, and says why.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if most < 1 || most > scenario.MostClusters {
 				return usagef("--most %d: wanted 1 to %d", most, scenario.MostClusters)

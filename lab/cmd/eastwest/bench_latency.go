@@ -41,7 +41,7 @@ and one that is late counts from when it was due.
 
 It makes a lab of its own and removes it, or measures the one that --name says and leaves it as it is, except for
 a namespace with two pods without sidecars, which is removed. The exit code is 1 if more than 1 % of the calls of a path fail.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case rate < 1 || rate > bench.MostLatencyRate:

@@ -40,7 +40,7 @@ start. CPU seconds are of the same cgroups; Docker's own and the command's are n
 Docker's disk or the labs' until the lab was removed. The node image is loaded into Docker before, and stays there.
 
 It needs Linux, root, Docker and the bundle's part for kind (eastwest bundle build --with kind). Leave the machine alone meanwhile.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if runs < 1 {
 				return usagef("--runs %d: wanted at least 1", runs)

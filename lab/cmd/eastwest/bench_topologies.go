@@ -49,7 +49,7 @@ istioctl install, a Secret per cacerts and per access to another API server, and
 
 The last column counts from the moment the part is let back; a new pod's own start is in it, see the row "nothing".
 Leave the machine alone meanwhile.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, kind := range wanted {
 				if !slices.Contains(known, kind) {

@@ -45,7 +45,7 @@ one), and takes a few minutes more.
 
 --tools builds kubectl and istioctl alone, which is all that labs need whose nodes pull published images (eastwest up
 --hub, --tag).`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			start := time.Now()
 			for _, w := range with {
@@ -75,7 +75,7 @@ func newBundleListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "Show versions, images and files",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := openTools()
 			if err != nil {
@@ -95,7 +95,7 @@ func newBundleVerifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify",
 		Short: "Read every file and compare it with its digest",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			start := time.Now()
 			b, err := openTools()
@@ -122,7 +122,7 @@ func newBundleExportCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "export FILE",
 		Short: "Write the bundle to one file, for machines without network",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			start := time.Now()
 			b, err := openBundle()
@@ -146,7 +146,7 @@ func newBundleImportCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE",
 		Short: "Take in a file that `bundle export` wrote",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			start := time.Now()
 			dir, err := bundle.DefaultDir()

@@ -18,6 +18,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/catalogue"
+	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/scenarios"
@@ -57,42 +59,38 @@ func findScenario(arg string) (string, error) {
 			return file, nil
 		}
 	}
-	if strings.ContainsAny(arg, `/\`) || strings.HasSuffix(arg, ".yaml") || strings.HasSuffix(arg, ".yml") {
-		return "", usagef("there is no file %s", arg)
-	}
-	if info, err := fs.Stat(scenarios.Files, arg); err == nil && info.IsDir() {
+	if _, err := fs.Stat(scenarios.Files, path.Join(arg, scenarioFile)); err == nil && path.Base(arg) == arg {
 		dir, err := extractCatalogue()
 		if err != nil {
 			return "", err
 		}
 		return filepath.Join(dir, arg, scenarioFile), nil
 	}
-	names, err := scenarioNames()
-	if err != nil {
-		return "", err
-	}
-	if near := nearest(arg, names); near != "" {
-		return "", usagef("there is no scenario %q: did you mean %s?\n`eastwest scenarios` lists them", arg, near)
-	}
-	return "", usagef("there is no scenario %q, and no file of that name\n`eastwest scenarios` lists the scenarios", arg)
+	return "", noScenario(arg)
 }
 
-// nearest returns the name that starts like s, or has a word of it.
-func nearest(s string, names []string) string {
-	best, most := "", 2
-	for _, n := range names {
-		same := 0
-		for i := 0; i < min(len(n), len(s)) && n[i] == s[i]; i++ {
-			same++
-		}
-		if s != "" && strings.Contains(n, s) {
-			same = max(same, len(s))
-		}
-		if same > most {
-			best, most = n, same
+// noScenario says why an argument names no scenario, and what it may have been meant to be.
+func noScenario(arg string) error {
+	info, err := os.Stat(arg)
+	switch {
+	case err == nil && info.IsDir():
+		return usagef("%q is a folder without %s\n`eastwest lint %s` checks all scenarios below it", arg, scenarioFile, arg)
+	case strings.ContainsAny(arg, `/\`) || strings.HasSuffix(arg, ".yaml") || strings.HasSuffix(arg, ".yml"):
+		return usagef("there is no file %s", arg)
+	}
+	if home, err := lab.Home(); err == nil {
+		if known, _ := lab.Exists(home, arg); known {
+			return usagef("there is no scenario %q, but a lab: its name goes behind --name", arg)
 		}
 	}
-	return best
+	names, err := scenarioNames()
+	if err != nil {
+		return err
+	}
+	if near := nearest(arg, names); near != "" {
+		return usagef("there is no scenario %q: did you mean %s?\n`eastwest scenarios` lists them", arg, near)
+	}
+	return usagef("there is no scenario %q, and no file of that name\n`eastwest scenarios` lists the scenarios", arg)
 }
 
 // extractCatalogue writes the command's own catalogue below the home of labs, once per content: scenario files name
@@ -159,13 +157,39 @@ func loadScenarios(args []string) ([]*scenario.Scenario, error) {
 	return all, nil
 }
 
-// completeScenarios completes names and files of scenarios.
-func completeScenarios(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+// completeScenarios completes names of scenarios, with their titles, and files.
+func completeScenarios(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	names, err := scenarioNames()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	return names, cobra.ShellCompDirectiveDefault // files too
+	all := make([]cobra.Completion, len(names))
+	for i, name := range names {
+		all[i] = cobra.CompletionWithDesc(name, scenarioTitle(name))
+	}
+	return without(all, args), cobra.ShellCompDirectiveDefault // files too
+}
+
+// completeOneScenario completes the only argument of a command.
+func completeOneScenario(cmd *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return completeScenarios(cmd, args, word)
+}
+
+// scenarioTitle returns the title of a scenario, and "" if its file cannot be read. It checks nothing: completion must be quick.
+func scenarioTitle(name string) string {
+	data, err := os.ReadFile(filepath.Join(scenariosDir, name, scenarioFile))
+	if err != nil {
+		data, _ = scenarios.Files.ReadFile(path.Join(name, scenarioFile))
+	}
+	for line := range strings.Lines(string(data)) {
+		if title, ok := strings.CutPrefix(line, "title:"); ok {
+			return strings.Trim(strings.TrimSpace(title), `"'`)
+		}
+	}
+	return ""
 }
 
 // scenarioJSON is what `scenarios -o json` prints of each; its names are stable.
@@ -179,6 +203,18 @@ type scenarioJSON struct {
 	Network  string           `json:"network"`
 	Trust    string           `json:"trust"`
 	Phases   []scenario.Phase `json:"phases"`
+
+	BlastRadius []string              `json:"blast_radius,omitempty"`
+	Measured    *scenarioMeasuredJSON `json:"measured,omitempty"` // when it passed last; only of this command's own catalogue
+}
+
+// scenarioMeasuredJSON is how long a scenario took, and with which versions.
+type scenarioMeasuredJSON struct {
+	Seconds    float64 `json:"seconds"` // median of the runs
+	Istio      string  `json:"istio"`
+	Envoy      string  `json:"envoy"`
+	Kubernetes string  `json:"kubernetes"`
+	Date       string  `json:"date"`
 }
 
 func newScenariosCommand() *cobra.Command {
@@ -187,9 +223,13 @@ func newScenariosCommand() *cobra.Command {
 		Use:   "scenarios",
 		Short: "List the scenarios that can be run by name",
 		Long:  `Scenarios lists the catalogue of this command and the folder ./` + scenariosDir + `, which comes first where both have a name.`,
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			names, err := scenarioNames()
+			if err != nil {
+				return err
+			}
+			measured, err := catalogue.ParseMeasurements("measured.json", scenarios.Measured)
 			if err != nil {
 				return err
 			}
@@ -205,6 +245,10 @@ func newScenariosCommand() *cobra.Command {
 				one := scenarioJSON{
 					Name: s.Name, Title: s.Title, Why: s.Why, Lesson: slices.Concat([]string{}, s.Lesson), File: s.File,
 					Topology: cmp.Or(string(s.Topology.Kind), "clusters"), Network: string(s.Topology.Network), Trust: string(s.Topology.Trust),
+					BlastRadius: s.Radius,
+				}
+				if m, ok := measured[s.Name]; ok {
+					one.Measured = &scenarioMeasuredJSON{m.Seconds, m.Istio, m.Envoy, m.Kubernetes, m.Date}
 				}
 				for _, p := range s.Phases() {
 					if len(one.Phases) == 0 || one.Phases[len(one.Phases)-1] != p.Phase { // one per wrong fix
@@ -222,10 +266,14 @@ func newScenariosCommand() *cobra.Command {
 		},
 	}
 	output.addTo(cmd)
+	cmd.AddCommand(newScenariosShowCommand())
 	return cmd
 }
 
 func printScenarios(out io.Writer, list []scenarioJSON) error {
+	if look := report.Detect(out, os.Getenv); look.Width > 0 {
+		return printScenariosFor(out, list, look)
+	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tTOPOLOGY\tTRUST\tTITLE")
 	for _, s := range list {
@@ -234,75 +282,22 @@ func printScenarios(out io.Writer, list []scenarioJSON) error {
 	return w.Flush()
 }
 
-// problemJSON is what `lint -o json` prints of each problem; its names are stable.
-type problemJSON struct {
-	File   string `json:"file"`
-	Line   int    `json:"line"`
-	Column int    `json:"column"`
-	What   string `json:"what"`
-	Wanted string `json:"wanted,omitempty"`
-	Seen   string `json:"seen,omitempty"`
-	Try    string `json:"try,omitempty"`
-}
-
-// lint checks a scenario, by name or file, or the file of a topology.
-func lint(arg string) error {
-	if scenario.IsTopology(arg) {
-		_, err := scenario.LoadTopology(arg)
-		return usageUnlessProblems(err)
+// printScenariosFor prints the table for a terminal, each title on a line of its own.
+func printScenariosFor(out io.Writer, list []scenarioJSON, look report.TerminalOptions) error {
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	for _, s := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Name, s.Topology, cmp.Or(s.Trust, "-"))
 	}
-	_, err := loadScenarios([]string{arg})
-	return err
-}
-
-func newLintCommand() *cobra.Command {
-	var output outputFormat
-	cmd := &cobra.Command{
-		Use:   "lint FILE…",
-		Short: "Check scenario and topology files and show every problem with its place",
-		Long: `Lint checks scenario files, by path or by name, and topology files, and prints all problems as file:line:column on
-standard output. It touches no lab and needs none. The exit code is 2 if there are problems.`,
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: completeScenarios,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			list := []problemJSON{}
-			var good []string
-			for _, arg := range args {
-				err := lint(arg)
-				var problems *scenario.Problems
-				switch {
-				case err == nil:
-					good = append(good, arg)
-				case errors.As(err, &problems):
-					for _, p := range problems.List {
-						list = append(list, problemJSON{File: p.Place.File, Line: p.Place.Line, Column: p.Place.Column, What: p.What, Wanted: p.Wanted, Seen: p.Seen, Try: p.Try})
-					}
-					if !output.json() {
-						fmt.Fprintln(cmd.OutOrStdout(), problems)
-					}
-				default:
-					return err
-				}
-			}
-			if output.json() {
-				if err := printJSON(cmd.OutOrStdout(), list); err != nil {
-					return err
-				}
-			}
-			for _, arg := range good {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: no problems\n", arg)
-			}
-			switch len(list) {
-			case 0:
-				return nil
-			case 1:
-				return usagef("1 problem")
-			}
-			return usagef("%d problems", len(list))
-		},
+	if err := w.Flush(); err != nil {
+		return err
 	}
-	output.addTo(cmd)
-	return cmd
+	page := report.NewPage(out, look)
+	lines := strings.Split(table.String(), "\n")
+	for i, s := range list {
+		fmt.Fprintf(page, "%s\n  %s\n", lines[i], s.Title)
+	}
+	return page.Flush()
 }
 
 func newSchemaCommand() *cobra.Command {
@@ -310,11 +305,16 @@ func newSchemaCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of scenario or topology files, for editors",
-		Long: `Schema prints the JSON Schema (draft-07) of scenario files, or of topology files. Editors with the YAML language server
-complete a file that starts with the line
+		Long: `Schema prints the JSON Schema (draft-07) of scenario files, or of topology files. Write it beside your files:
 
-  # yaml-language-server: $schema=../schema.json`,
-		Args: cobra.NoArgs,
+  eastwest schema > schema.json
+
+Editors with the YAML language server then complete a file that starts with the line
+
+  # yaml-language-server: $schema=schema.json
+
+eastwest new writes both.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			of := func() ([]byte, error) { return scenario.Schema(verb.Table()) }
 			if topology {

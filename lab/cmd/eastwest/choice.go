@@ -26,10 +26,14 @@ func (c choice) check() error {
 	if slices.Contains(c.words, *c.value) {
 		return nil
 	}
+	if len(c.words) == 1 {
+		return fmt.Errorf("--%s %s: wanted %s", c.flag, *c.value, c.words[0])
+	}
 	return fmt.Errorf("--%s %s: wanted one of %s", c.flag, *c.value, strings.Join(c.words, ", "))
 }
 
-func words[T ~string](values []T) []string {
+// asStrings returns the values as plain strings.
+func asStrings[T ~string](values []T) []string {
 	all := make([]string, len(values))
 	for i, v := range values {
 		all[i] = string(v)

@@ -42,7 +42,7 @@ something could not be read.`,
 		Example: `  eastwest doctor --lab lab
   eastwest doctor --context east --context west -o html > report.html
   eastwest doctor explain disjoint-roots`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	flags := cmd.Flags()

@@ -59,7 +59,7 @@ func exitCode(ctx context.Context, err error) int {
 // usageErrors makes the mistakes that cobra finds by itself usage errors, with the command's usage line, in cmd and
 // everything below it.
 func usageErrors(cmd *cobra.Command) {
-	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return withUsage(c, err) })
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return withUsage(c, flagError(c, err)) })
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
@@ -70,7 +70,7 @@ func usageErrors(cmd *cobra.Command) {
 	}
 	cmd.PreRunE = func(c *cobra.Command, _ []string) error { // cobra finds it next, with an error like any other
 		if err := c.ValidateFlagGroups(); err != nil {
-			return withUsage(c, err)
+			return withUsage(c, groupError(err))
 		}
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
 // labEnv names the environment variable with the lab that commands mean.
@@ -23,7 +24,7 @@ const labEnv = "EASTWEST_LAB"
 
 // addLabFlag adds --name, the lab that a command works on.
 func addLabFlag(cmd *cobra.Command, name *string) {
-	cmd.Flags().StringVar(name, "name", defaultLab(), "the lab; $"+labEnv+" changes the default")
+	cmd.Flags().StringVar(name, "name", defaultLab(), "the lab, also as --lab; $"+labEnv+" changes the default")
 	_ = cmd.RegisterFlagCompletionFunc("name", completeLabs) // fails for a flag that does not exist only
 }
 
@@ -93,6 +94,7 @@ func (t timeoutFlag) bound(ctx context.Context) (context.Context, context.Cancel
 
 func newDownCommand() *cobra.Command {
 	var (
+		name    string
 		all     bool
 		timeout timeoutFlag
 	)
@@ -102,23 +104,19 @@ func newDownCommand() *cobra.Command {
 		Long: `Down removes a lab: its processes, mounts, links, cgroups and files. Without a name it removes the lab that ` + labEnv + `
 names, or "` + lab.DefaultName + `". A lab that was interrupted or is broken is removed the same way. Of clusters that exist it removes what carries
 the lab's labels, and nothing else.`,
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeLabs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			home, err := lab.Home()
 			if err != nil {
 				return err
 			}
-			names := args
+			names := []string{name}
 			switch {
-			case all && len(args) > 0:
-				return usagef("--all and the name %s: wanted one of them", args[0])
+			case all && (len(args) > 0 || cmd.Flags().Changed("name")):
+				return usagef("--all and the name %s: wanted one of them", name)
 			case all:
 				if names, err = labNames(cmd.Context(), home); err != nil {
 					return err
 				}
-			case len(args) == 0:
-				names = []string{defaultLab()}
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
@@ -134,6 +132,8 @@ the lab's labels, and nothing else.`,
 			return errors.Join(errs...)
 		},
 	}
+	addLabFlag(cmd, &name)
+	namedLab(cmd, &name)
 	cmd.Flags().BoolVar(&all, "all", false, "remove every lab of this user")
 	timeout.addTo(cmd, 3*time.Minute, "how long it may take")
 	return cmd
@@ -144,7 +144,7 @@ func newListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the labs of this machine and whether they work",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := lab.Home()
 			if err != nil {
@@ -201,15 +201,10 @@ func newStatusCommand() *cobra.Command {
 		name   string
 	)
 	cmd := &cobra.Command{
-		Use:               "status [NAME]",
-		Short:             "Show one lab: its clusters and their components",
-		Long:              `Status asks every cluster of a lab. The exit code is 0 if the lab works and 1 if it does not.`,
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeLabs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				name = args[0]
-			}
+		Use:   "status [NAME]",
+		Short: "Show one lab: its clusters and their components",
+		Long:  `Status asks every cluster of a lab. The exit code is 0 if the lab works and 1 if it does not.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := lab.Home()
 			if err != nil {
 				return err
@@ -230,6 +225,7 @@ func newStatusCommand() *cobra.Command {
 		},
 	}
 	addLabFlag(cmd, &name)
+	namedLab(cmd, &name)
 	output.addTo(cmd)
 	return cmd
 }
@@ -255,23 +251,31 @@ func printStatus(out io.Writer, s lab.Status) error {
 			fmt.Fprintf(w, "  %s\n", c.Problem)
 		}
 		for _, p := range c.Components {
-			state := "running"
-			if p.PID == 0 {
-				state = "stopped"
-			}
-			if p.Starts > 1 {
-				state += fmt.Sprintf(", started %d times, last exit: %s", p.Starts, p.LastExit)
-			}
-			fmt.Fprintf(w, "  %s\t%s\n", p.Name, state)
+			fmt.Fprintf(w, "  %s\t%s\n", p.Name, componentState(p))
 		}
 	}
 	return w.Flush()
 }
 
+// componentState is the state of one component in a few words.
+func componentState(p host.ProcessState) string {
+	state := "running"
+	switch {
+	case p.PID == 0:
+		state = "not running"
+	case p.Stopped: // it is there and does nothing, as stop-component leaves it
+		state = "stopped"
+	}
+	if p.Starts > 1 {
+		state += fmt.Sprintf(", started %d times, last exit: %s", p.Starts, p.LastExit)
+	}
+	return state
+}
+
 func newEnvCommand() *cobra.Command {
 	var name, kubeContext string
 	cmd := &cobra.Command{
-		Use:   "env",
+		Use:   "env [NAME]",
 		Short: `Print what a shell needs: eval "$(eastwest env)"`,
 		Long: `Env prints lines for a POSIX shell: KUBECONFIG with a context for every cluster of the lab, PATH with the lab's own
 kubectl and istioctl in front, and, for those who have set HTTPS_PROXY, NO_PROXY with the addresses of the lab.
@@ -281,7 +285,6 @@ kubectl and istioctl in front, and, for those who have set HTTPS_PROXY, NO_PROXY
   istioctl --context=cluster-a remote-clusters
 
 Your own kubeconfig and its current context stay as they are.`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := lab.Home()
 			if err != nil {
@@ -307,6 +310,7 @@ Your own kubeconfig and its current context stay as they are.`,
 		},
 	}
 	addLabFlag(cmd, &name)
+	namedLab(cmd, &name)
 	cmd.Flags().StringVar(&kubeContext, "context", "", "the cluster that kubectl means without --context (default: the first)")
 	_ = cmd.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		home, err := lab.Home()

@@ -72,9 +72,10 @@ func withSignals(parent context.Context, stderr io.Writer) (context.Context, fun
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRootCommand()
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	out := &countingWriter{Writer: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitHeld
 	}
@@ -88,6 +89,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if text != "" {
 		fmt.Fprintln(stderr, text)
+		if asksForJSON(cmd) && !out.written {
+			if err := printJSON(stdout, errorJSON{err.Error()}); err != nil {
+				return exitSetup
+			}
+		}
 	}
 	return code
 }

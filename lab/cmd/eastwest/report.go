@@ -6,11 +6,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/report"
 )
+
+// runsFolder is where `eastwest run` keeps runs without --report.
+func runsFolder(home string) string { return filepath.Join(home, "runs") }
 
 func newReportCommand() *cobra.Command {
 	var (
@@ -19,36 +26,118 @@ func newReportCommand() *cobra.Command {
 		verbose bool
 	)
 	cmd := &cobra.Command{
-		Use:   "report DIR",
+		Use:   "report [DIR]",
 		Short: "Show a run again, from its folder",
-		Long:  `Report shows what eastwest run has kept in a run folder, also of a run that was killed.`,
-		Args:  cobra.ExactArgs(1),
+		Long: `Report shows what eastwest run has kept in a run folder, also of a run that was killed. Without DIR it shows the newest
+run. Of a folder with several runs it prints a table; with --verbose it shows them one after another.`,
+		Args: takes(0, 1, "DIR"),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			events, err := report.Read(args[0])
+			dir, err := reportedFolder(args)
 			if err != nil {
-				return usageError{err}
+				return err
+			}
+			runs, err := readRuns(dir)
+			if err != nil {
+				return err
+			}
+			var events []report.Event
+			for _, r := range runs {
+				events = append(events, r.events...)
 			}
 			if junit != "" {
 				if err := writeFile(junit, func(w io.Writer) error { return report.JUnit(w, events) }); err != nil {
 					return err
 				}
 			}
-			if output.json() {
+			switch {
+			case output.json():
 				return report.JSON(cmd.OutOrStdout(), events)
+			case len(runs) > 1 && !verbose:
+				return printRuns(cmd.OutOrStdout(), runs)
 			}
 			look := report.Detect(cmd.OutOrStdout(), os.Getenv)
-			look.Live, look.Verbose, look.Folder = false, verbose, args[0]
-			screen := report.Terminal(cmd.OutOrStdout(), look)
-			for _, e := range events {
-				screen.Emit(e)
+			look.Live, look.Verbose = false, verbose
+			for _, r := range runs {
+				look.Folder = r.dir
+				screen := report.Terminal(cmd.OutOrStdout(), look)
+				for _, e := range r.events {
+					screen.Emit(e)
+				}
 			}
 			return nil
 		},
 	}
 	cmd.Flags().StringVar(&junit, "junit", "", "write the verdicts to this file, for CI systems")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "tell the whole story: every step, its command, and what was seen")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the whole story: every step, its command, and what was seen")
 	output.addTo(cmd)
 	return cmd
+}
+
+// reportedFolder returns the folder that the arguments name, or that of the newest `eastwest run`.
+func reportedFolder(args []string) (string, error) {
+	if len(args) > 0 {
+		return args[0], nil
+	}
+	home, err := lab.Home()
+	if err != nil {
+		return "", err
+	}
+	all, err := filepath.Glob(filepath.Join(runsFolder(home), "*"))
+	if err != nil {
+		return "", err
+	}
+	if len(all) == 0 {
+		return "", usagef("there are no runs in %s: `eastwest run NAME` makes one", runsFolder(home))
+	}
+	return slices.Max(all), nil // their names are times
+}
+
+// keptRun is one run of one scenario, as it was kept.
+type keptRun struct {
+	dir    string
+	events []report.Event
+}
+
+// readRuns reads the run in a folder, or all runs below it, oldest first.
+func readRuns(dir string) ([]keptRun, error) {
+	dirs, err := report.Runs(dir)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	var (
+		runs []keptRun
+		errs []error
+	)
+	for _, d := range dirs {
+		events, err := report.Read(d)
+		if err != nil {
+			errs = append(errs, usageError{err})
+		}
+		runs = append(runs, keptRun{d, events})
+	}
+	slices.SortStableFunc(runs, func(a, b keptRun) int { return a.began().Compare(b.began()) })
+	return runs, errors.Join(errs...)
+}
+
+func (r keptRun) began() time.Time {
+	if len(r.events) == 0 {
+		return time.Time{}
+	}
+	return r.events[0].Time
+}
+
+func printRuns(out io.Writer, runs []keptRun) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SCENARIO\tRESULT\tSECONDS\tBEGAN\tFOLDER")
+	for _, r := range runs {
+		for _, s := range report.Summarize(r.events) {
+			fmt.Fprintf(w, "%s\t%s\t%.1f\t%s\t%s\n", s.Scenario, s.Result, s.Seconds, r.began().Local().Format(time.DateTime), r.dir)
+		}
+	}
+	return w.Flush()
 }
 
 // writeFile writes a file whole or not at all.

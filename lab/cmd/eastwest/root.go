@@ -19,7 +19,11 @@ the symptom, the diagnosis, the recovery and the health.
   eastwest down
 
 Exit codes: 0 everything held, 1 a scenario or check failed, 2 wrong usage or an invalid file, 3 something could not be
-set up or carried out, 130 interrupted.`,
+set up or carried out, 130 interrupted. With -o json, a command that fails before it has printed anything prints
+{"error": "…"} on standard output; the same text is on standard error.
+
+eastwest help environment lists the environment variables.`,
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	})
@@ -35,7 +39,8 @@ set up or carried out, 130 interrupted.`,
 		cmd.AddCommand(commands...)
 	}
 	add("labs", newUpCommand(), newDownCommand(), newListCommand(), newStatusCommand(), newEnvCommand(), newDoctorCommand())
-	add("scenarios", newRunCommand(), newScenariosCommand(), newExplainCommand(), newReportCommand(), newLintCommand(), newSchemaCommand())
+	add("scenarios", newRunCommand(), newScenariosCommand(), newExplainCommand(), newHintCommand(), newReportCommand(),
+		newNewCommand(), newLintCommand(), newSchemaCommand())
 	add("rest", newBundleCommand(), newBenchCommand(), newVersionCommand())
 	cmd.SetHelpCommand(newHelpCommand())
 	cmd.SetHelpCommandGroupID("rest")
@@ -44,6 +49,9 @@ set up or carried out, 130 interrupted.`,
 	if completion, _, err := cmd.Find([]string{"completion"}); err == nil {
 		group(completion)
 	}
+	cmd.AddCommand(newEnvironmentTopic())
+	cmd.SetGlobalNormalizationFunc(labAlias)
+	addQuietFlag(cmd)
 	usageErrors(cmd)
 	return cmd
 }

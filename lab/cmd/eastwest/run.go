@@ -19,14 +19,19 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
+// runFlags are the flags of `eastwest run`.
+type runFlags struct {
+	name, provider            string
+	until, without            string
+	keep, resume, undo, adopt bool
+	folder, junit             string
+	verbose                   bool
+	timeout                   timeoutFlag
+	output                    outputFormat
+}
+
 func newRunCommand() *cobra.Command {
-	var (
-		name, until, without, folder, junit string
-		provider                            string
-		keep, resume, undo, verbose, adopt  bool
-		timeout                             timeoutFlag
-		output                              outputFormat
-	)
+	var f runFlags
 	cmd := &cobra.Command{
 		Use:   "run NAME|FILE…",
 		Short: "Run scenarios: break the mesh, show it, heal it, prove it",
@@ -34,126 +39,172 @@ func newRunCommand() *cobra.Command {
 proven: health before, the symptoms, the diagnosis, that wrong fixes do not help, the recovery, health again. Faults are
 undone whatever happens; the first Ctrl-C does so too.
 
-With --until a scenario stops after a phase and leaves the mesh as it is then, to be entered by hand: run tells what to
-look at. --resume goes on with the next phase, to the end or to another --until, and judges the traffic before and after
-as one recording. --undo puts the mesh back as it was before, also after --keep and after a run that was killed; when
-there is nothing to undo it says so and does nothing. Both mean the scenario that the lab was left by if none is named.
+With --until a scenario stops after a phase and leaves the mesh as it is then, for you to look around: run prints where to
+look, and eastwest hint helps. --resume goes on with the next phase, to the end or to another --until, and judges the
+traffic before and after as one recording. --undo puts the mesh back as it was before, also after --keep and after a run
+that was killed; when there is nothing to undo it says so and does nothing. Without a name both mean the scenario that
+left the lab changed.
 
-On a mesh that eastwest has not made (up --adopt), the plan of each scenario is shown, and it is carried out if --adopt
-is said again and the scenario declares its blast-radius.
+On a mesh that eastwest has not made (up --adopt), run shows the plan of each scenario. It carries the plan out only with
+--adopt, and only if the scenario declares its blast-radius.
 
-The exit code is 1 if a scenario failed. With --without recover that is what has to come out: a scenario without its
-recovery fails in its health checks, or these do not see what the recovery heals.`,
+The exit code is 1 if a scenario failed. With --without recover a scenario has to fail: it fails in its health checks, or
+these do not see what the recovery heals.`,
 		Example: `  eastwest run mismatched-root-ca
   eastwest run --until symptoms late-cacerts
   eastwest run --resume late-cacerts
   eastwest run --undo
   eastwest run --junit report.xml --report runs my-scenario.yaml`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if resume || undo {
-				return cobra.MaximumNArgs(1)(cmd, args)
+			if f.resume || f.undo {
+				return takes(0, 1, "NAME or FILE")(cmd, args)
 			}
-			return cobra.MinimumNArgs(1)(cmd, args)
+			return takes(1, anyNumber, "NAME or FILE")(cmd, args)
 		},
 		ValidArgsFunction: completeScenarios,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if phases := scenario.Phases(); until != "" && !slices.Contains(phases, scenario.Phase(until)) {
-				return usagef("--until %s: wanted one of %s", until, joinPhases(phases))
-			}
-			if without != "" && without != string(scenario.Recover) {
-				return usagef("--without %s: wanted %s, the one phase that can be left out", without, scenario.Recover)
-			}
-			home, err := lab.Home()
-			if err != nil {
-				return err
-			}
-			if !cmd.Flags().Changed("name") && provider != "" {
-				if name, err = lab.NameOf(home, name, provider); err != nil {
-					return usageError{err}
-				}
-			}
-			ctx, cancel := timeout.bound(cmd.Context())
-			defer cancel()
-			if undo {
-				return undoRun(ctx, cmd.OutOrStdout(), home, name, args)
-			}
-			if resume {
-				if args, err = leftScenario(home, name, args); err != nil {
-					return err
-				}
-			}
-			all, err := loadScenarios(args)
-			if err != nil {
-				return err
-			}
-			for _, s := range all {
-				if without != "" && len(s.Recover) == 0 {
-					return usagef("--without %s: scenario %s has no such phase", without, s.Name)
-				}
-			}
-			if (keep || until != "") && len(all) > 1 {
-				return usagef("--keep and --until leave the lab as the scenario made it: wanted one scenario, seen %d", len(all))
-			}
-			l, err := lab.Open(home, name)
-			if err != nil {
-				return err
-			}
-			if provider != "" && provider != l.Provider() {
-				l.Close()
-				return usagef("--provider %s: lab %s is of the provider %s", provider, name, l.Provider())
-			}
-
-			screen := cmd.OutOrStdout()
-			if output.json() {
-				screen = cmd.ErrOrStderr()
-			}
-			r := &runner{
-				home: home, lab: l, screen: screen, progress: cmd.ErrOrStderr(), verbose: verbose, folder: folder,
-				options: engine.RunOptions{Until: scenario.Phase(until), Keep: keep, Resume: resume, Adopt: adopt, Without: scenario.Phase(without)},
-			}
-			if folder == "" {
-				r.folder = filepath.Join(home, "runs", time.Now().Format("20060102-150405.000"))
-			}
-			defer func() { r.lab.Close() }() // the one that it has at the end
-			bad, err := r.runAll(ctx, all)
-			if junit != "" {
-				err = errors.Join(err, writeFile(junit, func(w io.Writer) error { return report.JUnit(w, r.recording.Events()) }))
-			}
-			if output.json() {
-				err = errors.Join(err, report.JSON(cmd.OutOrStdout(), r.recording.Events()))
-			}
-			if now, look := lab.StatusOf(context.WithoutCancel(ctx), home, name); look == nil && now.State == lab.Changed {
-				err = errors.Join(err, r.tellLeft(cmd.ErrOrStderr(), all[len(all)-1]))
-			}
-			if err == nil && len(bad) > 0 {
-				return failed(fmt.Sprintf("%d of %d scenarios failed: %s", len(bad), len(all), strings.Join(bad, ", ")))
-			}
-			return err
-		},
+		RunE:              func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
-	addLabFlag(cmd, &name)
-	cmd.Flags().StringVar(&until, "until", "", "stop after this phase: "+joinPhases(scenario.Phases()))
-	_ = cmd.RegisterFlagCompletionFunc("until", cobra.FixedCompletions(strings.Split(joinPhases(scenario.Phases()), ", "), cobra.ShellCompDirectiveNoFileComp))
-	cmd.Flags().StringVar(&without, "without", "", "leave this phase out: recover, to see that the health checks fail without it")
-	_ = cmd.RegisterFlagCompletionFunc("without", cobra.FixedCompletions([]string{string(scenario.Recover)}, cobra.ShellCompDirectiveNoFileComp))
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave the faults in place at the end, to look around")
-	cmd.Flags().BoolVar(&resume, "resume", false, "go on after the phase that --until has stopped after")
-	cmd.Flags().BoolVar(&adopt, "adopt", false, "carry the scenarios out on a mesh that eastwest has not made; their plans are shown first")
-	choice{&provider, "provider", "take the lab of this provider, where --name does not say which", slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Auto })}.addTo(cmd)
-	cmd.Flags().BoolVar(&undo, "undo", false, "put the mesh back as it was before the scenario that left it changed")
-	cmd.Flags().StringVar(&folder, "report", "", "keep the events and the evidence in this folder (default: a new one below "+lab.HomeEnv+")")
-	cmd.Flags().StringVar(&junit, "junit", "", "write the verdicts to this file, for CI systems")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "tell the whole story: every step, its command, and what was seen")
-	timeout.addTo(cmd, time.Hour, "how long everything may take")
-	output.addTo(cmd)
+	f.addTo(cmd)
+	return cmd
+}
+
+func (f *runFlags) addTo(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	addLabFlag(cmd, &f.name)
+	for _, c := range f.choices() {
+		c.addTo(cmd)
+	}
+	flags.BoolVar(&f.keep, "keep", false, "leave the faults in place at the end, to look around")
+	flags.BoolVar(&f.resume, "resume", false, "go on after the phase that --until has stopped after")
+	flags.BoolVar(&f.adopt, "adopt", false, "carry the scenarios out on a mesh that eastwest has not made; their plans are shown first")
+	flags.BoolVar(&f.undo, "undo", false, "put the mesh back as it was before the scenario that left it changed")
+	flags.StringVar(&f.folder, "report", "", "keep the events and the evidence in this folder (default: a new one below "+lab.HomeEnv+")")
+	flags.StringVar(&f.junit, "junit", "", "write the verdicts to this file, for CI systems")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show the whole story: every step, its command, and what was seen")
+	f.timeout.addTo(cmd, time.Hour, "how long everything may take")
+	f.output.addTo(cmd)
 	cmd.MarkFlagsMutuallyExclusive("resume", "keep")
 	for _, other := range []string{"resume", "keep", "until", "without", "report", "junit", "output"} {
 		cmd.MarkFlagsMutuallyExclusive("undo", other)
 	}
-	return cmd
 }
 
-// leftScenario returns the file of the scenario that the lab was left by, as arguments.
+func (f *runFlags) choices() []choice {
+	made := slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Auto })
+	return []choice{
+		{&f.until, "until", "stop after this phase", asStrings(scenario.Phases())},
+		{&f.without, "without", "leave this phase out, to see that the health checks fail without it", []string{string(scenario.Recover)}},
+		{&f.provider, "provider", "take the lab of this provider, where --name does not say which", made},
+	}
+}
+
+// check returns what is wrong with the flags alone.
+func (f *runFlags) check() error {
+	var errs []error
+	for _, c := range f.choices() {
+		if *c.value != "" {
+			errs = append(errs, c.check())
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return usageError{err}
+	}
+	return nil
+}
+
+func (f *runFlags) run(cmd *cobra.Command, args []string) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	home, err := lab.Home()
+	if err != nil {
+		return err
+	}
+	if !cmd.Flags().Changed("name") && f.provider != "" {
+		if f.name, err = lab.NameOf(home, f.name, f.provider); err != nil {
+			return usageError{err}
+		}
+	}
+	ctx, cancel := f.timeout.bound(cmd.Context())
+	defer cancel()
+	if f.undo {
+		return undoRun(ctx, cmd.OutOrStdout(), home, f.name, args)
+	}
+	if f.resume {
+		if args, err = leftScenario(home, f.name, args); err != nil {
+			return err
+		}
+	}
+	all, err := f.load(args)
+	if err != nil {
+		return err
+	}
+	l, err := lab.Open(home, f.name)
+	if err != nil {
+		return err
+	}
+	if f.provider != "" && f.provider != l.Provider() {
+		l.Close()
+		return usagef("--provider %s: lab %s is of the provider %s", f.provider, f.name, l.Provider())
+	}
+	r := f.runner(cmd, home, l)
+	defer func() { r.lab.Close() }() // the one that it has at the end
+	bad, err := r.runAll(ctx, all)
+	if err = errors.Join(err, f.deliver(cmd, r.recording.Events())); err == nil && len(bad) > 0 {
+		err = failed(fmt.Sprintf("%d of %d scenarios failed: %s", len(bad), len(all), strings.Join(bad, ", ")))
+	}
+	if now, look := lab.StatusOf(context.WithoutCancel(ctx), home, f.name); look == nil && now.State == lab.Changed {
+		err = errors.Join(err, r.showLeft(cmd.ErrOrStderr(), all[len(all)-1]))
+	}
+	return err
+}
+
+// load loads the scenarios and checks that the flags fit them.
+func (f *runFlags) load(args []string) ([]*scenario.Scenario, error) {
+	all, err := loadScenarios(args)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range all {
+		if f.without != "" && len(s.Recover) == 0 {
+			return nil, usagef("--without %s: scenario %s has no such phase", f.without, s.Name)
+		}
+	}
+	if (f.keep || f.until != "") && len(all) > 1 {
+		return nil, usagef("--keep and --until leave the lab as the scenario made it: wanted one scenario, seen %d", len(all))
+	}
+	return all, nil
+}
+
+func (f *runFlags) runner(cmd *cobra.Command, home string, l *lab.Lab) *runner {
+	r := &runner{
+		home: home, lab: l, screen: cmd.OutOrStdout(), progress: progress(cmd), plans: cmd.ErrOrStderr(),
+		verbose: f.verbose, quiet: quiet(cmd), folder: f.folder,
+		options: engine.RunOptions{
+			Until: scenario.Phase(f.until), Keep: f.keep, Resume: f.resume, Adopt: f.adopt, Without: scenario.Phase(f.without),
+		},
+	}
+	if f.output.json() {
+		r.screen = cmd.ErrOrStderr()
+	}
+	if f.folder == "" {
+		r.folder = filepath.Join(runsFolder(home), time.Now().Format("20060102-150405.000"))
+	}
+	return r
+}
+
+// deliver writes what machines read of the runs.
+func (f *runFlags) deliver(cmd *cobra.Command, events []report.Event) (err error) {
+	if f.junit != "" {
+		err = writeFile(f.junit, func(w io.Writer) error { return report.JUnit(w, events) })
+	}
+	if f.output.json() {
+		err = errors.Join(err, report.JSON(cmd.OutOrStdout(), events))
+	}
+	return err
+}
+
+// leftScenario returns the file of the scenario that left the lab changed, as arguments.
 func leftScenario(home, name string, args []string) ([]string, error) {
 	l, err := lab.Open(home, name)
 	if err != nil {
@@ -183,22 +234,16 @@ func undoRun(ctx context.Context, out io.Writer, home, name string, args []strin
 	return nil
 }
 
-func joinPhases(phases []scenario.Phase) string {
-	words := make([]string, len(phases))
-	for i, p := range phases {
-		words[i] = string(p)
-	}
-	return strings.Join(words, ", ")
-}
-
 // runner runs scenarios on a lab, each with a run folder of its own.
 type runner struct {
 	home      string
 	lab       *lab.Lab
 	options   engine.RunOptions
-	screen    io.Writer
-	progress  io.Writer
+	screen    io.Writer // the story
+	progress  io.Writer // of making a lab
+	plans     io.Writer // of scenarios on a mesh that is not eastwest's
 	verbose   bool
+	quiet     bool
 	folder    string
 	recording report.Recording
 }
@@ -207,7 +252,9 @@ type runner struct {
 func (r *runner) runAll(ctx context.Context, all []*scenario.Scenario) (bad []string, err error) {
 	for i, s := range all {
 		if i > 0 {
-			fmt.Fprintln(r.screen)
+			if !r.quiet {
+				fmt.Fprintln(r.screen)
+			}
 			if err := r.renew(ctx); err != nil {
 				return bad, err
 			}
@@ -229,15 +276,25 @@ func (r *runner) renew(ctx context.Context) error {
 	if err != nil || now.State == lab.Running {
 		return err
 	}
-	fmt.Fprintf(r.progress, "lab %s is %s: making it anew\n", now.Name, now.State)
+	fmt.Fprintln(r.progress, renewal(now))
 	steps := newStepPrinter(r.progress, false)
-	made, err := lab.Up(ctx, lab.Options{Home: r.home, Name: now.Name, Provider: now.Provider, Topology: r.lab.Topology, Progress: steps.show})
+	made, err := lab.Up(ctx, lab.Options{
+		Home: r.home, Name: now.Name, Provider: now.Provider, Topology: r.lab.Topology, Progress: steps.show,
+	})
 	if err = steps.end(err); err != nil {
 		return err
 	}
 	r.lab.Close()
 	r.lab = made
 	return nil
+}
+
+// renewal says what renew does about a lab in this state. Up waits for a lab that another process holds, and keeps it if it works.
+func renewal(now lab.Status) string {
+	if now.State == lab.Busy {
+		return fmt.Sprintf("lab %s is in use by another eastwest: waiting for it", now.Name)
+	}
+	return fmt.Sprintf("lab %s is %s: making it anew", now.Name, now.State)
 }
 
 func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err error) {
@@ -247,12 +304,12 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 	}
 	defer func() { err = errors.Join(err, folder.Close()) }()
 	if r.lab.Adopted() && !r.options.Resume {
-		if err := engine.Explain(r.progress, s); err != nil {
+		if err := engine.Explain(r.plans, s); err != nil {
 			return false, err
 		}
 	}
 	look := report.Detect(r.screen, os.Getenv)
-	look.Verbose, look.Folder = r.verbose, folder.Dir()
+	look.Verbose, look.Quiet, look.Folder = r.verbose, r.quiet, folder.Dir()
 	o := r.options
 	o.Folder = folder
 	o.Sink = report.Multi(folder, &r.recording, report.GitHub(r.screen, os.Getenv), report.Terminal(r.screen, look))
@@ -260,8 +317,8 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 	return !verdict.Result.Bad(), err
 }
 
-// tellLeft tells a person who enters the mesh that a scenario has left changed where to look and how to go on.
-func (r *runner) tellLeft(w io.Writer, s *scenario.Scenario) error {
+// showLeft shows a person where to look in a mesh that a scenario has left changed, and how to go on.
+func (r *runner) showLeft(w io.Writer, s *scenario.Scenario) error {
 	flag := nameFlag(r.lab.Name)
 	_, resumable := engine.Resumable(r.lab, "")
 	if resumable == nil && r.options.Until != "" {
@@ -279,42 +336,4 @@ func (r *runner) tellLeft(w io.Writer, s *scenario.Scenario) error {
 	}
 	fmt.Fprintf(w, "  eastwest run %s --undo%s\n", s.Name, flag)
 	return nil
-}
-
-func newExplainCommand() *cobra.Command {
-	var flags topologyFlags
-	cmd := &cobra.Command{
-		Use:   "explain NAME|FILE | -f FILE | --topology KIND",
-		Short: "Tell in plain words what a scenario does or how a topology is made, with the commands that do the same by hand",
-		Long: `Explain prints the numbered plan of a scenario, or the numbered steps of making a lab with a topology of the lesson
-(--topology) or of a file (-f). It touches no lab and needs none.`,
-		Example: `  eastwest explain mismatched-root-ca
-  eastwest explain --topology primary-remote --network shared`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if !flags.given() {
-				return cobra.ExactArgs(1)(cmd, args)
-			}
-			if len(args) > 0 {
-				return fmt.Errorf("the scenario %s and flags of a topology: wanted one of the two", args[0])
-			}
-			return nil
-		},
-		ValidArgsFunction: completeScenarios,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if flags.given() {
-				t, err := flags.topology()
-				if err != nil {
-					return err
-				}
-				return engine.ExplainTopology(cmd.OutOrStdout(), t)
-			}
-			loaded, err := loadScenarios(args)
-			if err != nil {
-				return err
-			}
-			return engine.Explain(cmd.OutOrStdout(), loaded[0])
-		},
-	}
-	flags.addTo(cmd)
-	return cmd
 }

@@ -17,9 +17,9 @@ type topologyFlags struct {
 
 func (f *topologyFlags) choices() []choice {
 	return []choice{
-		{&f.kind, "topology", "which clusters run a control plane", words(scenario.Kinds())},
-		{&f.network, "network", "how pods of different clusters meet", words(scenario.Networks())},
-		{&f.trust, "trust", "who signs the workloads' certificates", words(scenario.Trusts())},
+		{&f.kind, "topology", "which clusters run a control plane", asStrings(scenario.Kinds())},
+		{&f.network, "network", "how pods of different clusters meet", asStrings(scenario.Networks())},
+		{&f.trust, "trust", "who signs the workloads' certificates", asStrings(scenario.Trusts())},
 	}
 }
 

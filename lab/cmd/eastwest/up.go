@@ -37,6 +37,9 @@ func (f *labFlags) addTo(cmd *cobra.Command) {
 
 func (f *labFlags) options(home, name string) (lab.Options, error) {
 	t, err := f.topology()
+	if wrong := (choice{value: &f.provider, flag: "provider", words: lab.Providers()}).check(); wrong != nil {
+		err = usageError{errors.Join(wrong, err)}
+	}
 	return lab.Options{Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress, KindImage: f.kindImage, Images: f.images, Topology: t}, err
 }
 
@@ -126,7 +129,7 @@ func newUpCommand() *cobra.Command {
 		verbose bool
 	)
 	cmd := &cobra.Command{
-		Use:   "up",
+		Use:   "up [NAME]",
 		Short: "Make a lab: clusters, Istio across them, and a proof that they trust each other",
 		Long: `Up makes a lab and proves that each cluster gets an answer from the other over mutual TLS. A lab that is there already
 and works is left as it is; one that does not work is made anew. When up fails or is interrupted, nothing is left behind.
@@ -157,7 +160,6 @@ The first lab on a machine needs the bundle: up builds what the lab needs of it 
   eastwest up --provider kind
   eastwest up --provider kind --hub docker.io/istio --tag 1.31.0
   eastwest up --provider existing --context kind-east --context kind-west --hub registry.example/istio --tag 1.31.0`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			home, err := lab.Home()
 			if err != nil {
@@ -173,12 +175,12 @@ The first lab on a machine needs the bundle: up builds what the lab needs of it 
 			if err := lab.Check(cmd.Context(), o); err != nil {
 				return wrongUnlessSetup(err)
 			}
-			if err := ensureBundleFor(cmd.Context(), cmd.ErrOrStderr(), o); err != nil {
+			if err := ensureBundleFor(cmd.Context(), progress(cmd), o); err != nil {
 				return err
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			steps := newStepPrinter(cmd.ErrOrStderr(), verbose)
+			steps := newStepPrinter(progress(cmd), verbose)
 			o.Progress = steps.show
 			start := time.Now()
 			l, err := lab.Up(ctx, o)
@@ -194,6 +196,7 @@ The first lab on a machine needs the bundle: up builds what the lab needs of it 
 		},
 	}
 	addLabFlag(cmd, &name)
+	namedLab(cmd, &name)
 	flags.addTo(cmd)
 	foreign.addTo(cmd)
 	timeout.addTo(cmd, 10*time.Minute, "how long making the lab may take, the bundle aside")
