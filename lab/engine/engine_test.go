@@ -72,8 +72,10 @@ func TestRun(t *testing.T) {
 				done: `break, fail, collect, restore "healthy"`},
 		},
 		"a change that runs out of time": {
-			edit:  func(_ *testing.T, w *world, s *scenario.Scenario) { s.Break = append(s.Break, w.change("hang", hangs)) },
-			wants: wants{result: report.Errored, reason: "not done within 1m30s", done: `break, hang, collect, restore "healthy"`},
+			edit: func(_ *testing.T, w *world, s *scenario.Scenario) { s.Break = append(s.Break, w.change("hang", hangs)) },
+			wants: wants{
+				result: report.Errored, reason: "not done within 1m30s", done: `break, hang, collect, restore "healthy"`, within: 100 * time.Second,
+			},
 		},
 		"a diagnosis that runs out of time": {
 			edit:  func(_ *testing.T, _ *world, s *scenario.Scenario) { s.Diagnose = []scenario.Step{looks("hang", hangs)} },
@@ -163,6 +165,16 @@ func TestRun(t *testing.T) {
 				s.WrongFixes = []scenario.WrongFix{{Fix: "luck", Do: []scenario.Step{w.heals("luck")}}}
 			},
 			wants: wants{result: report.Failed, reason: "wrong-fixes: calls of a-to-b"},
+		},
+		"a wrong fix that heals a moment later": {
+			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
+				heal := w.change("luck", func(context.Context) error {
+					time.AfterFunc(lookEvery+lookEvery/2, func() { w.set(false) })
+					return nil
+				})
+				s.WrongFixes = []scenario.WrongFix{{Fix: "luck", Do: []scenario.Step{heal}, StillBroken: []scenario.Step{w.brokenCheck()}}}
+			},
+			wants: wants{result: report.Failed, reason: "wrong-fixes: broken: wanted a broken mesh, within 30s"},
 		},
 		"a wrong fix that heals, whatever still looks broken": {
 			edit: func(_ *testing.T, w *world, s *scenario.Scenario) {
