@@ -118,9 +118,6 @@ func Run(ctx context.Context, l *lab.Lab, s *scenario.Scenario, o RunOptions) (V
 }
 
 func (st stage) run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Verdict, error) {
-	if o.Folder == nil {
-		return Verdict{}, errors.New("running a scenario: RunOptions.Folder is nil: recordings and evidence need a folder")
-	}
 	r := &run{stage: st, scenario: s, options: o, streams: map[string]stream{}}
 	if err := r.begin(); err != nil {
 		return Verdict{}, err
@@ -154,6 +151,9 @@ func (r *run) begin() (err error) {
 	}
 	if o := r.options.Without; o != "" && !r.scenario.Has(o) {
 		return fmt.Errorf("%s: there is no %s that could be left out", r.scenario.Place, o)
+	}
+	if r.options.Folder == nil {
+		return errors.New("running a scenario: RunOptions.Folder is nil: recordings and evidence need a folder")
 	}
 	r.checkpoint.Done = ""
 	if r.checkpoint.Folder, err = filepath.Abs(r.options.Folder.Dir()); err != nil {
