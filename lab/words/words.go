@@ -99,6 +99,20 @@ func Duration(d time.Duration) string {
 	return text
 }
 
+// Age writes a time span as people say it, in its largest unit: "40 s", "5 min", "7 h", "3 days". It ignores the sign.
+func Age(d time.Duration) string {
+	d = d.Abs()
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d days", int(d.Hours()/24))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%d h", int(d.Hours()))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%d s", int(d.Seconds()))
+}
+
 // Near returns the candidate that is most like name, if one is so like it that a slip of the keyboard explains the
 // difference, and "" if none is.
 func Near(name string, candidates []string) string {

@@ -41,6 +41,10 @@ func TestTexts(t *testing.T) {
 	} {
 		assert.Equal(t, text, Duration(d))
 	}
+	assert.Equal(t, "90 s", Age(-90*time.Second))
+	assert.Equal(t, "5 min", Age(5*time.Minute))
+	assert.Equal(t, "47 h", Age(47*time.Hour))
+	assert.Equal(t, "3 days", Age(80*time.Hour))
 	assert.Equal(t, "| a | b\\|c d |\n", Row("a", "b|c\nd"))
 }
 

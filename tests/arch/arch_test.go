@@ -110,9 +110,24 @@ var rules = map[string]rule{
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
 	},
 	"lab/doctor": {
-		imports: []string{"lab/cluster", "lab/mesh", "lab/observe", "lab/pki", "lab/wait"},
-		why:     "doctor reads any clusters through their kubeconfigs: it needs no lab, and judges what it has read alone",
+		imports: []string{
+			"lab/doctor/exam", "lab/doctor/findings", "lab/doctor/gather", "lab/mesh", "lab/observe", "lab/words",
+		},
+		why: "doctor reads any clusters through their kubeconfigs: it needs no lab, and only joins the packages below it",
 	},
+	"lab/doctor/gather": {
+		imports: []string{"lab/cluster", "lab/doctor/facts", "lab/mesh", "lab/observe", "lab/pki", "lab/wait", "lab/words"},
+		why:     "it reads clusters into facts, and leaves it to lab/doctor/exam what they mean",
+	},
+	"lab/doctor/exam": {
+		imports: []string{"lab/doctor/facts", "lab/doctor/findings", "lab/pki", "lab/words"},
+		why:     "it judges facts and asks nobody: see TestExaminationAsksNobody",
+	},
+	"lab/doctor/findings": {
+		imports: []string{"lab/doctor/facts", "lab/words"},
+		why:     "findings are documented where no cluster is",
+	},
+	"lab/doctor/facts":   {imports: []string{"lab/pki"}, why: "facts are data: they can be kept, sent and examined elsewhere"},
 	"lab/traffic":        {why: "traffic is calls over time, recorded now and judged later"},
 	"manifests":          {why: "manifests are files"},
 	"scripts/components": {why: "components are pins"},
@@ -201,6 +216,37 @@ func TestPackagesImportDownwardOnly(t *testing.T) {
 			assert.Emptyf(t, entries, "%s is in the map but none of its files were read", pkg)
 		}
 	}
+}
+
+// TestExaminationAsksNobody keeps clients of anything out of doctor's examination, and out of the packages of this repository
+// that it is made of: it is a function of facts.
+func TestExaminationAsksNobody(t *testing.T) {
+	_, files := parse(t)
+	visited := map[string]bool{}
+	var visit func(pkg string)
+	visit = func(pkg string) {
+		if visited[pkg] {
+			return
+		}
+		visited[pkg] = true
+		for _, f := range files {
+			if f.pkg() != pkg || f.isTest() {
+				continue
+			}
+			for _, i := range f.ast.Imports {
+				imported := strings.Trim(i.Path.Value, `"`)
+				if ours, ok := strings.CutPrefix(imported, module+"/"); ok {
+					visit(ours)
+				}
+				for _, client := range []string{"k8s.io/", "sigs.k8s.io/", "istio.io/", "net/http", "os/exec"} {
+					assert.Falsef(t, strings.HasPrefix(imported, client), "%s imports %s: what is to be judged is read by lab/doctor/gather",
+						f.path, imported)
+				}
+			}
+		}
+	}
+	visit("lab/doctor/exam")
+	assert.Greater(t, len(visited), 3)
 }
 
 // TestMapHasNoCycles holds the map itself: the compiler would find a cycle only once both imports were written.

@@ -1,11 +1,11 @@
-// Package doctor asks doctor in the broken state of every scenario of the catalogue, and before and after it: it has
-// to find what the scenario says, first and alone, and nothing where nothing is wrong. It needs root and a bundle:
+// Package doctor runs doctor in the broken state of every scenario of the catalogue, and before and after it. Doctor must find
+// what the scenario says, first and alone, and nothing where nothing is wrong. It needs root and a bundle:
 //
 //	EASTWEST_DOCTOR_RUNS=5 go test -timeout 2h ./tests/doctor    # each scenario five times
 //	EASTWEST_DOCTOR_RUNS=1 go test -timeout 1h ./tests/doctor -run TestCatalogue/late-cacerts
 //	EASTWEST_DOCTOR_RUNS=1 go test -timeout 1h ./tests/doctor -args -update    # writes scenarios/doctor.json
 //
-// Without the variable the catalogue is left out: its own test asks doctor, too.
+// Without the variable the catalogue is left out: its own test runs doctor, too.
 package doctor
 
 import (
@@ -33,6 +33,8 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/doctor"
+	"github.com/eastwest-lab/eastwest/lab/doctor/facts"
+	"github.com/eastwest-lab/eastwest/lab/doctor/findings"
 	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
@@ -46,11 +48,11 @@ const (
 	labName = "doctor-test"
 )
 
-// quick is how long doctor may take on two healthy clusters with ten proxies. Of a few times one has to be as quick:
-// much else may go on.
+// quick is how long doctor may take on two healthy clusters with ten proxies. Other things may run on the machine, so only the
+// fastest of a few tries counts.
 const (
-	quick    = 3 * time.Second
-	quickest = 3 // of so many
+	quick = 3 * time.Second
+	tries = 3
 )
 
 var update = flag.Bool("update", false, "write down what doctor found")
@@ -67,19 +69,19 @@ func runs(t *testing.T) int {
 	return n
 }
 
-// examine logs what took long, when it was not quick.
+// examine runs doctor. If that takes long, it logs which parts did.
 func examine(t *testing.T, l *lab.Lab) doctor.Report {
 	t.Helper()
 	var mu sync.Mutex
 	var slow []string
 	start := time.Now()
-	r := doctor.Examine(doctor.Gather(t.Context(), doctor.Targets(l.Mesh), doctor.Options{Progress: func(cluster string, part doctor.Part, took time.Duration) {
+	r := doctor.Examine(t.Context(), doctor.Targets(l.Mesh), doctor.Options{Progress: func(cluster, part string, took time.Duration) {
 		mu.Lock()
 		defer mu.Unlock()
 		if took > quick/3 {
 			slow = append(slow, fmt.Sprintf("%s of %s %s", part, cluster, took.Round(time.Millisecond)))
 		}
-	}}))
+	}})
 	if took := time.Since(start); took > quick {
 		t.Logf("doctor took %s: %s; unread %v", took.Round(time.Millisecond), strings.Join(slow, ", "), r.Unread)
 	}
@@ -88,7 +90,7 @@ func examine(t *testing.T, l *lab.Lab) doctor.Report {
 
 func TestCatalogue(t *testing.T) {
 	if os.Getenv(runsEnv) == "" {
-		t.Skip("takes as long as the catalogue, whose own test asks doctor as well: run with " + runsEnv + "=1, or `make doctor`")
+		t.Skip("takes as long as the catalogue, whose own test runs doctor as well: run with " + runsEnv + "=1, or `make doctor`")
 	}
 	labs.Need(t)
 	files, err := filepath.Glob("../../scenarios/*/scenario.yaml")
@@ -127,7 +129,7 @@ func TestCatalogue(t *testing.T) {
 	}
 }
 
-// write writes down what was found, after each scenario: all of them take an hour.
+// write saves what was found, after each scenario, since all of them take an hour.
 func write(t *testing.T, results map[string]verb.Diagnosed) {
 	t.Helper()
 	data, err := json.MarshalIndent(results, "", "  ")
@@ -135,7 +137,7 @@ func write(t *testing.T, results map[string]verb.Diagnosed) {
 	require.NoError(t, os.WriteFile(record, append(data, '\n'), 0o644))
 }
 
-// makeLab makes a lab that outlives the scenario, in place of one that is of no use any more.
+// makeLab makes a lab that outlives the scenario, and removes the old one, if any.
 func makeLab(t *testing.T, old *lab.Lab, topology scenario.Topology) *lab.Lab {
 	t.Helper()
 	home, err := lab.Home()
@@ -163,20 +165,21 @@ func diagnose(t *testing.T, l *lab.Lab, s *scenario.Scenario) verb.Diagnosed {
 		}
 		folder, err := report.NewFolder(filepath.Join(t.TempDir(), "run"))
 		require.NoError(t, err)
-		v, err := engine.Run(t.Context(), l, s, engine.RunOptions{Until: until, Folder: folder, Sink: report.Multi(folder, report.Terminal(io.Discard, report.TerminalOptions{}))})
+		sink := report.Multi(folder, report.Terminal(io.Discard, report.TerminalOptions{}))
+		v, err := engine.Run(t.Context(), l, s, engine.RunOptions{Until: until, Folder: folder, Sink: sink})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, v.Result, v.Reason)
 		r := examine(t, l)
 		d.Runs++
 		for i, f := range r.Findings {
-			if f.Severity == doctor.Info {
+			if f.Severity == findings.Info {
 				continue
 			}
 			d.Blamed[f.ID]++
 			if i == 0 {
 				assert.Equal(t, finds, f.ID, f.Says)
 			} else {
-				assert.NotEqual(t, doctor.Error, f.Severity, "%s is blamed as well: %s", f.ID, f.Says)
+				assert.NotEqual(t, findings.Error, f.Severity, "%s is blamed as well: %s", f.ID, f.Says)
 			}
 			for _, e := range f.Effects {
 				d.Effects[e.ID]++
@@ -194,20 +197,21 @@ func diagnose(t *testing.T, l *lab.Lab, s *scenario.Scenario) verb.Diagnosed {
 	return d
 }
 
-// TestCommand is doctor as a user runs it: on contexts of a kubeconfig, with a probe that leaves nothing, and a page
-// that needs nothing else.
+// TestCommand runs doctor as a user does: on contexts of a kubeconfig, with a probe that leaves nothing behind, and with a page
+// that needs no other file.
 func TestCommand(t *testing.T) {
 	l := labs.Up(t, lab.Options{Name: labName + "-command", Topology: lab.DefaultTopology()})
 	binary, err := labs.BuildCommand()
 	require.NoError(t, err)
 	kubeconfig := l.Env().Kubeconfig
 	run := func(args ...string) (string, error) {
-		out, err := exec.Command(binary, append([]string{"doctor", "--kubeconfig", kubeconfig, "--context", "cluster-a", "--context", "cluster-b"}, args...)...).CombinedOutput()
+		args = append([]string{"doctor", "--kubeconfig", kubeconfig, "--context", "cluster-a", "--context", "cluster-b"}, args...)
+		out, err := exec.Command(binary, args...).CombinedOutput()
 		return string(out), err
 	}
 	before := counted(t, l)
 	best := time.Hour
-	for range quickest {
+	for range tries {
 		start := time.Now()
 		require.Empty(t, examine(t, l).Findings)
 		best = min(best, time.Since(start))
@@ -221,7 +225,8 @@ func TestCommand(t *testing.T) {
 	assert.Empty(t, r.Findings)
 	assert.True(t, r.Complete())
 	for _, context := range []string{"cluster-a", "cluster-b"} {
-		left, err := exec.Command(filepath.Join(l.Env().BinDir, "kubectl"), "--kubeconfig", kubeconfig, "--context", context, "get", "pods,services", "-A", "-l", "eastwest.dev/probe", "-o", "name").Output()
+		left, err := exec.Command(filepath.Join(l.Env().BinDir, "kubectl"), "--kubeconfig", kubeconfig, "--context", context,
+			"get", "pods,services", "-A", "-l", "eastwest.dev/probe", "-o", "name").Output()
 		require.NoError(t, err)
 		assert.Empty(t, strings.TrimSpace(string(left)))
 	}
@@ -239,13 +244,14 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-// counted is what the proxies of echo have counted of TLS handshakes, refused ones included.
+// counted returns the counters of TLS handshakes in the proxies of echo, refused ones included.
 func counted(t *testing.T, l *lab.Lab) (pages []string) {
 	t.Helper()
+	filter := url.QueryEscape(`15006\.ssl\.(handshake|connection_error|fail_verify|no_certificate)`)
 	for _, m := range l.Mesh.Members {
 		pods, err := m.ReadyPods(t.Context(), "echo")
 		require.NoError(t, err)
-		page, err := m.Admin(t.Context(), pods[0], "/stats?filter="+url.QueryEscape(`15006\.ssl\.(handshake|connection_error|fail_verify|no_certificate)`))
+		page, err := m.Admin(t.Context(), pods[0], "/stats?filter="+filter)
 		require.NoError(t, err)
 		require.Contains(t, string(page), "ssl.fail_verify_no_cert")
 		pages = append(pages, string(page))
@@ -253,50 +259,58 @@ func counted(t *testing.T, l *lab.Lab) (pages []string) {
 	return pages
 }
 
-// TestRights reads as somebody who may not read everything: what is lost is named, and the rest is still examined. A
-// command in the pods stands in for port-forward.
+// TestRights reads as a user who may not read everything. Doctor names what it could not read and examines the rest. Where
+// port-forward is not allowed it runs a command in the pods.
 func TestRights(t *testing.T) {
 	l := labs.Up(t, lab.Options{Name: labName + "-rights", Topology: lab.DefaultTopology()})
+	read := func(groups, resources []string) rbacv1.PolicyRule {
+		return rbacv1.PolicyRule{APIGroups: groups, Resources: resources, Verbs: []string{"get", "list"}}
+	}
+	core := []string{""}
 	view := []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"namespaces", "pods", "pods/log", "configmaps", "services"}, Verbs: []string{"get", "list"}},
-		{APIGroups: []string{"apps", "security.istio.io", "networking.istio.io", "admissionregistration.k8s.io"}, Resources: []string{"*"}, Verbs: []string{"get", "list"}},
+		read(core, []string{"namespaces", "pods", "pods/log", "configmaps", "services"}),
+		read([]string{"apps", "security.istio.io", "networking.istio.io", "admissionregistration.k8s.io"}, []string{"*"}),
 	}
 	may := func(resource string) rbacv1.PolicyRule {
-		return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{resource}, Verbs: []string{"create"}}
+		return rbacv1.PolicyRule{APIGroups: core, Resources: []string{resource}, Verbs: []string{"create"}}
 	}
-	secrets := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "list"}}
+	secrets := read(core, []string{"secrets"})
 	for name, test := range map[string]struct {
 		rules []rbacv1.PolicyRule
-		lost  []doctor.Part // of each cluster
+		lost  []facts.Part // of each cluster
 	}{
 		"all":          {append(view, secrets, may("pods/portforward"), may("pods/exec")), nil},
 		"forward-only": {append(view, secrets, may("pods/portforward")), nil},
-		"no-secrets":   {append(view, may("pods/portforward"), may("pods/exec")), []doctor.Part{doctor.Secrets}},
-		"exec-only":    {append(view, secrets, may("pods/exec")), []doctor.Part{doctor.Signer}},
-		"view-only":    {view, []doctor.Part{doctor.Reach, doctor.Signer, doctor.IstiodPage, doctor.Proxies, doctor.Secrets}},
-		"nothing-more": {nil, []doctor.Part{doctor.Gateways, doctor.Namespaces, doctor.Pods, doctor.Policies, doctor.RootMaps, doctor.Secrets, doctor.Services, doctor.Webhooks}},
+		"no-secrets":   {append(view, may("pods/portforward"), may("pods/exec")), []facts.Part{facts.Secrets}},
+		"exec-only":    {append(view, secrets, may("pods/exec")), []facts.Part{facts.Signer}},
+		"view-only":    {view, []facts.Part{facts.Reach, facts.Signer, facts.IstiodPage, facts.Proxies, facts.Secrets}},
+		"nothing-more": {nil, []facts.Part{
+			facts.Gateways, facts.Namespaces, facts.Pods, facts.Policies, facts.RootMaps, facts.Secrets, facts.Services, facts.Webhooks,
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var targets []doctor.Target
 			for _, target := range doctor.Targets(l.Mesh) {
 				kube, err := kubernetes.NewForConfig(target.Config)
 				require.NoError(t, err)
-				_, err = kube.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "doctor-" + name}, Rules: test.rules}, metav1.CreateOptions{})
+				meta := metav1.ObjectMeta{Name: "doctor-" + name}
+				role := &rbacv1.ClusterRole{ObjectMeta: meta, Rules: test.rules}
+				_, err = kube.RbacV1().ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{})
 				require.NoError(t, err)
 				_, err = kube.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
-					ObjectMeta: metav1.ObjectMeta{Name: "doctor-" + name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "doctor-" + name},
+					ObjectMeta: meta, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
 					Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: name}},
 				}, metav1.CreateOptions{})
 				require.NoError(t, err)
 				target.Config.Impersonate = rest.ImpersonationConfig{UserName: name}
 				targets = append(targets, target)
 			}
-			r := doctor.Examine(doctor.Gather(t.Context(), targets, doctor.Options{}))
+			r := doctor.Examine(t.Context(), targets, doctor.Options{})
 			assert.False(t, r.Counts(), "%+v", r.Findings)
 			assert.Equal(t, len(r.Unread) == 0, r.Complete())
-			lost := map[string][]doctor.Part{}
+			lost := map[string][]facts.Part{}
 			for _, u := range r.Unread {
-				if name == "forward-only" && u.Part == doctor.Reach {
+				if name == "forward-only" && u.Part == facts.Reach {
 					continue // unless its proxies have called the other network already
 				}
 				lost[u.Cluster] = append(lost[u.Cluster], u.Part)

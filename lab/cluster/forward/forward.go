@@ -3,7 +3,9 @@
 package forward
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +15,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/httpstream" //nolint:staticcheck // what the dialer of client-go returns
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -105,7 +109,7 @@ func (f *Forwarder) conn(pod Pod) (httpstream.Connection, error) {
 		return nil, err
 	}
 	url := f.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
-	conn, _, err = spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, url).Dial(portforward.PortForwardProtocolV1Name)
+	conn, _, err = spdy.NewDialer(typedErrors{upgrader}, &http.Client{Transport: transport}, http.MethodPost, url).Dial(portforward.PortForwardProtocolV1Name)
 	if err != nil {
 		return nil, fmt.Errorf("forwarding to pod %s: %w", pod.Name, err)
 	}
@@ -124,6 +128,25 @@ func (f *Forwarder) conn(pod Pod) (httpstream.Connection, error) {
 		f.drop(pod.UID, conn)
 	}()
 	return conn, nil
+}
+
+// typedErrors returns what an API server refuses as an error that apierrors.IsForbidden and its like recognize. client-go's own
+// upgrader keeps only the text.
+type typedErrors struct{ spdy.Upgrader }
+
+// NewConnection implements spdy.Upgrader.
+func (u typedErrors) NewConnection(res *http.Response) (httpstream.Connection, error) {
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return u.Upgrader.NewConnection(res)
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	_ = res.Body.Close() // it was only read
+	var status metav1.Status
+	if err == nil && json.Unmarshal(body, &status) == nil && status.Status == metav1.StatusFailure {
+		return nil, &apierrors.StatusError{ErrStatus: status}
+	}
+	res.Body = io.NopCloser(bytes.NewReader(body))
+	return u.Upgrader.NewConnection(res)
 }
 
 func (f *Forwarder) drop(uid string, conn httpstream.Connection) {

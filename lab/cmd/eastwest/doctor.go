@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -26,20 +28,20 @@ type doctorFlags struct {
 func newDoctorCommand() *cobra.Command {
 	var f doctorFlags
 	cmd := &cobra.Command{
-		Use:   "doctor (--context A --context B… | --lab NAME)",
+		Use:   "doctor [--context A --context B… | --lab NAME]",
 		Short: "Find out what is wrong between the clusters of a mesh",
-		Long: `Doctor reads all clusters of a mesh at once and compares what is in use: who trusts whom by which certificates, what each
-istiod reads of the other clusters, the way through the east-west gateways, and what should be the same on both sides.
-Root causes come first, with what follows from them below. Each finding tells how to see it oneself, what follows now and
-later, and how to repair it.
+		Long: `Doctor reads all clusters of a mesh at once and compares what is in use: which certificates are accepted by whom, what each
+istiod reads from the other clusters, the paths through the east-west gateways, and what should be the same in all clusters.
+Root causes come first, with what they cause below them. Each finding says how to see it yourself, what follows now and later,
+and how to repair it. Without --lab and --context doctor examines the lab that $` + labEnv + ` names, or the only lab there is.
 
-It changes nothing, unless --probe is given. It needs to read what the role "view" reads, Secrets in Istio's namespace, webhooks,
-and pods/portforward or pods/exec. What it may not read makes checks unknown, never green; it says which. The
-output of -o json and -o html has no private keys and no tokens, and can be shared.
+Doctor changes nothing, unless you give --probe. It needs to read what the role "view" may read, Secrets in Istio's namespace,
+webhooks, and pods/portforward or pods/exec. If a permission is missing, doctor lists the checks that it could not run. The
+output of -o json and -o html contains no private keys and no tokens, so it can be shared.
 
-Exit codes: 0 every check has looked and found nothing, 1 there are findings (information alone is none), 3 nothing was found and
-something could not be read.`,
-		Example: `  eastwest doctor --lab lab
+Exit codes: 0 every check ran and found nothing, 1 there are errors or warnings, 3 nothing was found, but something could not
+be read.`,
+		Example: `  eastwest doctor
   eastwest doctor --context east --context west -o html > report.html
   eastwest doctor explain disjoint-roots`,
 		Args: noArgs,
@@ -47,7 +49,7 @@ something could not be read.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.lab, "lab", "", "examine the clusters of this lab")
-	_ = cmd.RegisterFlagCompletionFunc("lab", completeLabs) // fails for a flag that does not exist only
+	_ = cmd.RegisterFlagCompletionFunc("lab", completeLabs) // fails only for a flag that does not exist
 	flags.StringArrayVar(&f.contexts, "context", nil, "a context of the kubeconfig; give one for each cluster of the mesh")
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig with the contexts (default: as kubectl finds it)")
 	flags.StringVarP(&f.options.Namespace, "namespace", "n", "", "only the workloads and services of this namespace")
@@ -55,7 +57,8 @@ something could not be read.`,
 	flags.IntVar(&f.options.Sample, "sample", 40, "most proxies of each cluster whose certificates are read")
 	flags.BoolVar(&f.probe, "probe", false, "create a pod in each cluster, make calls between them, and remove them again")
 	flags.StringVarP(&f.output, "output", "o", "table", "table, json or html; the names in json are stable")
-	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]cobra.Completion{"table", "json", "html"}, cobra.ShellCompDirectiveNoFileComp))
+	outputs := []cobra.Completion{"table", "json", "html"}
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	f.timeout.addTo(cmd, 30*time.Second, "how long it may take")
 	cmd.MarkFlagsMutuallyExclusive("lab", "context")
 	cmd.MarkFlagsMutuallyExclusive("lab", "kubeconfig")
@@ -67,7 +70,7 @@ func (f *doctorFlags) run(cmd *cobra.Command) error {
 	if !slices.Contains([]string{"table", "json", "html"}, f.output) {
 		return usagef("--output %s: wanted one of table, json, html", f.output)
 	}
-	targets, err := f.targets()
+	targets, err := f.targets(cmd)
 	if err != nil {
 		return err
 	}
@@ -75,21 +78,17 @@ func (f *doctorFlags) run(cmd *cobra.Command) error {
 	defer cancel()
 	f.options.Within = time.Duration(f.timeout)
 	if fancy(cmd.ErrOrStderr()) {
-		f.options.Progress = func(cluster string, part doctor.Part, took time.Duration) {
+		f.options.Progress = func(cluster, part string, took time.Duration) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "  %s: %s (%s)\n", cluster, part, seconds(took))
 		}
 	}
-	facts := doctor.Gather(ctx, targets, f.options)
-	if f.probe {
-		facts.Calls, err = doctor.Probe(ctx, targets, f.options)
-		if err != nil {
-			return err
-		}
+	report, err := f.examine(ctx, targets)
+	switch {
+	case ctx.Err() != nil && cmd.Context().Err() != nil:
+		return ctx.Err() // interrupted: a report of half of the facts would mislead
+	case err != nil:
+		return err
 	}
-	if ctx.Err() != nil && cmd.Context().Err() != nil {
-		return ctx.Err() // interrupted: half of the facts say nothing
-	}
-	report := doctor.Examine(facts)
 	switch f.output {
 	case "json":
 		err = printJSON(cmd.OutOrStdout(), report)
@@ -102,34 +101,68 @@ func (f *doctorFlags) run(cmd *cobra.Command) error {
 	case err != nil:
 		return err
 	case report.Counts():
-		return failed("") // it stands in what was printed
+		return failed("") // the report says it
 	case !report.Complete():
-		return errors.New("nothing was found, and not everything could be read: see what is unknown")
+		return errors.New("nothing was found, but not everything could be read: see the unknown checks")
 	}
 	return nil
 }
 
-func (f *doctorFlags) targets() ([]doctor.Target, error) {
-	switch {
-	case f.lab != "":
-		home, err := lab.Home()
-		if err != nil {
-			return nil, err
-		}
-		l, err := lab.Open(home, f.lab)
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close()
-		return doctor.Targets(l.Mesh), nil
-	case len(f.contexts) == 0:
-		return nil, usagef("which clusters? Give --lab NAME, or --context once for each cluster of the mesh")
+func (f *doctorFlags) examine(ctx context.Context, targets []doctor.Target) (doctor.Report, error) {
+	if f.probe {
+		return doctor.Probe(ctx, targets, f.options)
 	}
-	targets, err := doctor.FromKubeconfig(f.kubeconfig, f.contexts)
+	return doctor.Examine(ctx, targets, f.options), nil
+}
+
+// targets returns the clusters that the flags name. Without any flag they are those of the lab that everybody means: the one of
+// the environment, or the only one.
+func (f *doctorFlags) targets(cmd *cobra.Command) ([]doctor.Target, error) {
+	if len(f.contexts) > 0 {
+		targets, err := doctor.FromKubeconfig(f.kubeconfig, f.contexts)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return targets, nil
+	}
+	home, err := lab.Home()
 	if err != nil {
-		return nil, usageError{err}
+		return nil, err
 	}
-	return targets, nil
+	name := f.lab
+	if name == "" {
+		if name, err = f.obviousLab(cmd.Context(), home); err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "examining the lab %q; --lab or --context choose other clusters\n", name)
+	}
+	l, err := lab.Open(home, name)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	return doctor.Targets(l.Mesh), nil
+}
+
+// obviousLab returns the lab to examine if no flag names clusters.
+func (f *doctorFlags) obviousLab(ctx context.Context, home string) (string, error) {
+	const give = "give --lab NAME, or --context once for each cluster of the mesh"
+	if f.kubeconfig != "" {
+		return "", usagef("which clusters of the kubeconfig? Give --context once for each cluster of the mesh")
+	}
+	if name := os.Getenv(labEnv); name != "" {
+		return name, nil
+	}
+	names, err := labNames(ctx, home)
+	switch {
+	case err != nil:
+		return "", err
+	case len(names) == 1:
+		return names[0], nil
+	case len(names) == 0:
+		return "", usagef("which clusters? There is no lab: %s", give)
+	}
+	return "", usagef("which clusters? There are the labs %s: %s", strings.Join(names, ", "), give)
 }
 
 func newDoctorExplainCommand() *cobra.Command {
@@ -140,8 +173,8 @@ func newDoctorExplainCommand() *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			var ids []cobra.Completion
-			for _, k := range doctor.Findings() {
-				ids = append(ids, cobra.CompletionWithDesc(k.ID, k.Title))
+			for _, d := range doctor.Findings() {
+				ids = append(ids, cobra.CompletionWithDesc(d.ID, d.Title))
 			}
 			return ids, cobra.ShellCompDirectiveNoFileComp
 		},
@@ -151,26 +184,27 @@ func newDoctorExplainCommand() *cobra.Command {
 				if output.json() {
 					return printJSON(cmd.OutOrStdout(), all)
 				}
-				for _, k := range all {
-					fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-30s %s\n", k.Severity, k.ID, k.Title)
+				for _, d := range all {
+					fmt.Fprintf(cmd.OutOrStdout(), "%-8s %-30s %s\n", d.Severity, d.ID, d.Title)
 				}
 				return nil
 			}
-			i := slices.IndexFunc(all, func(k doctor.Kind) bool { return k.ID == args[0] })
-			if i < 0 {
-				var ids []string
-				for _, k := range all {
-					ids = append(ids, k.ID)
+			var ids []string
+			for _, d := range all {
+				if d.ID != args[0] {
+					ids = append(ids, d.ID)
+					continue
 				}
-				if near := nearest(args[0], ids); near != "" {
-					return usagef("there is no finding %q: did you mean %s?", args[0], near)
+				if output.json() {
+					return printJSON(cmd.OutOrStdout(), d)
 				}
-				return usagef("there is no finding %q: they are %s", args[0], strings.Join(ids, ", "))
+				return doctor.Explain(cmd.OutOrStdout(), d)
 			}
-			if output.json() {
-				return printJSON(cmd.OutOrStdout(), all[i])
+			meant := ""
+			if near := nearest(args[0], ids); near != "" {
+				meant = ": did you mean " + near + "?"
 			}
-			return all[i].Explain(cmd.OutOrStdout())
+			return usagef("there is no finding %q%s\n`eastwest doctor explain` lists all findings", args[0], meant)
 		},
 	}
 	output.addTo(cmd)

@@ -1,0 +1,257 @@
+package gather
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/eastwest-lab/eastwest/lab/doctor/exam"
+	"github.com/eastwest-lab/eastwest/lab/doctor/facts"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/pki"
+)
+
+func TestGather(t *testing.T) {
+	r := newReplay(t, 30)
+	target := r.target()
+	var mu sync.Mutex
+	read := map[string]bool{}
+	f := Gather(t.Context(), []Target{target}, Options{Progress: func(_, part string, _ time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		read[part] = true
+	}})
+	require.Empty(t, f.Unread)
+	c := f.Clusters[0]
+	assert.Equal(t, "cluster-a", c.ID)
+	assert.Equal(t, "network-a", c.Network)
+	assert.Equal(t, "uid-a", c.UID)
+	assert.Len(t, c.Proxies, 30)
+	assert.Equal(t, "app2", c.Proxies[29].Workload)
+	assert.Equal(t, "1.31", c.Proxies[29].Version)
+	assert.EqualValues(t, 6, r.asked.Load(), "the oldest and the newest of three workloads")
+	i := c.Istiods[0]
+	assert.True(t, i.Ready && i.Read)
+	assert.Len(t, i.Signer, 2, "its own and the intermediate")
+	assert.Equal(t, []string{"2026-11-25T02:00:00Z info Use local CA certificate"}, i.Lines)
+	assert.Equal(t, map[string]int{"cluster-a": 30}, i.Serves)
+	assert.Equal(t, map[string]string{"cluster-a": "synced"}, i.Clusters)
+	assert.Equal(t, 10, i.Endpoints["production/s0.production.svc.cluster.local"]["cluster-a"])
+	assert.Equal(t, facts.KeyMatches, c.CACerts.Key)
+	assert.Equal(t, "cluster.local", c.Settings.TrustDomain)
+	assert.Len(t, read, 13)
+	text := must[[]byte](t)(json.Marshal(f))
+	assert.NotContains(t, string(text), "PRIVATE KEY")
+	assert.NotContains(t, string(text), string(bytes.Split(r.secrets["cacerts"][pki.CAKeyFile], []byte("\n"))[1]))
+	var again facts.Facts
+	require.NoError(t, json.Unmarshal(text, &again))
+	assert.Equal(t, exam.Examine(f), exam.Examine(again), "facts can be kept and examined elsewhere")
+}
+
+// What an account may not read makes checks unknown, and the report says which.
+func TestGatherWithoutRights(t *testing.T) {
+	for resource, parts := range map[string][]facts.Part{
+		"secrets": {facts.Secrets}, "configmaps": {facts.RootMaps}, "pods": {facts.Pods},
+		"portforward": {facts.Signer, facts.IstiodPage, facts.Proxies}, "mutatingwebhookconfigurations": {facts.Webhooks},
+	} {
+		r := newReplay(t, 3)
+		r.denied[resource] = true
+		f := Gather(t.Context(), []Target{r.target()}, Options{})
+		var lost []facts.Part
+		for _, u := range f.Unread {
+			lost = append(lost, u.Part)
+			if resource == "portforward" && u.Part != facts.Signer {
+				assert.NotContains(t, u.Why, "portforward", "that it is forbidden was recognized, and exec was tried next")
+			} else {
+				assert.Contains(t, strings.ToLower(u.Why), "forbidden")
+			}
+		}
+		assert.Equal(t, parts, lost, resource)
+		assert.False(t, exam.Examine(f).Complete())
+	}
+	f := Gather(t.Context(), []Target{{Name: "gone", Config: &rest.Config{Host: "http://127.0.0.1:1"}}}, Options{})
+	require.Len(t, f.Unread, 1)
+	assert.Equal(t, facts.APIServer, f.Unread[0].Part)
+	for _, c := range exam.Examine(f).Checks {
+		if c.ID != "api-server-unreachable" {
+			assert.Equal(t, exam.StateUnknown, c.State, c.ID)
+		}
+	}
+}
+
+// Time and memory that grow with the number of proxies: go test -run - -bench . ./lab/doctor/gather
+func BenchmarkGather(b *testing.B) {
+	for _, n := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			r := newReplay(b, n)
+			target := r.target()
+			b.ReportAllocs()
+			peak := peakHeap(func() {
+				for b.Loop() {
+					f := Gather(context.Background(), []Target{target}, Options{})
+					require.Empty(b, f.Unread)
+				}
+			})
+			b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
+			b.ReportMetric(float64(r.asked.Load())/float64(b.N), "proxies-asked")
+		})
+	}
+}
+
+// peakHeap returns by how many bytes the heap grows while do runs.
+func peakHeap(do func()) uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	before, peak := m.HeapInuse, m.HeapInuse
+	done := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(5 * time.Millisecond):
+				runtime.ReadMemStats(&m)
+				peak = max(peak, m.HeapInuse)
+			}
+		}
+	})
+	do()
+	close(done)
+	watching.Wait()
+	return peak - before
+}
+
+// With discoverySelectors a namespace that is labeled for injection may belong to another mesh.
+func TestCovers(t *testing.T) {
+	labels := map[string]map[string]string{"shop": {"team": "a"}}
+	r := &reader{Options: Options{System: "istio-system"}, cluster: &facts.Cluster{}, labels: labels}
+	assert.True(t, r.covers("shop"))
+	r.selectors = []metav1.LabelSelector{{MatchLabels: map[string]string{"team": "b"}}}
+	assert.False(t, r.covers("shop"))
+	assert.True(t, r.covers("istio-system"))
+	r.labels["shop"]["team"] = "b"
+	assert.True(t, r.covers("shop"))
+}
+
+func TestForeignKubeconfigsAreNotUsed(t *testing.T) {
+	kubeconfig := func(user string) []byte {
+		return []byte(`{apiVersion: v1, kind: Config, current-context: x, contexts: [{name: x, context: {cluster: x, user: x}}],
+clusters: [{name: x, cluster: {server: "https://127.0.0.1:1"}}], users: [{name: x, user: ` + user + `}]}`)
+	}
+	for _, user := range []string{
+		`{exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/false}}`, `{tokenFile: /etc/passwd}`,
+		`{client-certificate: /x, client-key: /y}`,
+	} {
+		var s facts.RemoteSecret
+		try(t.Context(), &s, &rest.Config{}, kubeconfig(user))
+		assert.True(t, strings.HasPrefix(s.Problem, "it was not tried"), s)
+	}
+	var s facts.RemoteSecret
+	try(t.Context(), &s, &rest.Config{}, kubeconfig(`{token: e30.eyJleHAiOjE3MDAwMDAwMDB9.c2ln}`))
+	assert.Empty(t, s.Problem)
+	assert.NotEmpty(t, s.Reach)
+	assert.Equal(t, int64(1700000000), s.Expires.Unix())
+	text, err := json.Marshal(s)
+	require.NoError(t, err)
+	assert.NotContains(t, string(text), "e30.")
+}
+
+func TestSample(t *testing.T) {
+	var all []facts.Proxy
+	now := time.Now()
+	for i := range 100 {
+		all = append(all, facts.Proxy{
+			Namespace: "n", Pod: fmt.Sprintf("p%02d", i), Workload: fmt.Sprintf("w%d", i%10),
+			Created: now.Add(time.Duration(i) * time.Minute), Ready: i != 0,
+		})
+	}
+	chosen := sample(all, 40)
+	assert.Len(t, chosen, 20, "the oldest and the newest of ten workloads")
+	assert.Contains(t, chosen, 10, "the oldest Ready pod of w0")
+	assert.Contains(t, chosen, 99)
+	few := sample(all, 5)
+	assert.Len(t, few, 5)
+	assert.Equal(t, []int{chosen[0], chosen[19]}, []int{few[0], few[4]}, "the oldest and the newest of all")
+	assert.Empty(t, sample(nil, 5))
+}
+
+func TestCountEndpoints(t *testing.T) {
+	counts, placed, err := countEndpoints(strings.NewReader(`{"echo.production.svc.cluster.local":{"production":{"Shards":{
+"Kubernetes/cluster-a":[{"Network":"network-a","TLSMode":"istio"},{"Network":"network-a","TLSMode":"disabled"}],
+"Kubernetes/cluster-b":[]},"ServiceAccounts":{}}}}`))
+	require.NoError(t, err)
+	assert.Equal(t, map[string]map[string]int{"production/echo.production.svc.cluster.local": {"cluster-a": 2, "cluster-b": 0}}, counts)
+	assert.Equal(t, map[string]map[string]int{"cluster-a": {"network-a": 1}}, placed)
+	_, _, err = countEndpoints(strings.NewReader("no"))
+	require.Error(t, err)
+}
+
+func TestReadWatch(t *testing.T) {
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	var i facts.Istiod
+	for _, line := range []string{
+		"2026-05-01T11:40:00.0Z\terror\twatch error in cluster cluster-b: long ago",
+		"2026-05-01T11:55:00.0Z\terror\twatch error in cluster cluster-b: failed to list *v1.Pod: EOF",
+		"2026-05-01T11:58:00.0Z\terror\twatch error in cluster cluster-b: failed to list *v1.Node: connection refused",
+		"2026-05-01T11:59:00.0Z\terror\twatch error in cluster cluster-b: failed to list *v1.WorkloadEntry: " +
+			"the server could not find the requested resource (get workloadentries.networking.istio.io)",
+		"2026-05-01T11:59:00.0Z\tinfo\tads\tPush debounce stable[13] 5",
+	} {
+		readWatch(&i, line, now)
+	}
+	assert.Equal(t, map[string]facts.Watch{"cluster-b": {
+		First: now.Add(-5 * time.Minute), Last: now.Add(-2 * time.Minute), Why: "failed to list *v1.Node: connection refused",
+	}}, i.Watches)
+}
+
+// A gateway passes on to services of its own cluster that have endpoints there and a TCP port.
+func TestHostsThatGatewaysPassOnTo(t *testing.T) {
+	endpoints := map[string]map[string]int{"production/echo.production.svc.cluster.local": {"cluster-a": 1, "cluster-b": 1}}
+	a := facts.Cluster{ID: "cluster-a", Istiods: []facts.Istiod{{Endpoints: endpoints}}}
+	b := facts.Cluster{ID: "cluster-b", Services: []facts.Service{
+		{Namespace: "production", Name: "echo", Ports: []string{"80/TCP http"}},
+		{Namespace: "production", Name: "dns", Ports: []string{"53/UDP"}},
+		{Namespace: "other", Name: "echo", Ports: []string{"80/TCP"}},
+	}}
+	readers := []*reader{{cluster: &a}, {cluster: &b}}
+	assert.Equal(t, []string{"outbound_.80_._.echo.production.svc.cluster.local"}, readers[1].hosts(readers))
+	a.Istiods[0].Endpoints = nil
+	assert.Empty(t, readers[1].hosts(readers))
+}
+
+// Package facts has Istio's names for package exam, which must not import those that read clusters.
+func TestNamesAreThoseOfTheMesh(t *testing.T) {
+	assert.Equal(t, mesh.SystemNamespace, facts.SystemNamespace)
+	assert.Equal(t, mesh.Istiod, facts.IstiodName)
+	assert.Equal(t, mesh.CACerts, facts.CACertsSecret)
+	assert.Equal(t, observe.SelfSignedSecret, facts.SelfSignedSecret)
+	assert.Equal(t, observe.ProxyContainer, facts.ProxyContainer)
+}
+
+// istiod writes the page with names of its own; the facts have theirs.
+func TestParseNetworks(t *testing.T) {
+	networks, err := parseNetworks([]byte(`[{"Network":"n","Cluster":"c","Addr":"192.0.2.1","Port":15443,"HBONEPort":0}]`))
+	require.NoError(t, err)
+	assert.Equal(t, []facts.NetworkGateway{{Network: "n", Cluster: "c", Addr: "192.0.2.1", Port: 15443}}, networks)
+	text := must[[]byte](t)(json.Marshal(networks))
+	assert.JSONEq(t, `[{"network":"n","cluster":"c","addr":"192.0.2.1","port":15443}]`, string(text))
+	networks, err = parseNetworks(nil)
+	require.NoError(t, err)
+	assert.Empty(t, networks, "without any gateway the page is empty")
+	_, err = parseNetworks([]byte("no"))
+	require.Error(t, err)
+}

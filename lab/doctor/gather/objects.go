@@ -1,0 +1,287 @@
+package gather
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+
+	"github.com/eastwest-lab/eastwest/lab/doctor/facts"
+	"github.com/eastwest-lab/eastwest/lab/pki"
+)
+
+const (
+	crlConfigMap   = "istio-ca-crl"
+	meshConfigMap  = "istio"
+	injectionLabel = "istio-injection"
+	revisionLabel  = "istio.io/rev"
+)
+
+func (r *reader) readNamespaces(ctx context.Context) error {
+	list, err := r.kube.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, n := range list.Items {
+		r.labels[n.Name] = n.Labels
+		injection, revision := n.Labels[injectionLabel], n.Labels[revisionLabel]
+		r.cluster.Namespaces = append(r.cluster.Namespaces, facts.Namespace{
+			Name: n.Name, Revision: revision, Injected: injection == "enabled" || revision != "" && injection != "disabled",
+		})
+		if n.Name == r.System {
+			r.cluster.Network = n.Labels[facts.NetworkLabel]
+		}
+	}
+	return nil
+}
+
+func (r *reader) readRootMaps(ctx context.Context) error {
+	configMaps := r.kube.CoreV1().ConfigMaps
+	all := configMaps(metav1.NamespaceAll)
+	list, err := all.List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + facts.RootConfigMap})
+	if err != nil {
+		return err
+	}
+	for _, m := range list.Items {
+		r.mapped[m.Namespace] = r.addBundle([]byte(m.Data[pki.RootCertFile]))
+	}
+	list, err = all.List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + crlConfigMap, Limit: 1})
+	if err != nil {
+		return err
+	}
+	for _, m := range list.Items {
+		for _, text := range m.Data {
+			r.cluster.CRLs = append(r.cluster.CRLs, facts.ParseRevocationLists([]byte(text))...)
+		}
+	}
+	settings, err := configMaps(r.System).Get(ctx, meshConfigMap, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil // a remote cluster, or another revision: istiod's own page has the settings
+	}
+	if err != nil {
+		return err
+	}
+	data, err := yaml.YAMLToJSON([]byte(settings.Data["mesh"]))
+	if err == nil {
+		r.cluster.Settings, r.selectors, err = r.parseSettings(data)
+	}
+	return err
+}
+
+// covers reports whether istiod looks at a namespace. Without discoverySelectors it looks at all.
+func (r *reader) covers(namespace string) bool {
+	return len(r.selectors) == 0 || namespace == r.System || slices.ContainsFunc(r.selectors, func(s metav1.LabelSelector) bool {
+		selector, err := metav1.LabelSelectorAsSelector(&s)
+		return err == nil && selector.Matches(labels.Set(r.labels[namespace]))
+	})
+}
+
+// parseSettings reads a mesh configuration in JSON, and its discoverySelectors.
+func (r *reader) parseSettings(data []byte) (facts.MeshSettings, []metav1.LabelSelector, error) {
+	var c struct {
+		TrustDomain        string                 `json:"trustDomain"`
+		TrustDomainAliases []string               `json:"trustDomainAliases"`
+		RootNamespace      string                 `json:"rootNamespace"`
+		DiscoverySelectors []metav1.LabelSelector `json:"discoverySelectors"`
+		CACertificates     []struct {
+			PEM          string   `json:"pem"` // empty for an entry that names a URL
+			TrustDomains []string `json:"trustDomains"`
+		} `json:"caCertificates"`
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return facts.MeshSettings{}, nil, fmt.Errorf("reading the mesh configuration: %w", err)
+	}
+	s := facts.MeshSettings{
+		Read: true, TrustDomain: cmp.Or(c.TrustDomain, "cluster.local"), Aliases: c.TrustDomainAliases,
+		RootNamespace: cmp.Or(c.RootNamespace, r.System),
+	}
+	for _, ca := range c.CACertificates {
+		s.CACertificates = append(s.CACertificates, facts.CACertificates{Roots: r.addBundle([]byte(ca.PEM)), TrustDomains: ca.TrustDomains})
+	}
+	return s, c.DiscoverySelectors, nil
+}
+
+func (r *reader) readServices(ctx context.Context) error {
+	list, err := r.kube.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, s := range list.Items {
+		service := facts.Service{Namespace: s.Namespace, Name: s.Name, Headless: s.Spec.ClusterIP == corev1.ClusterIPNone}
+		gateway := facts.Gateway{
+			Namespace: s.Namespace, Name: s.Name, Type: string(s.Spec.Type),
+			Network: s.Labels[facts.NetworkLabel], Selector: s.Spec.Selector,
+		}
+		for _, p := range s.Spec.Ports {
+			service.Ports = append(service.Ports, strings.TrimSpace(fmt.Sprintf("%d/%s %s", p.Port, p.Protocol, p.Name)))
+			if p.Port == facts.GatewayPort {
+				gateway.Port = facts.GatewayPort
+			}
+		}
+		slices.Sort(service.Ports)
+		r.cluster.Services = append(r.cluster.Services, service)
+		labeled := s.Labels["istio"] == "eastwestgateway" || gateway.Network != "" && s.Spec.Selector["istio"] != ""
+		if gateway.Port == 0 && !labeled {
+			continue
+		}
+		for _, a := range s.Status.LoadBalancer.Ingress {
+			gateway.Addresses = append(gateway.Addresses, cmp.Or(a.IP, a.Hostname))
+		}
+		gateway.Addresses = append(gateway.Addresses, s.Spec.ExternalIPs...)
+		r.cluster.Gateways = append(r.cluster.Gateways, gateway)
+	}
+	return nil
+}
+
+// list lists objects of a kind that Istio defines. A cluster without the kind has none of them.
+func (r *reader) list(ctx context.Context, group, resource string) ([]unstructured.Unstructured, error) {
+	for _, version := range []string{"v1", "v1beta1"} {
+		kind := schema.GroupVersionResource{Group: group, Version: version, Resource: resource}
+		list, err := r.dynamic.Resource(kind).List(ctx, metav1.ListOptions{})
+		if err == nil {
+			return list.Items, nil
+		}
+		if !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+func (r *reader) readPolicies(ctx context.Context) error {
+	policies, err := r.list(ctx, "security.istio.io", "authorizationpolicies")
+	if err != nil {
+		return err
+	}
+	for _, p := range policies {
+		if err := r.readPrincipals(p); err != nil {
+			return fmt.Errorf("reading AuthorizationPolicy %s: %w", p.GetName(), err)
+		}
+	}
+	r.keepConfig("AuthorizationPolicy", policies)
+	authentications, err := r.list(ctx, "security.istio.io", "peerauthentications")
+	if err != nil {
+		return err
+	}
+	for _, p := range authentications {
+		_, selects, _ := unstructured.NestedMap(p.Object, "spec", "selector")
+		mode, _, _ := unstructured.NestedString(p.Object, "spec", "mtls", "mode")
+		if selects || mode == "" || mode == "UNSET" {
+			continue
+		}
+		space := p.GetNamespace()
+		if space == r.System {
+			space = ""
+		}
+		if r.cluster.Strict == nil {
+			r.cluster.Strict = map[string]bool{}
+		}
+		r.cluster.Strict[space] = mode == "STRICT"
+	}
+	r.keepConfig("PeerAuthentication", authentications)
+	rules, err := r.list(ctx, "networking.istio.io", "destinationrules")
+	r.keepConfig("DestinationRule", rules)
+	return err
+}
+
+func (r *reader) readPrincipals(p unstructured.Unstructured) error {
+	var spec struct {
+		Action string
+		Rules  []struct {
+			From []struct{ Source struct{ Principals []string } }
+		}
+	}
+	if err := decodeSpec(p, &spec); err != nil {
+		return err
+	}
+	principals := facts.Principals{Policy: p.GetNamespace() + "/" + p.GetName(), Action: cmp.Or(spec.Action, "ALLOW")}
+	for _, rule := range spec.Rules {
+		for _, from := range rule.From {
+			principals.Names = append(principals.Names, from.Source.Principals...)
+		}
+	}
+	if len(principals.Names) > 0 {
+		r.cluster.Principals = append(r.cluster.Principals, principals)
+	}
+	return nil
+}
+
+// keepConfig keeps what shows whether other clusters have the same objects.
+func (r *reader) keepConfig(kind string, objects []unstructured.Unstructured) {
+	for _, o := range objects {
+		spec, _ := json.Marshal(o.Object["spec"]) // it came as JSON
+		sum := sha256.Sum256(spec)
+		config := facts.Config{Kind: kind, Name: o.GetNamespace() + "/" + o.GetName(), Hash: hex.EncodeToString(sum[:8])}
+		mode, _, _ := unstructured.NestedString(o.Object, "spec", "trafficPolicy", "tls", "mode")
+		if mode != "" && mode != "ISTIO_MUTUAL" {
+			config.Host, _, _ = unstructured.NestedString(o.Object, "spec", "host")
+			config.TLS = mode
+		}
+		r.cluster.Config = append(r.cluster.Config, config)
+	}
+}
+
+func decodeSpec(o unstructured.Unstructured, to any) error {
+	data, err := json.Marshal(o.Object["spec"])
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, to)
+}
+
+func (r *reader) readExposed(ctx context.Context) error {
+	list, err := r.list(ctx, "networking.istio.io", "gateways")
+	if err != nil {
+		return err
+	}
+	for _, g := range list {
+		var spec struct {
+			Selector map[string]string
+			Servers  []struct {
+				Port  struct{ Number int }
+				TLS   struct{ Mode string }
+				Hosts []string
+			}
+		}
+		if err := decodeSpec(g, &spec); err != nil {
+			return fmt.Errorf("reading Gateway %s: %w", g.GetName(), err)
+		}
+		for _, s := range spec.Servers {
+			if s.TLS.Mode == "AUTO_PASSTHROUGH" {
+				r.cluster.Exposed = append(r.cluster.Exposed, facts.Exposed{
+					Name: g.GetNamespace() + "/" + g.GetName(), Selector: spec.Selector, Hosts: s.Hosts, Port: s.Port.Number,
+				})
+			}
+		}
+	}
+	return nil
+}
+
+func (r *reader) readWebhooks(ctx context.Context) error {
+	configurations := r.kube.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	list, err := configurations.List(ctx, metav1.ListOptions{LabelSelector: "app=sidecar-injector"})
+	if err != nil {
+		return err
+	}
+	for _, c := range list.Items {
+		for _, w := range c.Webhooks {
+			if bundle := w.ClientConfig.CABundle; len(bundle) > 0 { // without one the API server knows who signed the certificate
+				r.cluster.Webhooks = append(r.cluster.Webhooks, facts.Webhook{Name: c.Name, Roots: r.addBundle(bundle)})
+				break // the other webhooks of a configuration have the same
+			}
+		}
+	}
+	return nil
+}
