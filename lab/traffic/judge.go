@@ -9,30 +9,31 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // ErrUnreliable is wrapped by the error of a stream that made too few good calls to judge anything by.
 var ErrUnreliable = errors.New("unreliable")
 
-// Stats are the numbers of a window. A call succeeds if its HTTP status is 200 and, where a cluster is
-// expected, that cluster answered: answers from elsewhere are lost calls, or local ones would hide a
-// broken border.
+// Stats are the numbers of a window. A call succeeds if its HTTP status is 200 and, if a cluster is expected, that
+// cluster answered. Answers from elsewhere count as lost: otherwise local answers would hide a broken border.
 type Stats struct {
 	Calls     int `json:"calls"` // issued and finished: OK + Lost
 	OK        int `json:"ok"`
 	Lost      int `json:"lost"`
-	NotIssued int `json:"notIssued"` // not the mesh's doing, in no other number
+	NotIssued int `json:"notIssued"` // not the mesh's fault; in no other number
 	Pending   int `json:"pending"`   // still under way, in no other number but LongestGap
 
 	SuccessPercent float64 `json:"successPercent"` // OK of Calls, 0 to 100; 0 without calls
-	// LongestGap is the longest time between the ends of two successes that follow each other, or from the
-	// window's beginning to the first, or from the last to the window's end; without the time in which
-	// the source could not call.
+	// LongestGap is the longest time without a success: between the ends of two successes, from the window's
+	// beginning to the first, or from the last to the window's end. Time in which the source could not call
+	// does not count.
 	LongestGap time.Duration `json:"-"`
 	// SourceAway is how long the source could not call: from the start of each call that was not issued
 	// to the start of the next that was.
 	SourceAway time.Duration `json:"-"`
-	// Those that end in Seconds are the same numbers for JSON.
+	// The fields that end in Seconds are the same numbers for JSON.
 	LongestGapSeconds float64       `json:"longestGapSeconds"`
 	SourceAwaySeconds float64       `json:"sourceAwaySeconds,omitempty"`
 	P50               time.Duration `json:"-"` // latency of successes: half took no longer
@@ -40,12 +41,12 @@ type Stats struct {
 	P50Seconds        float64       `json:"p50Seconds"`
 	P99Seconds        float64       `json:"p99Seconds"`
 
-	ByCluster map[string]int `json:"byCluster,omitempty"` // HTTP 200 by who answered, expected or not
+	ByCluster map[string]int `json:"byCluster,omitempty"` // answers with HTTP 200 of each cluster, expected or not
 	ByPod     map[string]int `json:"byPod,omitempty"`
-	Codes     map[int]int    `json:"codes,omitempty"`  // of Calls; 0 is a call without any answer
+	Codes     map[int]int    `json:"codes,omitempty"`  // of Calls; 0 stands for no answer
 	Errors    []Count        `json:"errors,omitempty"` // why calls were lost, most frequent first, at most five
 
-	Retried int `json:"retried,omitempty"` // answered at the second try or later: failures that a sidecar hid
+	Retried int `json:"retried,omitempty"` // answered at the second try or later, so that a sidecar hid a failure
 }
 
 // Count is a text and how often it was seen.
@@ -60,12 +61,12 @@ const mostErrors = 5
 // nobody is the key in ByCluster for answers that name no cluster.
 const nobody = "unknown"
 
-// succeeded says whether a finished call counts as a success.
+// succeeded reports whether a call has finished and counts as a success.
 func (w Window) succeeded(c Call) bool {
 	return c.Issued && !c.End.IsZero() && c.Code == 200 && (w.ExpectCluster == "" || c.Cluster == w.ExpectCluster)
 }
 
-// lossOf says why a call that did not succeed is lost.
+// lossOf returns the reason why a finished call that did not succeed is lost.
 func (w Window) lossOf(c Call) string {
 	switch {
 	case c.Code == 200:
@@ -76,7 +77,7 @@ func (w Window) lossOf(c Call) string {
 	return c.Err
 }
 
-// Judge computes the numbers of a window. It depends on nothing but the window.
+// Judge computes the numbers of a window, from the window alone.
 func Judge(w Window) Stats {
 	s := Stats{ByCluster: map[string]int{}, ByPod: map[string]int{}, Codes: map[int]int{}}
 	losses := map[string]int{}
@@ -133,7 +134,7 @@ func Judge(w Window) Stats {
 // span is a stretch of time.
 type span struct{ from, to time.Time }
 
-// awayTimes are the times in which the source could not call, in order.
+// awayTimes returns the times in which the source could not call, in order.
 func awayTimes(w Window) []span {
 	var away []span
 	open := false
@@ -148,8 +149,8 @@ func awayTimes(w Window) []span {
 	return away
 }
 
-// longestGap is the longest stretch from one time to another that holds none of the ends, less the part
-// of it in which the source was away.
+// longestGap returns the longest stretch between from and to that holds none of the ends, less the time in it in which
+// the source was away.
 func longestGap(from, to time.Time, ends []time.Time, away []span) time.Duration {
 	slices.SortFunc(ends, time.Time.Compare)
 	last, longest := from, time.Duration(0)
@@ -178,7 +179,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// percentile returns the smallest value that at least p percent of all values do not exceed; 0 of none.
+// percentile returns the smallest of the values that at least p percent of them do not exceed; 0 if there are none.
 func percentile(values []time.Duration, p float64) time.Duration {
 	if len(values) == 0 {
 		return 0
@@ -187,9 +188,9 @@ func percentile(values []time.Duration, p float64) time.Duration {
 	return values[max(0, int(math.Ceil(p/100*float64(len(values))))-1)]
 }
 
-// TimeToRecover returns the time from the window's beginning to the end of the first of n successes in a
-// row, in the order in which the calls started; false if there are none. Calls that were not issued are
-// passed over; calls under way end a row, since nothing is known of them.
+// TimeToRecover returns the time from the window's beginning to the end of the first of n successes in a row, in the
+// order in which the calls started; false if there is no such row. It skips calls that were not issued. A call under way
+// ends a row, since nothing is known about it.
 func TimeToRecover(w Window, n int) (time.Duration, bool) {
 	row := 0
 	var first time.Time
@@ -215,56 +216,37 @@ func TimeToRecover(w Window, n int) (time.Duration, bool) {
 //	412 calls, 97.1 % answered, 12 lost, longest gap 1.34s, answered by cluster-b 400
 func (s Stats) String() string {
 	if s.Calls == 0 {
-		return strings.Join(append([]string{"no calls"}, s.apart()...), ", ")
+		return strings.Join(append([]string{"no calls"}, s.notCounted()...), ", ")
 	}
 	parts := []string{
-		plural(s.Calls, "call"),
-		percent(s.SuccessPercent) + " answered",
+		words.Plural(s.Calls, "call"),
+		words.Percent(s.SuccessPercent) + " answered",
 		fmt.Sprintf("%d lost", s.Lost),
-		"longest gap " + short(s.LongestGap),
+		"longest gap " + rounded(s.LongestGap),
 	}
 	if len(s.ByCluster) > 0 {
 		var who []string
 		for _, name := range slices.Sorted(maps.Keys(s.ByCluster)) {
 			who = append(who, fmt.Sprintf("%s %d", name, s.ByCluster[name]))
 		}
-		parts = append(parts, "answered by "+strings.Join(who, " and "))
+		parts = append(parts, "answered by "+words.And(who))
 	}
-	return strings.Join(append(parts, s.apart()...), ", ")
+	return strings.Join(append(parts, s.notCounted()...), ", ")
 }
 
-func (s Stats) apart() (parts []string) {
+// notCounted says how many calls are in none of the other numbers.
+func (s Stats) notCounted() (parts []string) {
 	if s.Pending > 0 {
 		parts = append(parts, fmt.Sprintf("%d under way", s.Pending))
 	}
 	if s.NotIssued > 0 {
-		parts = append(parts, fmt.Sprintf("%d not issued while the source was away for %s", s.NotIssued, short(s.SourceAway)))
+		parts = append(parts, fmt.Sprintf("%d not issued while the source was away for %s", s.NotIssued, rounded(s.SourceAway)))
 	}
 	return parts
 }
 
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// percent shows one decimal, but neither 0 nor 100 unless it is exactly that.
-func percent(p float64) string {
-	switch {
-	case p == 0 || p == 100:
-		return fmt.Sprintf("%.0f %%", p)
-	case p > 99.9:
-		p = 99.9
-	case p < 0.1:
-		p = 0.1
-	}
-	return fmt.Sprintf("%.1f %%", p)
-}
-
-// short rounds a time to what people can use.
-func short(d time.Duration) string {
+// rounded writes a duration with the digits that people can use.
+func rounded(d time.Duration) string {
 	if d < time.Second {
 		return d.Round(time.Millisecond).String()
 	}

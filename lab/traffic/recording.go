@@ -18,8 +18,8 @@ type Mark struct {
 
 // Recording is all that a stream did: its calls in the order in which they started.
 //
-// As JSON its times are seconds since it began, taken from the monotonic clock, so that a clock that is
-// set meanwhile does not bend them.
+// As JSON its times are seconds since it began, by the monotonic clock, so that setting the clock meanwhile does not
+// change them.
 type Recording struct {
 	Stream        string
 	From          string // the source
@@ -38,15 +38,15 @@ func (r *Recording) sort() {
 // Resumed is the mark at which a recording goes on after a pause.
 const Resumed = "resumed"
 
-// Join makes one recording of two of the same stream with a pause between them, in which nobody called and nothing
-// is to be judged: the times of the earlier one are moved so that its next call would have been due when the later
-// one began. So the pause is no gap and no part of any time that is measured across it.
+// Join makes one recording of two of the same stream with a pause between them, in which nobody called. It moves the
+// times of the earlier one so that its next call would have been due when the later one began: the pause is not a gap,
+// and is not part of any time that is measured across it.
 func Join(earlier, later *Recording) *Recording {
 	end := earlier.Ended
-	if n := len(earlier.Calls); n > 0 { // what comes after that is the wait for calls under way
+	if n := len(earlier.Calls); n > 0 { // after its last call it only waited for those under way
 		end = earlier.Calls[n-1].Start.Add(earlier.Every)
 	}
-	// Reckoned from the later beginning, they are on its monotonic clock.
+	// Computed from the later beginning, the times are on the later monotonic clock.
 	moved := func(t time.Time) time.Time { return later.Began.Add(t.Sub(end)) }
 	joined := *later
 	joined.Began, joined.Marks, joined.Calls = moved(earlier.Began), nil, nil
@@ -93,11 +93,11 @@ func (r *Recording) Between(from, to time.Time) Window {
 	return w
 }
 
-// All returns the whole recording as a window.
+// All returns the whole recording as one window.
 func (r *Recording) All() Window { return r.Between(r.Began, r.Ended) }
 
-// Since returns the last d of the recording. In a stream that goes on, the youngest calls are still
-// under way: see Stats.Pending.
+// Since returns the last d of the recording. If the stream goes on, its latest calls are still under way: see
+// Stats.Pending.
 func (r *Recording) Since(d time.Duration) Window { return r.Between(r.Ended.Add(-d), r.Ended) }
 
 // Phase returns the window from the last mark of that label to the mark after it, or to the end.
@@ -121,8 +121,8 @@ func (r *Recording) TimeToRecover(after time.Time, n int) (time.Duration, bool) 
 	return TimeToRecover(r.Between(after, r.Ended), n)
 }
 
-// Reliable returns an error that wraps ErrUnreliable if fewer than n calls before a moment, usually the
-// break, succeeded: then the stream had not shown that it works, and what it says later means nothing.
+// Reliable returns an error that wraps ErrUnreliable if fewer than n calls succeeded before a moment, usually the break.
+// Such a stream has not shown that it works, and its later failures prove nothing.
 func (r *Recording) Reliable(before time.Time, n int) error {
 	s := r.Between(r.Began, before).Stats()
 	if s.OK >= n {
@@ -154,12 +154,12 @@ type callJSON struct {
 	StartSeconds float64  `json:"startSeconds"`
 	EndSeconds   *float64 `json:"endSeconds,omitempty"` // absent while the call is under way
 	Call
-	// These hide the wall times of Call.
+	// These hide the fields of Call with the same names, which hold wall times.
 	Start *struct{} `json:"start,omitempty"`
 	End   *struct{} `json:"end,omitempty"`
 }
 
-// seconds rounds to microseconds, which is as much as a float shows without noise.
+// seconds rounds to microseconds, so that the float has no noise in its last digits.
 func seconds(d time.Duration) float64 { return float64(d.Round(time.Microsecond).Microseconds()) / 1e6 }
 
 func duration(seconds float64) time.Duration {

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// mostInFlight bounds what one stream may have under way; each call is a goroutine here and in the pod.
+// mostInFlight bounds how many calls of one stream may be under way: each is a goroutine here and in the pod.
 const mostInFlight = 400
 
-// tooLate is how long after it was due a call is still made. A busy machine is late by less; one that
-// slept, or a process that was stopped, must not make all it missed at once.
+// tooLate is how long after it was due a call is still made. A busy machine is late by less. A machine that slept, or a
+// process that was stopped, must not make all the calls that it has missed at once.
 const tooLate = 500 * time.Millisecond
 
 // Plan is what a stream does.
@@ -20,19 +20,19 @@ type Plan struct {
 	Name          string
 	From          Source
 	URL           string
-	ExpectCluster string        // who has to answer for a call to succeed; empty means anybody
+	ExpectCluster string        // the cluster that must answer for a call to succeed; any if empty
 	Every         time.Duration // time between two calls
 	Fresh         bool          // what the URL's host is; see the package comment
 	Timeout       time.Duration // of each call; DefaultTimeout when zero
 	Headers       map[string]string
 	Earlier       *Recording // what it goes on from; see Join
 
-	// OneByOne leaves a call out that is due while the one before is under way. On kept connections a second call at once
-	// needs a second connection, so a slow call would have the next ones tell of new connections.
+	// OneByOne leaves out a call that is due while the one before is under way. Two calls at once need two connections: on
+	// kept connections a slow call would make the following calls test new connections.
 	OneByOne bool
 }
 
-// limit is how many calls are under way if none is answered.
+// limit returns how many calls are under way if none is answered.
 func (p Plan) limit() int {
 	if p.OneByOne {
 		return 1
@@ -58,7 +58,8 @@ func (p *Plan) complete() error {
 	case p.Every <= 0 || p.Timeout < 0:
 		errs = append(errs, fmt.Errorf("every %s and timeout %s must be positive", p.Every, p.Timeout))
 	case p.limit() > mostInFlight:
-		errs = append(errs, fmt.Errorf("a call every %s that takes up to %s makes %d at once: want at most %d, so call less often or wait less long",
+		errs = append(errs, fmt.Errorf("a call every %s that takes up to %s makes %d at once: want at most %d; "+
+			"call less often or with a shorter timeout",
 			p.Every, p.Timeout, p.limit(), mostInFlight))
 	}
 	if len(errs) > 0 {
@@ -67,10 +68,10 @@ func (p *Plan) complete() error {
 	return nil
 }
 
-// Stream makes calls until it is stopped. It is an open loop unless Plan.OneByOne says otherwise: a call is due every
-// Plan.Every whether or not earlier ones came back, so that a stall delays no call and hides no loss. A call that could not be
-// made because this machine was late by half a second is recorded as not issued and not made up for.
-// All methods may be called at any time and at once.
+// Stream makes calls until it is stopped. It is an open loop unless Plan.OneByOne is set: a call is due every Plan.Every
+// whether or not earlier ones have come back, so that a stall delays no call and hides no loss. A call that could not be
+// made because this machine was late by half a second is recorded as not issued, and is not made later.
+// All methods are safe for concurrent use.
 type Stream struct {
 	plan    Plan
 	began   time.Time
@@ -88,7 +89,7 @@ type Stream struct {
 	cut     error // why ctx ended before Stop
 }
 
-// Start begins a stream. It ends with Stop, or when ctx ends, which also cuts the calls under way short.
+// Start begins a stream. It ends with Stop, or when ctx ends, which also ends the calls under way.
 func Start(ctx context.Context, plan Plan) (*Stream, error) {
 	if err := plan.complete(); err != nil {
 		return nil, err
@@ -163,7 +164,7 @@ func (s *Stream) Mark(label string) time.Time {
 	return m.At
 }
 
-// Recording returns what was recorded so far. Calls under way are in it, without an end.
+// Recording returns what has been recorded so far. Calls under way are in it, without an end.
 func (s *Stream) Recording() *Recording {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,9 +186,9 @@ func (s *Stream) Recording() *Recording {
 	return r
 }
 
-// Stop makes no more calls, waits for those under way (no longer than their timeout and a second) and
-// returns the whole recording. The error tells that the stream's context ended before, so that the
-// recording is shorter than was asked for. Stopping again returns the same.
+// Stop makes no more calls, waits for those under way (for their timeout and a second at most) and returns the whole
+// recording. The error says that the stream's context had ended before, so that the recording is shorter than it should
+// be. Stopping again returns the same.
 func (s *Stream) Stop() (*Recording, error) {
 	s.cancel()
 	<-s.looping

@@ -1,31 +1,32 @@
 // Package traffic makes calls through the mesh, records each of them, and judges recordings afterwards.
 //
-// Calls start inside pods. The lab's apps are Istio's echo server; each listens on ForwardPort, which its
-// sidecar leaves alone, for orders to make an HTTP call and tell what came of it. The order takes a way
-// around the mesh, the call itself goes through it. A Source is where orders go; package mesh makes
-// Sources of ready pods. Once and Many call now; Start opens a Stream that calls over time and ends as a
-// Recording; Judge and the methods of Recording turn calls into numbers and change nothing.
+// Calls start inside pods. The lab's apps are Istio's echo server; each listens on ForwardPort, which its sidecar does
+// not touch, for orders to make an HTTP call and report its result. The order goes around the mesh, the call itself goes
+// through it. A Source is where orders go; package observe makes Sources of ready pods. Once and Many call now; Start
+// opens a Stream that calls over time and ends as a Recording; Judge and the methods of Recording turn calls into
+// numbers and change nothing.
 //
 // # Fresh and reused connections
 //
-// The echo server opens a new connection for each HTTP/1 call, but that one ends at the sidecar next to
-// it. What crosses the border is a connection that the sidecar keeps in a pool, and trust is checked only
-// when such a connection is made: pooled ones outlive every change of certificates. So a stream is
+// The echo server opens a new connection for each HTTP/1 call, but that one ends at the sidecar next to it. Between
+// clusters the sidecar uses connections that it keeps in a pool, and trust is checked only when such a connection is
+// made: pooled connections outlive every change of certificates. So a stream is
 //
 //   - fresh when it calls a host whose DestinationRule says `connectionPool.http.maxRequestsPerConnection: 1`:
 //     Envoy then makes a mutual TLS connection for each call (cluster stat upstream_cx_total counts them).
 //     Most of them resume the TLS session of the one before, but Envoy verifies the peer's certificate again when it
-//     resumes (SSL_CTX_set_reverify_on_resume), and a side that got other certificates or roots has a
+//     resumes (SSL_CTX_set_reverify_on_resume), and a side that has got other certificates or roots has a
 //     new TLS context, which resumes nothing.
 //   - reused when it calls a host without that rule: 41 calls in a row took 2 connections, one for each
 //     of Envoy's worker threads.
 //
-// Plan.Fresh and Options.Fresh only say which of the two the URL's host is, so that the calls are labeled;
-// whoever makes the host (package mesh) installs the rule. One order carries one call, on purpose: the
-// echo server answers an order for several calls with nothing but an error as soon as one of them fails.
+// Plan.Fresh and Options.Fresh only say which of the two the URL's host is, so that the calls are labeled; package mesh,
+// which makes the hosts, installs the rule. One order carries one call, on purpose: the echo server answers an order for
+// several calls with nothing but an error as soon as one of them fails.
 package traffic
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -34,26 +35,27 @@ import (
 	"time"
 )
 
-// ForwardPort is the port on which the lab's apps take orders. Pods exclude it from their sidecar
-// (annotation traffic.sidecar.istio.io/excludeInboundPorts), so that orders arrive even if the mesh is broken.
+// ForwardPort is the port on which the lab's apps take orders. The annotation
+// traffic.sidecar.istio.io/excludeInboundPorts keeps it away from the sidecar, so that orders arrive even if the mesh is
+// broken.
 const ForwardPort = 17070
 
-// DefaultTimeout bounds a call whose plan or options name no other bound. A call to an address that drops
-// packets ends with it, since Envoy itself would wait longer (10 s to connect, and try again).
+// DefaultTimeout bounds a call unless its plan or options say otherwise. It ends calls to an address that drops packets,
+// since Envoy itself would wait longer (10 s to connect, and then try again).
 const DefaultTimeout = 3 * time.Second
 
 // Source is where calls start.
 type Source interface {
-	// Dial connects to ForwardPort of a pod that is ready to call, and tells the pod's name. It is asked
-	// again when a connection breaks, and may then name another pod. A Source may close a connection
-	// whose pod is about to go: calls under way on it count as not issued, not as lost.
+	// Dial connects to ForwardPort of a pod that is ready to call, and returns the pod's name. It is called again
+	// when a connection breaks, and may then choose another pod. A Source may close a connection whose pod is about
+	// to end: calls under way on it count as not issued, not as lost.
 	Dial(ctx context.Context) (conn net.Conn, pod string, err error)
 	// String names the source for people: "client@cluster-a".
 	String() string
 }
 
-// FromDialer returns a source that connects with a function; the address it reaches stands for the pod's
-// name in Call.Source.
+// FromDialer returns a source that connects with a function. In Call.Source it has the address in place of the pod's
+// name.
 func FromDialer(name string, dial func(context.Context) (net.Conn, error)) Source {
 	return dialer{name, dial}
 }
@@ -82,8 +84,8 @@ const (
 	Reused Connection = "reused"
 )
 
-// Call is one call and what came of it. Its times are this machine's; those made by one process compare
-// by the monotonic clock.
+// Call is one call and its result. Its times are those of this machine; within one process they compare by the monotonic
+// clock.
 type Call struct {
 	Start      time.Time  `json:"start"`
 	End        time.Time  `json:"end"` // zero while the call is under way
@@ -91,53 +93,46 @@ type Call struct {
 	Connection Connection `json:"connection"`
 	Source     string     `json:"source,omitempty"` // the pod that called
 
-	// Issued is false if the source pod did not carry the call out, or not to its end: it could not be
-	// reached, or went away meanwhile. That says nothing about the mesh and is counted apart.
+	// Issued is false if the source pod did not make the call, or not to its end, because it could not be reached or
+	// ended meanwhile. That says nothing about the mesh and is counted separately.
 	Issued bool   `json:"issued"`
 	Code   int    `json:"code,omitempty"` // HTTP status; 0 without an answer
 	Err    string `json:"error,omitempty"`
 
-	// Who answered, in its own words. Empty unless one of the lab's apps did.
+	// The cluster and the pod that answered, by their own account. Empty unless one of the lab's apps answered.
 	Cluster string `json:"cluster,omitempty"`
 	Pod     string `json:"pod,omitempty"`
-	// What the answering pod's sidecar told it (X-Forwarded-Client-Cert): empty for plaintext.
+	// What the answering pod's sidecar passed on to it (X-Forwarded-Client-Cert): empty for plaintext.
 	ClientID string `json:"clientId,omitempty"` // SPIFFE ID of the caller
-	ServerID string `json:"serverId,omitempty"` // SPIFFE ID of the one who answered
+	ServerID string `json:"serverId,omitempty"` // SPIFFE ID of the pod that answered
 	XFCC     string `json:"xfcc,omitempty"`     // the whole header
 
 	Protocol  string `json:"protocol,omitempty"` // as the answering pod saw it: "HTTP/1.1"
 	RequestID string `json:"requestId,omitempty"`
-	// Attempts is the number of the try that was answered, from X-Envoy-Attempt-Count: above 1 the
-	// caller's sidecar hid a failure by trying again. 0 if unknown.
+	// Attempts is the number of the try that was answered, from X-Envoy-Attempt-Count. If it is above 1, the caller's
+	// sidecar has hidden a failure by trying again. 0 if unknown.
 	Attempts int `json:"attempts,omitempty"`
 }
 
-// Latency is the time from Start to End: all that passed between ordering the call and its result.
+// Latency is the time from Start to End, that is from ordering the call to its result.
 func (c Call) Latency() time.Duration { return c.End.Sub(c.Start) }
 
-// String is one line for reports and errors.
+// String describes the call in one line, for reports and errors.
 func (c Call) String() string {
 	what := c.Err
 	switch {
 	case !c.Issued:
 		what = "not issued: " + c.Err
 	case c.Code == 200:
-		what = fmt.Sprintf("answered by %s in %s", orUnknown(c.Pod), orUnknown(c.Cluster))
+		what = fmt.Sprintf("answered by %s in %s", cmp.Or(c.Pod, "an unknown pod"), cmp.Or(c.Cluster, "an unknown cluster"))
 	}
 	return fmt.Sprintf("%s after %s", what, c.Latency().Round(time.Millisecond))
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return "somebody unknown"
-	}
-	return s
 }
 
 // Options change how Once and Many call. The zero value is fine.
 type Options struct {
 	Timeout time.Duration     // of each call; DefaultTimeout when zero
-	Headers map[string]string // sent along; Host replaces the URL's
+	Headers map[string]string // sent with each call; Host replaces the URL's
 	Fresh   bool              // the URL's host has a connection for each call; see the package comment
 	Stream  string            // label of the calls
 }
@@ -149,8 +144,8 @@ func (o Options) connection() Connection {
 	return Reused
 }
 
-// Once makes one call. The error is nil whatever the mesh did to the call (Code, Err); it tells of a
-// source that could not be reached and of a URL that makes no sense.
+// Once makes one call. The error is nil whatever the mesh did to the call (see Code and Err): it is for a source that
+// could not be reached, and for an invalid URL.
 func Once(ctx context.Context, from Source, url string, o Options) (Call, error) {
 	calls, err := Many(ctx, from, url, 1, o)
 	if len(calls) == 0 {
@@ -162,8 +157,8 @@ func Once(ctx context.Context, from Source, url string, o Options) (Call, error)
 // parallel is how many calls of Many are under way at once.
 const parallel = 10
 
-// Many makes n calls, a few at a time, and returns them in the order in which they were ordered. The error
-// is the first reason why a call was not issued; the calls are there all the same.
+// Many makes n calls, a few at a time, and returns them in the order in which they were ordered. The error is the first
+// reason why a call was not issued; the calls are returned with it.
 func Many(ctx context.Context, from Source, url string, n int, o Options) ([]Call, error) {
 	if err := checkURL(url); err != nil {
 		return nil, err
