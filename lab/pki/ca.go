@@ -1,10 +1,10 @@
-// Package pki makes and reads the certificates of a lab: root and intermediate CAs as istiod takes them
-// from the Secret cacerts, certificates and key pairs for the components of a Kubernetes node, and the
-// descriptions and fingerprints by which people compare them.
+// Package pki makes and reads the certificates of a lab: root and intermediate CAs in the form in which istiod reads them
+// from the Secret cacerts, certificates and key pairs for the components of a Kubernetes node, and the descriptions,
+// names and fingerprints by which people compare certificates.
 //
-// Keys are ECDSA on P-256. A private key leaves a CA in two ways only, CACerts and Save; printing a CA
-// in any form never shows it. The package knows nothing of clusters and needs only the standard library;
-// its tests also ask openssl where that is installed.
+// Keys are ECDSA on P-256. A private key leaves a CA in two ways only, by CACerts and by Save; printing a CA never shows
+// it, in any form. The package knows nothing about clusters and needs only the standard library; its tests also run
+// openssl where that is installed.
 package pki
 
 import (
@@ -39,20 +39,19 @@ const (
 
 // Options describe a CA certificate.
 type Options struct {
-	// Name becomes the subject's common name. Two CAs that have to be told apart need two names: with
-	// equal subjects and different keys, verifiers report broken signatures instead of an unknown issuer.
+	// Name becomes the subject's common name. Give two CAs two names: if their subjects are equal and their keys are
+	// not, verifiers report broken signatures instead of an unknown issuer.
 	Name string
-	// Lifetime counts from now, or from NotBefore if that is set: 10 years for a root and 2 for an
-	// intermediate when zero. What an issuer signs never outlives the issuer's own certificate.
+	// Lifetime counts from now, or from NotBefore if that is set. Zero means 10 years for a root and 2 years for an
+	// intermediate. What an issuer signs never outlives the issuer's own certificate.
 	Lifetime time.Duration
 	// NotBefore is five minutes ago when zero, so that clocks may differ a little.
 	NotBefore time.Time
-	// Below says how many levels of CAs may stand below this one: 0 means that it signs leaves only,
-	// and as a root that no intermediate of it verifies.
-	// Nil leaves it to the kind of CA: no limit for a root, 0 for an intermediate.
+	// Below is how many levels of CAs there may be below this one. With 0 it signs leaves only: an intermediate that
+	// such a root has signed does not verify. Nil means no limit for a root, and 0 for an intermediate.
 	Below *int
-	// NoIssuerKeyID leaves the identifier of the issuer's key out, as hand-made CAs often do. Verifiers then
-	// find the issuer by its name alone.
+	// NoIssuerKeyID leaves out the identifier of the issuer's key, as CAs that were made by hand often do. Verifiers
+	// then find the issuer by its name alone.
 	NoIssuerKeyID bool
 }
 
@@ -61,15 +60,15 @@ type CA struct {
 	cert  *x509.Certificate
 	upper []*x509.Certificate // the issuers between this CA and the root, nearest first; root excluded
 	root  *x509.Certificate   // the CA's own certificate if it is the root
-	// key is a closure because printers that walk unexported fields and follow pointers (testify's
-	// diffs) would show the number that must stay secret; nothing can look into a function.
+	// key is a function because printers that follow pointers in unexported fields, such as testify's diffs, would
+	// show the secret number. They cannot look into a function.
 	key func() *ecdsa.PrivateKey
 }
 
 // NewRoot makes a self-signed CA.
 func NewRoot(o Options) (*CA, error) { return newCA(o, nil) }
 
-// Intermediate makes a CA that c signs.
+// Intermediate makes a CA below c, which signs it.
 func (c *CA) Intermediate(o Options) (*CA, error) { return newCA(o, c) }
 
 func newCA(o Options, issuer *CA) (*CA, error) {
@@ -113,8 +112,8 @@ func newCA(o Options, issuer *CA) (*CA, error) {
 	return made, nil
 }
 
-// chain is what has to be sent along with a certificate of this CA: the CA itself and its issuers
-// without the root; of a root, nothing.
+// chain returns what has to be sent along with a certificate of this CA: the CA and its issuers without the root. For a
+// root that is nothing.
 func (c *CA) chain() []*x509.Certificate {
 	if c.cert == c.root {
 		return nil
@@ -141,8 +140,8 @@ func setLifetime(template *x509.Certificate, notBefore time.Time, lifetime time.
 	return nil
 }
 
-// sign gives the template a serial number and key identifiers, that of the issuer if it is wanted, and has
-// issuer sign it, or its own key if there is no issuer.
+// sign completes the template with a serial number and key identifiers, and signs it with the issuer's key, or with its
+// own key if there is no issuer. The identifier of the issuer's key is left out unless issuerKeyID is set.
 func sign(template *x509.Certificate, key *ecdsa.PrivateKey, issuer *CA, issuerKeyID bool) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
@@ -161,7 +160,7 @@ func sign(template *x509.Certificate, key *ecdsa.PrivateKey, issuer *CA, issuerK
 	}
 	template.AuthorityKeyId = parent.SubjectKeyId
 	if !issuerKeyID {
-		nameless := *parent // x509 takes the identifier from the parent, whatever the template says
+		nameless := *parent // x509 takes the identifier from the parent and ignores the template's
 		nameless.SubjectKeyId, template.AuthorityKeyId = nil, nil
 		parent = &nameless
 	}
@@ -172,7 +171,7 @@ func sign(template *x509.Certificate, key *ecdsa.PrivateKey, issuer *CA, issuerK
 	return x509.ParseCertificate(der)
 }
 
-// LeafOptions describe a certificate that signs nothing itself: at least one of Server and Client.
+// LeafOptions describe a certificate that signs nothing. At least one of Server and Client must be set.
 type LeafOptions struct {
 	CommonName    string   // Kubernetes reads it as the user's name
 	Organizations []string // Kubernetes reads them as the user's groups
@@ -181,12 +180,12 @@ type LeafOptions struct {
 	URIs          []string      // SPIFFE IDs, for example
 	Server        bool          // may be shown by a server
 	Client        bool          // may be shown by a client
-	Lifetime      time.Duration // from now or from NotBefore; one year when zero; ends with the CA at the latest
+	Lifetime      time.Duration // from now or from NotBefore; one year when zero; never longer than the CA's
 	NotBefore     time.Time     // five minutes ago when zero
 }
 
-// Leaf makes a key and a certificate for it. certPEM holds the certificate and then the CA's own chain
-// without the root, as servers have to send it; keyPEM is an unencrypted EC PRIVATE KEY.
+// Leaf makes a key and a certificate for it. certPEM holds the certificate and then the CA's chain without the root, as
+// servers have to send it; keyPEM is an unencrypted EC PRIVATE KEY.
 func (c *CA) Leaf(o LeafOptions) (certPEM, keyPEM []byte, err error) {
 	doing := "making certificate " + strconv.Quote(o.CommonName)
 	template := &x509.Certificate{
@@ -238,8 +237,8 @@ func (c *CA) Leaf(o LeafOptions) (certPEM, keyPEM []byte, err error) {
 	return encodeCerts(append([]*x509.Certificate{cert}, c.chain()...)...), keyPEM, nil
 }
 
-// NewKeyPair makes a key pair without a certificate, such as the one that signs and checks service
-// account tokens: an EC PRIVATE KEY and the PUBLIC KEY that goes with it, both PEM.
+// NewKeyPair makes a key pair without a certificate, such as the one that signs and verifies service account tokens. It
+// returns an EC PRIVATE KEY and its PUBLIC KEY, both in PEM.
 func NewKeyPair() (privatePEM, publicPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -255,8 +254,8 @@ func NewKeyPair() (privatePEM, publicPEM []byte, err error) {
 	return privatePEM, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), nil
 }
 
-// The keys of the Secret cacerts. istiod falls back to a self-signed CA, and says so in its log only,
-// if it knows none of the names (pilot/pkg/bootstrap/istio_ca.go).
+// The keys of the Secret cacerts. If istiod finds none of these names it makes a self-signed CA instead, and says so only
+// in its log (pilot/pkg/bootstrap/istio_ca.go).
 const (
 	CACertFile    = "ca-cert.pem"
 	CAKeyFile     = "ca-key.pem"
@@ -265,11 +264,11 @@ const (
 	CRLFile       = "ca-crl.pem" // only where there are revocation lists
 )
 
-// CACerts returns the data of the Secret cacerts that makes istiod sign with this CA. root-cert.pem
-// holds the given roots in their order, or the CA's own root if none is given.
+// CACerts returns the data of the Secret cacerts that makes istiod sign with this CA. root-cert.pem holds the given roots
+// in their order, or the CA's own root if none is given.
 //
-// cert-chain.pem ends below the root, as with the lesson's `--from-file=cert-chain.pem=./ca-cert.pem`:
-// it must never be empty, since istiod sends it as it is and peers then miss the intermediate.
+// cert-chain.pem ends below the root, as with the lesson's `--from-file=cert-chain.pem=./ca-cert.pem`. It must not be
+// empty: istiod sends it as it is, and peers would not get the intermediate.
 func (c *CA) CACerts(roots ...*CA) (map[string][]byte, error) {
 	key, err := encodeKey(c.key())
 	if err != nil {
@@ -290,8 +289,8 @@ func (c *CA) CACerts(roots ...*CA) (map[string][]byte, error) {
 	}, nil
 }
 
-// Reissue makes a certificate for the CA's own key, signed by the same issuer: what renewing it gives. The
-// name stays; Below and NoIssuerKeyID are the kind's own. A root cannot be reissued.
+// Reissue returns the CA with a new certificate for the same key and name, signed by the same issuer, as a renewal does.
+// Of the options it uses Lifetime and NotBefore. A root cannot be reissued.
 func (c *CA) Reissue(issuer *CA, o Options) (*CA, error) {
 	doing := "reissuing CA " + strconv.Quote(c.Name())
 	if c.cert == c.root || !issuer.cert.Equal(append(c.upper, c.root)[0]) {
@@ -316,13 +315,14 @@ func (c *CA) Reissue(issuer *CA, o Options) (*CA, error) {
 	return &made, nil
 }
 
-// RevocationList returns the PEM of a CRL of this CA that revokes certificates, or none. It is valid for a
-// day. istiod takes it from the key ca-crl.pem of the Secret cacerts.
+// RevocationList returns the PEM of a CRL of this CA with the revoked certificates, if any. It is valid for a day. istiod
+// reads it from the key ca-crl.pem of the Secret cacerts.
 func (c *CA) RevocationList(revoked ...*x509.Certificate) ([]byte, error) {
 	now := time.Now()
 	list := &x509.RevocationList{Number: big.NewInt(now.UnixNano()), ThisUpdate: now.Add(-backdate), NextUpdate: now.Add(24 * time.Hour)}
 	for _, r := range revoked {
-		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: r.SerialNumber, RevocationTime: list.ThisUpdate})
+		entry := x509.RevocationListEntry{SerialNumber: r.SerialNumber, RevocationTime: list.ThisUpdate}
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, entry)
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, list, c.cert, c.key())
 	if err != nil {
@@ -337,7 +337,7 @@ func (c *CA) Name() string { return c.cert.Subject.CommonName }
 // Certificate returns the CA's certificate, which callers must not change.
 func (c *CA) Certificate() *x509.Certificate { return c.cert }
 
-// Root returns the certificate of the root, which is the CA's own if it is the root.
+// Root returns the certificate of the CA's root, which is its own if it is a root.
 func (c *CA) Root() *x509.Certificate { return c.root }
 
 // CertPEM returns the CA's certificate.
@@ -346,7 +346,7 @@ func (c *CA) CertPEM() []byte { return encodeCerts(c.cert) }
 // RootPEM returns the certificate of the CA's root.
 func (c *CA) RootPEM() []byte { return encodeCerts(c.root) }
 
-// String describes the certificate. Like all other ways to print a CA it tells nothing of the key.
+// String describes the certificate. Like every other way to print a CA it shows nothing of the key.
 func (c CA) String() string {
 	if c.cert == nil {
 		return "CA without a certificate"
@@ -354,10 +354,10 @@ func (c CA) String() string {
 	return Describe(c.cert).String()
 }
 
-// Format prints what String returns for every verb, %#v included.
+// Format prints what String returns, for every verb including %#v.
 func (c CA) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
-// MarshalText is what encoders such as encoding/json show of a CA: the same as String.
+// MarshalText returns what String returns, so that encoders such as encoding/json show nothing else.
 func (c CA) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {

@@ -29,7 +29,8 @@ func TestNamesOfCertificates(t *testing.T) {
 	require.Regexp(t, `^"root" \(SHA-256 [0-9A-F]{2}(:[0-9A-F]{2}){3}…\)$`, Label(root.Certificate()))
 	require.NotEqual(t, Label(root.Certificate()), Label(twin.Certificate()))
 	require.Equal(t, "nobody", Labels(nil))
-	require.Equal(t, Label(ca.Certificate())+" and "+Label(root.Certificate()), Labels([]*x509.Certificate{ca.Certificate(), root.Certificate()}))
+	require.Equal(t, Label(ca.Certificate())+" and "+Label(root.Certificate()),
+		Labels([]*x509.Certificate{ca.Certificate(), root.Certificate()}))
 
 	require.Equal(t, Label(ca.Certificate()), Signer(chain))
 	require.Equal(t, `"intermediate"`, Signer(chain[:1]), "the certificate alone knows no more than a name")

@@ -229,7 +229,8 @@ func TestLeafForKubernetes(t *testing.T) {
 	ca := newRoot(t, "kubernetes")
 	chain, certPEM, keyPEM := newLeaf(t, ca, LeafOptions{
 		CommonName: "kube-apiserver", Organizations: []string{"system:masters"}, Server: true, Client: true,
-		DNSNames: []string{"kubernetes.default.svc"}, IPs: []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("::ffff:127.0.0.1")},
+		DNSNames: []string{"kubernetes.default.svc"},
+		IPs:      []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("::ffff:127.0.0.1")},
 	})
 	leaf := chain[0]
 	assert.Len(t, chain, 1, "a root is not part of the chain it signs")
@@ -311,7 +312,8 @@ func (c collector) Errorf(format string, args ...any) { fmt.Fprintf(c.out, forma
 
 func TestSaveAndLoad(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "pki")
-	for name, ca := range map[string]*CA{"root": newRoot(t, "root"), "middle": newIntermediate(t, newRoot(t, "r"), "middle"), "deep": deep(t)} {
+	cas := map[string]*CA{"root": newRoot(t, "root"), "middle": newIntermediate(t, newRoot(t, "r"), "middle"), "deep": deep(t)}
+	for name, ca := range cas {
 		require.NoError(t, ca.Save(dir, name))
 		require.NoError(t, ca.Save(dir, name), "the same again")
 		back, err := Load(dir, name)

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Roots returns all certificates of a PEM bundle in their order. It is stricter than Go's own reader,
-// which skips what it cannot decode: a damaged block, or one that is not a certificate, is an error.
-// Text between the blocks is allowed. A bundle without any certificate is an error.
+// Roots returns all certificates of a PEM bundle in their order. It is stricter than Go's own reader, which skips what it
+// cannot decode: a damaged block, a block that is not a certificate, and a bundle without a certificate are errors. Text
+// between the blocks is allowed.
 func Roots(pemBundle []byte) ([]*x509.Certificate, error) {
 	begun := bytes.Count(pemBundle, []byte("-----BEGIN "))
 	var certs []*x509.Certificate
@@ -43,8 +43,8 @@ func Roots(pemBundle []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// Fingerprint returns the SHA-256 of the first certificate in data, written as
-// `openssl x509 -noout -fingerprint -sha256` writes it after the equals sign.
+// Fingerprint returns the SHA-256 of the first certificate in data, in the form in which
+// `openssl x509 -noout -fingerprint -sha256` prints it after the equals sign.
 func Fingerprint(data []byte) (string, error) {
 	cert, err := first(data)
 	if err != nil {
@@ -53,8 +53,8 @@ func Fingerprint(data []byte) (string, error) {
 	return Describe(cert).SHA256, nil
 }
 
-// FingerprintSHA1 returns what `openssl x509 -noout -fingerprint` writes after the equals sign for the
-// first certificate in data. openssl takes SHA-1 if nobody names a digest.
+// FingerprintSHA1 returns what `openssl x509 -noout -fingerprint` prints after the equals sign for the first certificate
+// in data. Without the name of a digest openssl uses SHA-1.
 func FingerprintSHA1(data []byte) (string, error) {
 	cert, err := first(data)
 	if err != nil {
@@ -71,8 +71,8 @@ func first(data []byte) (*x509.Certificate, error) {
 	return certs[0], nil
 }
 
-// Description is what people compare certificates by. Fingerprints and key identifiers are upper-case
-// hexadecimal bytes with colons, as openssl writes them.
+// Description holds what people compare certificates by. Fingerprints and key identifiers are upper-case hexadecimal
+// bytes with colons, as openssl prints them.
 type Description struct {
 	Subject   string    `json:"subject"`
 	Issuer    string    `json:"issuer"`
@@ -103,7 +103,7 @@ func Describe(cert *x509.Certificate) Description {
 	return d
 }
 
-// String is one line: who it is, who signed it, until when, and the SHA-256 fingerprint.
+// String returns one line: whose certificate it is, who signed it, when it ends, and its SHA-256 fingerprint.
 func (d Description) String() string {
 	who := d.Subject
 	if d.SPIFFE != "" {
@@ -127,8 +127,8 @@ func hexBytes(b []byte) string {
 	return strings.Join(parts, ":")
 }
 
-// PublicKey returns the public half of a private key in PEM: EC PRIVATE KEY, RSA PRIVATE KEY or PRIVATE KEY.
-// Its errors never quote what it read.
+// PublicKey returns the public part of a private key in PEM: EC PRIVATE KEY, RSA PRIVATE KEY or PRIVATE KEY. Its errors
+// never quote what it read.
 func PublicKey(keyPEM []byte) (interface{ Equal(crypto.PublicKey) bool }, error) {
 	block, _ := pem.Decode(keyPEM)
 	if block == nil {
@@ -151,12 +151,12 @@ func PublicKey(keyPEM []byte) (interface{ Equal(crypto.PublicKey) bool }, error)
 			return public, nil
 		}
 	}
-	return nil, errors.New("reading a private key: it is damaged, or of a kind that is not known")
+	return nil, errors.New("reading a private key: it is damaged, or its type is not known")
 }
 
-// Verify returns nil if, at the given time, the first certificate of the chain leads to one of the roots
-// by way of the others. Names and usages are not looked at. The error is the verifier's own, behind who
-// was verified.
+// Verify returns nil if, at the given time, the first certificate of the chain leads to one of the roots through the other
+// certificates of the chain. Names and usages are not checked. The error describes the certificate and wraps the
+// verifier's.
 func Verify(leafChain, roots []*x509.Certificate, at time.Time) error {
 	if len(leafChain) == 0 {
 		return errors.New("verifying a certificate: the chain is empty")

@@ -19,9 +19,9 @@ const (
 	rootFile  = "root.pem"
 )
 
-// Save writes the CA to dir/name: cert.pem, key.pem (readable by its owner only), chain.pem and root.pem.
-// They appear together or not at all. Saving the same CA again changes nothing; another CA under that
-// name stays as it is and the error wraps fs.ErrExist.
+// Save writes the CA to dir/name: cert.pem, key.pem (readable by its owner only), chain.pem and root.pem. They appear
+// together or not at all. Saving the same CA again changes nothing. If there is another CA with that name, it stays, and
+// the error wraps fs.ErrExist.
 func (c *CA) Save(dir, name string) error {
 	doing := fmt.Sprintf("saving CA %q as %s", c.Name(), filepath.Join(dir, name))
 	if err := checkName(name); err != nil {
@@ -53,7 +53,7 @@ func (c *CA) Save(dir, name string) error {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 	}
-	// rename(2) takes the place of an empty folder only, so the first of two that save at once wins.
+	// rename(2) replaces only an empty folder, so the first of two that save at once wins.
 	final := filepath.Join(dir, name)
 	renamed := os.Rename(temporary, final)
 	if renamed == nil {
@@ -72,9 +72,9 @@ func (c *CA) Save(dir, name string) error {
 	return nil
 }
 
-// Load returns the CA that was saved in dir under that name. The error wraps fs.ErrNotExist if there is
-// none. Damaged files, a key that belongs to another certificate and a chain that does not lead to the
-// root are errors; an expired CA is none.
+// Load returns the CA that was saved in dir with that name. The error wraps fs.ErrNotExist if there is none. Damaged files,
+// a key that belongs to another certificate, and a chain that does not lead to the root are errors; a CA that has expired
+// is not.
 func Load(dir, name string) (*CA, error) {
 	doing := "loading CA " + filepath.Join(dir, name)
 	if err := checkName(name); err != nil {
@@ -130,8 +130,8 @@ func Load(dir, name string) (*CA, error) {
 	return c, nil
 }
 
-// LoadOrMake returns the CA that was saved in dir under that name, or makes one and saves it. Of several
-// that do so at once, all get the CA of the first.
+// LoadOrMake returns the CA that was saved in dir with that name, or makes one and saves it. Of several callers at once,
+// all get the same CA.
 func LoadOrMake(dir, name string, newCA func() (*CA, error)) (*CA, error) {
 	c, err := Load(dir, name)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -150,10 +150,10 @@ func LoadOrMake(dir, name string, newCA func() (*CA, error)) (*CA, error) {
 	return c, nil
 }
 
-// checkName refuses names that would leave the folder or collide with folders that are being written.
+// checkName refuses names that lead out of the folder, and names like those of folders that are being written.
 func checkName(name string) error {
 	if name == "" || name[0] == '.' || name != filepath.Base(name) {
-		return fmt.Errorf("%q is no name for a folder", name)
+		return fmt.Errorf("%q cannot be the name of a folder", name)
 	}
 	return nil
 }

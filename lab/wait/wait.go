@@ -1,8 +1,8 @@
-// Package wait is the one waiter of eastwest: everything that has to become true is waited for here.
+// Package wait is how eastwest waits for anything that has to become true.
 //
-// A wait always has a bound and says in its error what it waited for, how long, how often it looked and
-// what it saw last. Prefer a watch (see mesh and observe) where Kubernetes offers one; Until is for
-// questions that can only be asked again, such as "does this call succeed now".
+// A wait always has a bound. Its error says what it waited for, how long, how often it looked, and what it saw last.
+// Prefer a watch where Kubernetes offers one; Until is for questions that have to be asked again and again, such as
+// whether a call succeeds now.
 package wait
 
 import (
@@ -15,7 +15,7 @@ import (
 // ErrTimeout is wrapped by the error of a wait that ran out of time.
 var ErrTimeout = errors.New("timed out")
 
-// Permanent marks an error that waiting cannot cure: Until returns it at once.
+// Permanent marks an error that waiting cannot mend. Until returns it at once.
 func Permanent(err error) error { return &permanent{err} }
 
 type permanent struct{ error }
@@ -24,9 +24,9 @@ func (p *permanent) Unwrap() error { return p.error }
 
 // Options bound a wait. The zero value looks every 50 ms for up to 30 s until one look succeeds.
 type Options struct {
-	Within time.Duration // how long in all; 30 s when zero
+	Within time.Duration // bound of the whole wait; 30 s when zero
 	Every  time.Duration // pause between two looks; 50 ms when zero
-	InARow int           // looks that must succeed one after another; 1 when zero
+	InARow int           // how many looks in a row must succeed; 1 when zero
 }
 
 // Until calls look until it returns nil (InARow times), ctx ends, or Within is over.
@@ -56,7 +56,7 @@ func Until(ctx context.Context, what string, o Options, look func(context.Contex
 			if errors.As(err, &p) {
 				return fmt.Errorf("waiting for %s: %w", what, p.error)
 			}
-			// A look that was cut off by the bound says nothing new: keep what was seen before it.
+			// The bound has cut this look off, so that it says nothing new: keep what was seen before.
 			if row = 0; bound.Err() == nil || last == nil {
 				last = err
 			}
@@ -74,16 +74,17 @@ func Until(ctx context.Context, what string, o Options, look func(context.Contex
 	}
 }
 
-// Stopped is the error of a wait whose context has ended: why it has, and if that was a time limit what was seen last.
+// Stopped returns the error of a wait whose context has ended. It wraps the context's cause and, if that is a time limit,
+// says what was seen last.
 func Stopped(ctx context.Context, what string, last error) error {
 	err := fmt.Errorf("waiting for %s: %w", what, context.Cause(ctx))
 	if last != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		err = fmt.Errorf("%w; last seen: %s", err, last.Error()) // what was seen is no cause
+		err = fmt.Errorf("%w; last seen: %s", err, last.Error()) // not wrapped: it is not the cause
 	}
 	return err
 }
 
-// TimeoutError tells what was waited for and what was seen last. It wraps ErrTimeout and the last error.
+// TimeoutError says what was waited for and what was seen last. It wraps ErrTimeout and the last error.
 type TimeoutError struct {
 	What  string
 	After time.Duration
