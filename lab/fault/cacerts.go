@@ -16,34 +16,34 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// CACerts is what the Secret cacerts of clusters is to hold.
+// CACerts says what the Secret cacerts of clusters will hold.
 type CACerts struct {
-	Root    Root
+	Root    Root   // the root of the CA that signs
 	Trusted []Root // the roots in root-cert.pem, in their order; only Root if empty
 
-	// Fresh asks for an intermediate that has never been used; so do Lifetime and From, which say how
-	// long it lives and when that begins. Without them a cluster has the same one below a root each time.
+	// Fresh makes a new intermediate. So do Lifetime and From. Without them a cluster gets the same intermediate below
+	// a root each time.
 	Fresh    bool
-	Lifetime time.Duration
-	From     time.Duration // from now; its certificate is not valid before
+	Lifetime time.Duration // of the intermediate
+	From     time.Duration // after this time from now the intermediate becomes valid
 
-	// RootLifetime asks for a root that lives so long and has never been used. The clusters share it.
+	// RootLifetime makes a new root with this lifetime, which the clusters share.
 	RootLifetime time.Duration
-	// Reissued asks for the certificate in cert-chain.pem, of the same CA, to be another one than that in
-	// ca-cert.pem: valid from From on. istiod looks at the other one.
+	// Reissued puts a second certificate of the same CA into cert-chain.pem, which becomes valid after From. istiod
+	// checks the one in ca-cert.pem.
 	Reissued bool
 
 	CRL CRL
 }
 
-// CRL says which revocation lists stand beside a CA.
+// CRL says which revocation lists the Secret has.
 type CRL string
 
 // The revocation lists.
 const (
 	NoCRL       CRL = ""
 	CompleteCRL CRL = "complete" // a list of the root and of each intermediate of the lab, all empty
-	KeptCRL     CRL = "kept"     // what stands there now
+	KeptCRL     CRL = "kept"     // the lists that are there now
 )
 
 func (o CACerts) sentence(in []string) string {
@@ -54,7 +54,8 @@ func (o CACerts) sentence(in []string) string {
 	case o.RootLifetime > 0:
 		what = fmt.Sprintf("a CA below a new root that lives %s", words.Duration(o.RootLifetime))
 	case o.Reissued:
-		what = fmt.Sprintf("a CA below %s, with a certificate in cert-chain.pem that becomes valid in %s", o.Root.phrase(), words.Duration(o.From))
+		what = fmt.Sprintf("a CA below %s, with a certificate in cert-chain.pem that becomes valid in %s",
+			o.Root.phrase(), words.Duration(o.From))
 	case o.From > 0:
 		what = fmt.Sprintf("a new CA below %s that becomes valid in %s", o.Root.phrase(), words.Duration(o.From))
 	case o.Lifetime > 0:
@@ -99,7 +100,7 @@ func CreateCACerts(in []string, o CACerts) Fault {
 					return err
 				}
 			}
-			// All is read before anything is written: what peers trust means what they trusted before.
+			// Everything is read before anything is written: PeerRoots means what the peers trusted before.
 			data := map[string]map[string][]byte{}
 			for _, name := range in {
 				member, err := m.Member(name)
@@ -117,13 +118,14 @@ func CreateCACerts(in []string, o CACerts) Fault {
 	}
 }
 
-// putCACerts replaces the Secret as a whole. Server-side apply would leave keys that somebody has written
-// by an update before.
+// putCACerts replaces the whole Secret. Server-side apply would keep keys that another client has written by an update.
 func putCACerts(ctx context.Context, m *mesh.Mesh, member *mesh.Member, data map[string][]byte) error {
-	return putSecret(ctx, member, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: m.Labels()}, Type: corev1.SecretTypeOpaque, Data: data})
+	return putSecret(ctx, member, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: mesh.CACerts, Labels: m.Labels()}, Type: corev1.SecretTypeOpaque, Data: data,
+	})
 }
 
-// data is what the Secret cacerts of a cluster is to hold.
+// data returns the data of the Secret cacerts of a cluster.
 func (o CACerts) data(ctx context.Context, m *mesh.Mesh, member *mesh.Member, expiring *pki.CA) (map[string][]byte, error) {
 	data, err := o.signer(ctx, m, member, expiring)
 	if err != nil {
@@ -143,7 +145,7 @@ func (o CACerts) data(ctx context.Context, m *mesh.Mesh, member *mesh.Member, ex
 	return data, err
 }
 
-// signer is the part of the Secret that signs.
+// signer returns the data of the CA that signs, with its own root.
 func (o CACerts) signer(ctx context.Context, m *mesh.Mesh, member *mesh.Member, expiring *pki.CA) (map[string][]byte, error) {
 	if o.Root == SelfSignedRoot {
 		s, err := selfSigned(ctx, member)
@@ -151,7 +153,9 @@ func (o CACerts) signer(ctx context.Context, m *mesh.Mesh, member *mesh.Member, 
 			return nil, err
 		}
 		cert := s.Data[pki.CACertFile]
-		return map[string][]byte{pki.CACertFile: cert, pki.CAKeyFile: s.Data[pki.CAKeyFile], pki.CertChainFile: cert, pki.RootCertFile: cert}, nil
+		return map[string][]byte{
+			pki.CACertFile: cert, pki.CAKeyFile: s.Data[pki.CAKeyFile], pki.CertChainFile: cert, pki.RootCertFile: cert,
+		}, nil
 	}
 	root, ca := expiring, (*pki.CA)(nil)
 	var err error
@@ -160,16 +164,16 @@ func (o CACerts) signer(ctx context.Context, m *mesh.Mesh, member *mesh.Member, 
 			return nil, err
 		}
 	}
-	age := pki.Options{Lifetime: o.Lifetime}
+	options := pki.Options{Lifetime: o.Lifetime}
 	if o.From > 0 {
-		age.NotBefore = time.Now().Add(o.From)
+		options.NotBefore = time.Now().Add(o.From)
 	}
 	if o.Reissued {
 		data, err := ca.CACerts()
 		if err != nil {
 			return nil, err
 		}
-		again, err := ca.Reissue(root, age)
+		again, err := ca.Reissue(root, options)
 		if err != nil {
 			return nil, err
 		}
@@ -177,15 +181,15 @@ func (o CACerts) signer(ctx context.Context, m *mesh.Mesh, member *mesh.Member, 
 		return data, nil
 	}
 	if o.Fresh || o.Lifetime > 0 || o.From > 0 || expiring != nil {
-		age.Name = fmt.Sprintf("%s intermediate %s (made %s)", m.Lab, member.Name(), time.Now().UTC().Format("15:04:05"))
-		if ca, err = root.Intermediate(age); err != nil {
+		options.Name = fmt.Sprintf("%s intermediate %s (made %s)", m.Lab, member.Name(), time.Now().UTC().Format("15:04:05"))
+		if ca, err = root.Intermediate(options); err != nil {
 			return nil, err
 		}
 	}
 	return ca.CACerts()
 }
 
-// bundle is the PEM of roots, each once.
+// bundle returns the PEM of roots, each once.
 func bundle(ctx context.Context, m *mesh.Mesh, member *mesh.Member, roots []Root) ([]byte, error) {
 	var all []byte
 	seen := map[string]bool{}
@@ -208,8 +212,8 @@ func bundle(ctx context.Context, m *mesh.Mesh, member *mesh.Member, roots []Root
 	return all, nil
 }
 
-// emptyCRLs are lists of the shared root and of every cluster's intermediate below it. Envoy wants one of
-// each CA of a chain as soon as it has any, so those of the other clusters have to be there too.
+// emptyCRLs returns lists of the shared root and of every cluster's intermediate below it. As soon as Envoy has any list,
+// it wants one of each CA of a chain: so the lists of the other clusters' CAs have to be there, too.
 func emptyCRLs(m *mesh.Mesh) ([]byte, error) {
 	var all []byte
 	for i, member := range m.InMesh() {

@@ -11,8 +11,12 @@ import (
 )
 
 func TestSpoil(t *testing.T) {
-	now := map[string][]byte{pki.CACertFile: []byte("cert"), pki.CAKeyFile: []byte("key"), pki.CertChainFile: []byte("chain"), pki.RootCertFile: []byte("root")}
-	data, err := Spoiled{Rename: map[string]string{pki.CACertFile: "ca.crt"}, Remove: []string{pki.RootCertFile}, Empty: []string{pki.CertChainFile}}.spoil(now)
+	now := map[string][]byte{
+		pki.CACertFile: []byte("cert"), pki.CAKeyFile: []byte("key"), pki.CertChainFile: []byte("chain"), pki.RootCertFile: []byte("root"),
+	}
+	data, err := Spoiled{
+		Rename: map[string]string{pki.CACertFile: "ca.crt"}, Remove: []string{pki.RootCertFile}, Empty: []string{pki.CertChainFile},
+	}.spoil(now)
 	require.NoError(t, err)
 	require.Equal(t, map[string][]byte{"ca.crt": []byte("cert"), pki.CAKeyFile: []byte("key"), pki.CertChainFile: {}}, data)
 
@@ -24,5 +28,5 @@ func TestSpoil(t *testing.T) {
 	require.Equal(t, now[pki.CACertFile], data[pki.CACertFile])
 
 	_, err = Spoiled{Remove: []string{"ca.crt"}}.spoil(now)
-	require.ErrorContains(t, err, "has no key ca.crt: it has [ca-cert.pem ca-key.pem cert-chain.pem root-cert.pem]")
+	require.ErrorContains(t, err, "has no key ca.crt: it has ca-cert.pem, ca-key.pem, cert-chain.pem and root-cert.pem")
 }

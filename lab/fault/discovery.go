@@ -24,8 +24,8 @@ func RevokeRemoteSecret(in, of string) Fault {
 	}
 }
 
-// CreateRemoteSecret gives the istiod of one cluster access to the API server of another; o makes it one
-// that does not work.
+// CreateRemoteSecret gives the istiod of one cluster access to the API server of another. With o it can be access that does
+// not work.
 func CreateRemoteSecret(in, of string, o mesh.RemoteSecret) Fault {
 	id := cmp.Or(o.Name, of)
 	sentence := fmt.Sprintf("create the remote secret of %s in %s", of, in)

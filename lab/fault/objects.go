@@ -28,7 +28,7 @@ import (
 type Object struct {
 	Kind      string // "deployment", "Deployment", "gateways.networking.istio.io"
 	Name      string
-	Namespace string // empty for objects that have none
+	Namespace string // empty for objects without one
 }
 
 func (o Object) String() string {
@@ -88,7 +88,7 @@ func decode(manifest []byte) (objects []*unstructured.Unstructured, _ error) {
 	}
 }
 
-// namespaceOf is where an object goes if it is of a kind that has namespaces.
+// namespaceOf returns the namespace that an object is put into, if its kind has namespaces.
 func namespaceOf(u *unstructured.Unstructured) string {
 	return cmp.Or(u.GetNamespace(), metav1.NamespaceDefault)
 }
@@ -123,7 +123,8 @@ func Delete(in []string, o Object) Fault {
 
 // DeleteIfThere is Delete for an object that may be absent, which is no error then.
 func DeleteIfThere(in []string, o Object) Fault {
-	return object(in, o, "delete "+o.String()+" if it is there", func(c string) string { return "kubectl delete --ignore-not-found " + o.flags(c) },
+	command := func(c string) string { return "kubectl delete --ignore-not-found " + o.flags(c) }
+	return object(in, o, "delete "+o.String()+" if it is there", command,
 		func(ctx context.Context, client dynamic.ResourceInterface) error {
 			return ignoreNotFound(remove(ctx, client, o))
 		})
@@ -180,7 +181,7 @@ func Label(in []string, o Object, labels map[string]*string) (Fault, error) {
 	}, merge(o, text)), nil
 }
 
-// Scale changes the number of pods of workloads and waits until there are as many.
+// Scale changes the number of pods of workloads and waits until they are Ready and no others are left.
 func Scale(replicas int, of ...observe.Workload) Fault {
 	apps, in, names, commands := byCluster(of, func(w observe.Workload) string {
 		return fmt.Sprintf("kubectl scale deployment/%s -n %s --replicas=%d --context=%s", w.App, mesh.NamespaceOf(w.App), replicas, w.Cluster)
@@ -208,7 +209,9 @@ func merge(o Object, patch []byte) func(context.Context, dynamic.ResourceInterfa
 }
 
 // object is a change of one object in several clusters.
-func object(in []string, o Object, sentence string, command func(string) string, do func(context.Context, dynamic.ResourceInterface) error) Fault {
+func object(
+	in []string, o Object, sentence string, command func(string) string, do func(context.Context, dynamic.ResourceInterface) error,
+) Fault {
 	return &change{
 		sentence: sentence + " in " + words.And(in), commands: commandsIn(in, command), in: in, objects: []Object{o},
 		inject: injectIn(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) error {

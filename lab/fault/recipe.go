@@ -39,7 +39,11 @@ func (r *recipe) labCA(name string) caFiles {
 // makeCA is the beginning of the command that makes a key and a certificate. Keys are like those of package pki.
 const makeCA = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout %[2]s -out %[1]s"
 
-const keyUsage = " -addext keyUsage=critical,keyCertSign,cRLSign"
+// Extensions of CAs. openssl makes the first of a root by itself.
+const (
+	intermediate = " -addext basicConstraints=critical,CA:TRUE,pathlen:0"
+	keyUsage     = " -addext keyUsage=critical,keyCertSign,cRLSign"
+)
 
 // subjectOf is the subject of a certificate in the form that -subj takes.
 func subjectOf(cert string) string {
@@ -91,7 +95,8 @@ func lifetime(from, life time.Duration) string {
 
 // secretFile writes a key of a Secret of Istio's namespace to a file.
 func (r *recipe) secretFile(cluster, secret, key, file string) {
-	r.add(`kubectl get secret %s -n %s --context=%s -o go-template='{{index .data %q}}' | base64 -d > %s`, secret, mesh.SystemNamespace, cluster, key, file)
+	r.add(`kubectl get secret %s -n %s --context=%s -o go-template='{{index .data %q}}' | base64 -d > %s`,
+		secret, mesh.SystemNamespace, cluster, key, file)
 }
 
 // trusted returns the file with the certificates of a root, with the commands that make it.
@@ -101,7 +106,8 @@ func (r *recipe) trusted(root Root) string {
 		r.secretFile(r.cluster, observe.SelfSignedSecret, pki.CACertFile, "self-signed-root.pem")
 		return "self-signed-root.pem"
 	case PeerRoots:
-		r.add(`for c in $(kubectl config get-contexts -o name | grep -vx %s); do kubectl get secret %s -n %s --context=$c -o go-template='{{index .data %q}}' | base64 -d; done > peers.pem`,
+		r.add(`for c in $(kubectl config get-contexts -o name | grep -vx %s); do `+
+			`kubectl get secret %s -n %s --context=$c -o go-template='{{index .data %q}}' | base64 -d; done > peers.pem`,
 			r.cluster, mesh.CACerts, mesh.SystemNamespace, pki.RootCertFile)
 		return "peers.pem"
 	}
@@ -124,7 +130,8 @@ func (o CACerts) commands(cluster string) string {
 	case CompleteCRL:
 		r.labCA("") // it says where they are
 		r.add(`printf '[ca]\ndefault_ca=x\n[x]\ndatabase=/dev/null\n' > crl.cnf`)
-		r.add(`for ca in %s/root %[1]s/intermediate-*; do openssl ca -gencrl -crldays 1 -md sha256 -config crl.cnf -cert "$ca"/cert.pem -keyfile "$ca"/key.pem; done > %s`,
+		r.add(`for ca in %s/root %[1]s/intermediate-*; do openssl ca -gencrl -crldays 1 -md sha256 -config crl.cnf `+
+			`-cert "$ca"/cert.pem -keyfile "$ca"/key.pem; done > %s`,
 			labCAs, pki.CRLFile)
 		files[pki.CRLFile] = pki.CRLFile
 	case KeptCRL:
@@ -146,7 +153,8 @@ func (o CACerts) commands(cluster string) string {
 func selfSignCommands(cluster string) string {
 	r := &recipe{cluster: cluster}
 	root := r.root(SelfSignedRoot)
-	r.add("kubectl create secret generic %s -n %s --context=%s --type=istio.io/ca-root --from-file=%s=%s --from-file=%s=%s --from-file=%s=%[5]s"+
+	r.add("kubectl create secret generic %s -n %s --context=%s --type=istio.io/ca-root"+
+		" --from-file=%s=%s --from-file=%s=%s --from-file=%s=%[5]s"+
 		" --dry-run=client -o yaml | kubectl apply --context=%[3]s -f -",
 		observe.SelfSignedSecret, mesh.SystemNamespace, cluster, pki.CACertFile, root.cert, pki.CAKeyFile, root.key, pki.RootCertFile)
 	r.add("kubectl delete secret %s -n %s --context=%s --ignore-not-found", mesh.CACerts, mesh.SystemNamespace, cluster)
@@ -175,7 +183,7 @@ func (o CACerts) signerFiles(r *recipe) map[string]string {
 		ca := r.labCA(mesh.CAName(r.cluster))
 		files := map[string]string{pki.CACertFile: ca.cert, pki.CAKeyFile: ca.key, pki.CertChainFile: ca.cert, pki.RootCertFile: root.cert}
 		if o.Reissued {
-			r.add("openssl req -x509 -key %s -CA %s -CAkey %s -out %s%s -subj %s -addext basicConstraints=critical,CA:TRUE,pathlen:0"+keyUsage,
+			r.add("openssl req -x509 -key %s -CA %s -CAkey %s -out %s%s -subj %s"+intermediate+keyUsage,
 				ca.key, root.cert, root.key, pki.CertChainFile, lifetime(o.From, o.Lifetime), subjectOf(ca.cert))
 			files[pki.CertChainFile] = pki.CertChainFile
 		}
@@ -185,7 +193,7 @@ func (o CACerts) signerFiles(r *recipe) map[string]string {
 	if o.Root == TwinRoot { // only the name leads to its root
 		more = " -addext authorityKeyIdentifier=none"
 	}
-	r.add(makeCA+" -CA %[3]s -CAkey %[4]s%[5]s -subj '/O=eastwest/CN=intermediate %[6]s' -addext basicConstraints=critical,CA:TRUE,pathlen:0"+keyUsage+more,
+	r.add(makeCA+" -CA %[3]s -CAkey %[4]s%[5]s -subj '/O=eastwest/CN=intermediate %[6]s'"+intermediate+keyUsage+more,
 		pki.CACertFile, pki.CAKeyFile, root.cert, root.key, lifetime(o.From, o.Lifetime), r.cluster)
 	return map[string]string{
 		pki.CACertFile: pki.CACertFile, pki.CAKeyFile: pki.CAKeyFile, pki.CertChainFile: pki.CACertFile, pki.RootCertFile: root.cert,

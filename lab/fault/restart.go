@@ -12,7 +12,7 @@ import (
 // RestartIstiod restarts the control planes of the clusters and waits for the new ones.
 func RestartIstiod(in []string) Fault { return restartIstiod(in, (*mesh.Member).RestartIstiod) }
 
-// RollIstiod restarts the control planes and does not wait: the new one may never serve.
+// RollIstiod restarts the control planes and does not wait for the new ones, which may never serve.
 func RollIstiod(in []string) Fault {
 	return restartIstiod(in, func(member *mesh.Member, ctx context.Context) error { return member.Roll(ctx, mesh.Istiod) })
 }
@@ -43,7 +43,8 @@ func RestartWorkloads(in []string) Fault {
 	return &change{
 		sentence: "restart all workloads and gateways in " + words.And(in),
 		commands: commandsIn(in, func(c string) string {
-			return "kubectl rollout restart deployment -n production --context=" + c + " && kubectl rollout restart deployment/istio-eastwestgateway -n istio-system --context=" + c
+			return "kubectl rollout restart deployment -n production --context=" + c +
+				" && kubectl rollout restart deployment/istio-eastwestgateway -n istio-system --context=" + c
 		}),
 		in: in,
 		inject: injectIn(in, func(ctx context.Context, _ *mesh.Mesh, member *mesh.Member) error {
@@ -55,7 +56,7 @@ func RestartWorkloads(in []string) Fault {
 // Restart restarts workloads and waits for their new pods.
 func Restart(of ...observe.Workload) Fault { return restart((*mesh.Member).Restart, of) }
 
-// Roll restarts workloads and does not wait: the new pods may never be Ready.
+// Roll restarts workloads and does not wait for the new pods, which may never be Ready.
 func Roll(of ...observe.Workload) Fault { return restart((*mesh.Member).Roll, of) }
 
 func restart(do func(*mesh.Member, context.Context, ...string) error, of []observe.Workload) Fault {
@@ -70,7 +71,7 @@ func restart(do func(*mesh.Member, context.Context, ...string) error, of []obser
 	}
 }
 
-// byCluster sorts workloads by their clusters, and has a name and a command for each.
+// byCluster returns the apps of each cluster, the clusters, and a name and a command for each workload.
 func byCluster(of []observe.Workload, command func(observe.Workload) string) (apps map[string][]string, in, names, commands []string) {
 	apps = map[string][]string{}
 	for _, w := range of {

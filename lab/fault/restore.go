@@ -68,7 +68,8 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 			return err
 		}
 	}
-	return wait.Until(ctx, "the mesh to be as it was", wait.Options{Within: settled, Every: 300 * time.Millisecond}, func(ctx context.Context) error {
+	o := wait.Options{Within: settled, Every: 300 * time.Millisecond}
+	return wait.Until(ctx, "the mesh to be as it was", o, func(ctx context.Context) error {
 		now, err := want.Reread(ctx, m)
 		if err != nil {
 			return err
@@ -273,7 +274,7 @@ func (r *restoration) restarts(d observe.Difference) bool {
 	return d.Name == mesh.MyPod && d.Was != "" || r.want.Has(observe.ObjectFact(d.Cluster, "apps", "Deployment", d.Namespace, d.Name))
 }
 
-// put makes an object what it is to be, whatever it is now.
+// put creates the object, or replaces what is there.
 func put(ctx context.Context, client dynamic.ResourceInterface, o *unstructured.Unstructured) error {
 	now, err := client.Get(ctx, o.GetName(), metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {

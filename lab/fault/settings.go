@@ -23,22 +23,22 @@ import (
 
 func sortedKeys[V any](of map[string]V) []string { return slices.Sorted(maps.Keys(of)) }
 
-// MeshConfig merges settings into the mesh configuration of clusters (RFC 7386: null deletes a field). istiod
-// takes most of them at once; a trust domain it takes when it starts.
+// MeshConfig merges settings into the mesh configuration of clusters (RFC 7386: null deletes a field). istiod uses most of
+// them at once, and a trust domain from its next start on.
 func MeshConfig(in []string, settings map[string]any) (Fault, error) {
 	text, err := json.Marshal(settings)
 	if err != nil {
 		return nil, err
 	}
-	return meshConfig(in, fmt.Sprintf("set %s in the mesh configuration of %s", text, words.And(in)), func(context.Context, *mesh.Mesh, *mesh.Member) ([]byte, error) {
-		return text, nil
-	}), nil
+	sentence := fmt.Sprintf("set %s in the mesh configuration of %s", text, words.And(in))
+	return meshConfig(in, sentence, func(context.Context, *mesh.Mesh, *mesh.Member) ([]byte, error) { return text, nil }), nil
 }
 
-// CACertificates has clusters trust the roots of another one beside their own, by the setting caCertificates
-// of the mesh configuration.
+// CACertificates puts the roots of another cluster into the setting caCertificates of the mesh configuration, by which
+// clusters should trust them beside their own.
 func CACertificates(in []string, of string) Fault {
-	return meshConfig(in, fmt.Sprintf("put the roots of %s into caCertificates of the mesh configuration of %s", of, words.And(in)), func(ctx context.Context, m *mesh.Mesh, _ *mesh.Member) ([]byte, error) {
+	sentence := fmt.Sprintf("put the roots of %s into caCertificates of the mesh configuration of %s", of, words.And(in))
+	return meshConfig(in, sentence, func(ctx context.Context, m *mesh.Mesh, _ *mesh.Member) ([]byte, error) {
 		roots, err := observe.RootsOf(ctx, m, of)
 		if err != nil {
 			return nil, err
@@ -47,8 +47,9 @@ func CACertificates(in []string, of string) Fault {
 	})
 }
 
+// meshConfig merges a patch into the mesh configuration of each cluster.
 func meshConfig(in []string, sentence string, patch func(context.Context, *mesh.Mesh, *mesh.Member) ([]byte, error)) Fault {
-	const name, key = "istio", "mesh"
+	const key = "mesh" // of the ConfigMap
 	return &change{
 		sentence: sentence,
 		commands: commandsIn(in, func(c string) string { return "kubectl edit configmap istio -n istio-system --context=" + c }),
@@ -59,7 +60,7 @@ func meshConfig(in []string, sentence string, patch func(context.Context, *mesh.
 				return err
 			}
 			maps := member.Kube.CoreV1().ConfigMaps(mesh.SystemNamespace)
-			now, err := maps.Get(ctx, name, metav1.GetOptions{})
+			now, err := maps.Get(ctx, observe.MeshSettings, metav1.GetOptions{})
 			if err != nil {
 				return fmt.Errorf("reading the mesh configuration: %w", err)
 			}
@@ -82,8 +83,8 @@ func meshConfig(in []string, sentence string, patch func(context.Context, *mesh.
 	}
 }
 
-// SetEnv sets environment variables of the workloads' own container and waits for their new pods; an empty
-// value removes one.
+// SetEnv sets environment variables of the workloads' main containers and waits for their new pods. An empty value removes
+// the variable.
 func SetEnv(env map[string]string, of ...observe.Workload) Fault {
 	settings := make([]string, 0, len(env))
 	flags := make([]string, 0, len(env))
@@ -95,7 +96,8 @@ func SetEnv(env map[string]string, of ...observe.Workload) Fault {
 		settings, flags = append(settings, "set "+name+"="+env[name]), append(flags, shellescape.Quote(name+"="+env[name]))
 	}
 	return template(of, func(names string) string { return words.And(settings) + " of " + names }, func(w observe.Workload) string {
-		return fmt.Sprintf("kubectl set env deployment/%s -n %s --context=%s -c %s %s", w.App, mesh.NamespaceOf(w.App), w.Cluster, mainContainer(w.App), strings.Join(flags, " "))
+		return fmt.Sprintf("kubectl set env deployment/%s -n %s --context=%s -c %s %s",
+			w.App, mesh.NamespaceOf(w.App), w.Cluster, mainContainer(w.App), strings.Join(flags, " "))
 	}, func(app string) any {
 		list := make([]any, 0, len(env))
 		for _, name := range sortedKeys(env) {
@@ -119,20 +121,25 @@ func mainContainer(app string) string {
 	return "app"
 }
 
-// CertificateLifetime gives the proxies of workloads certificates that live so long, and waits for the new
-// pods. A proxy asks for its next certificate when half of the time is over.
+// CertificateLifetime gives the proxies of workloads certificates with this lifetime, and waits for their new pods. A proxy
+// asks for its next certificate when half of the lifetime is over.
 func CertificateLifetime(lifetime time.Duration, of ...observe.Workload) Fault {
 	annotation := fmt.Sprintf("proxyMetadata: {SECRET_TTL: %s}", lifetime)
 	patch := map[string]any{"metadata": map[string]any{"annotations": map[string]string{"proxy.istio.io/config": annotation}}}
-	return template(of, func(names string) string {
+	sentence := func(names string) string {
 		return fmt.Sprintf("give %s certificates that live %s", names, words.Duration(lifetime))
-	}, func(w observe.Workload) string {
-		return fmt.Sprintf(`kubectl patch deployment %s -n %s --context=%s -p '{"spec":{"template":{"metadata":{"annotations":{"proxy.istio.io/config":"%s"}}}}}'`, w.App, mesh.NamespaceOf(w.App), w.Cluster, annotation)
+	}
+	return template(of, sentence, func(w observe.Workload) string {
+		return fmt.Sprintf("kubectl patch deployment %s -n %s --context=%s -p "+
+			`'{"spec":{"template":{"metadata":{"annotations":{"proxy.istio.io/config":"%s"}}}}}'`,
+			w.App, mesh.NamespaceOf(w.App), w.Cluster, annotation)
 	}, func(string) any { return patch })
 }
 
-// template is a change of the pod template of Deployments, which makes new pods.
-func template(of []observe.Workload, sentence func(names string) string, command func(observe.Workload) string, patch func(app string) any) Fault {
+// template changes the pod template of Deployments, and waits for the new pods.
+func template(
+	of []observe.Workload, sentence func(names string) string, command func(observe.Workload) string, patch func(app string) any,
+) Fault {
 	apps, in, names, commands := byCluster(of, command)
 	return &change{
 		sentence: sentence(words.And(names)), commands: commands, in: in,
@@ -142,7 +149,8 @@ func template(of []observe.Workload, sentence func(names string) string, command
 				if err != nil {
 					return err
 				}
-				_, err = member.Kube.AppsV1().Deployments(mesh.NamespaceOf(app)).Patch(ctx, app, types.StrategicMergePatchType, text, metav1.PatchOptions{FieldManager: mesh.FieldManager})
+				deployments := member.Kube.AppsV1().Deployments(mesh.NamespaceOf(app))
+				_, err = deployments.Patch(ctx, app, types.StrategicMergePatchType, text, metav1.PatchOptions{FieldManager: mesh.FieldManager})
 				if err != nil {
 					return fmt.Errorf("changing %s: %w", app, err)
 				}
@@ -158,7 +166,8 @@ func awaitRollout(ctx context.Context, m *mesh.Mesh, member *mesh.Member, apps [
 	for i, app := range apps {
 		of[i] = observe.Workload{App: app, Cluster: member.Name()}
 	}
-	return wait.Until(ctx, fmt.Sprintf("the new pods of %s", words.And(apps)), wait.Options{Within: patience, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+	o := wait.Options{Within: patience, Every: 200 * time.Millisecond}
+	return wait.Until(ctx, "the new pods of "+words.And(apps), o, func(ctx context.Context) error {
 		_, err := observe.RolledOut{Of: of}.Look(ctx, m)
 		return err
 	})

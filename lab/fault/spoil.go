@@ -14,15 +14,16 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// Spoiled says how the Secret cacerts is made wrong. What it does not name stays as it is.
+// Spoiled says how the Secret cacerts is made wrong. The rest of the Secret stays as it is.
 type Spoiled struct {
 	Rename   map[string]string // keys that get another name
-	Remove   []string          // keys that go away
-	Empty    []string          // keys whose file becomes empty
-	OtherKey bool              // ca-key.pem becomes a key that belongs to no certificate of it
-	MoveTo   string            // another namespace
+	Remove   []string          // keys that are removed
+	Empty    []string          // keys whose values become empty
+	OtherKey bool              // ca-key.pem becomes a key that belongs to none of the certificates
+	MoveTo   string            // the namespace that it is moved to
 }
 
+// changes returns phrases that say what is changed.
 func (o Spoiled) changes() []string {
 	var changes []string
 	for _, from := range sortedKeys(o.Rename) {
@@ -43,7 +44,7 @@ func (o Spoiled) changes() []string {
 	return changes
 }
 
-// command is a person's for the first of the cluster's changes; kubectl has none for renaming.
+// command is what a person would type for one cluster.
 func (o Spoiled) command(c string) string {
 	const patch = "kubectl patch secret cacerts -n istio-system --context=%s --type=json -p '[%s]'"
 	operation := func(op, key, more string) string {
@@ -60,19 +61,22 @@ func (o Spoiled) command(c string) string {
 		operations = append(operations, operation("replace", key, `,"value":""`))
 	}
 	if o.OtherKey {
-		operations = append(operations, operation("replace", pki.CAKeyFile, `,"value":"'$(openssl ecparam -name prime256v1 -genkey -noout | base64 -w0)'"`))
+		operations = append(operations, operation("replace", pki.CAKeyFile,
+			`,"value":"'$(openssl ecparam -name prime256v1 -genkey -noout | base64 -w0)'"`))
 	}
 	var lines []string
 	if len(operations) > 0 {
 		lines = append(lines, fmt.Sprintf(patch, c, strings.Join(operations, ",")))
 	}
 	if o.MoveTo != "" {
-		lines = append(lines, fmt.Sprintf("kubectl get secret cacerts -n istio-system --context=%[1]s -o yaml | sed 's/namespace: istio-system/namespace: %[2]s/' | kubectl create --context=%[1]s -f - && kubectl delete secret cacerts -n istio-system --context=%[1]s", c, o.MoveTo))
+		lines = append(lines, fmt.Sprintf("kubectl get secret cacerts -n istio-system --context=%[1]s -o yaml"+
+			" | sed 's/namespace: istio-system/namespace: %[2]s/' | kubectl create --context=%[1]s -f -"+
+			" && kubectl delete secret cacerts -n istio-system --context=%[1]s", c, o.MoveTo))
 	}
 	return strings.Join(lines, "\n")
 }
 
-// SpoilCACerts makes the Secret cacerts of clusters wrong, in ways that people do.
+// SpoilCACerts makes the Secret cacerts of clusters wrong, in ways in which people make it wrong.
 func SpoilCACerts(in []string, o Spoiled) Fault {
 	return &change{
 		sentence: fmt.Sprintf("spoil the Secret cacerts of %s: %s", words.And(in), words.And(o.changes())),
@@ -100,6 +104,7 @@ func SpoilCACerts(in []string, o Spoiled) Fault {
 	}
 }
 
+// spoil returns the data with the changes. A key that is to be changed and is not there is an error.
 func (o Spoiled) spoil(now map[string][]byte) (map[string][]byte, error) {
 	data := map[string][]byte{}
 	for key, value := range now {
@@ -122,7 +127,7 @@ func (o Spoiled) spoil(now map[string][]byte) (map[string][]byte, error) {
 	}
 	for _, key := range slices.Concat(sortedKeys(o.Rename), o.Remove, o.Empty) {
 		if now[key] == nil {
-			return nil, fmt.Errorf("Secret %s has no key %s: it has %v", mesh.CACerts, key, sortedKeys(now)) //nolint:revive // a kind
+			return nil, fmt.Errorf("Secret %s has no key %s: it has %s", mesh.CACerts, key, words.And(sortedKeys(now))) //nolint:revive // a kind
 		}
 	}
 	return data, nil

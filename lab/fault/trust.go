@@ -15,17 +15,17 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// Root says which CA signs in a cluster, or which roots are trusted there.
+// Root names a root of the lab: that of the CA that signs in a cluster, or one that is trusted there.
 type Root string
 
 // The roots.
 const (
-	SharedRoot     Root = "shared"      // the lab's common root, with the cluster's own intermediate, as at installation
-	NewRoot        Root = "new"         // a second root that all clusters have in common, with intermediates
-	OwnRoot        Root = "own"         // a root that only this cluster has, with an intermediate
-	TwinRoot       Root = "twin"        // a root with the name of the shared one and another key, which its intermediates name by nothing else
-	SelfSignedRoot Root = "self-signed" // the CA that the cluster's istiod made for itself
-	PeerRoots      Root = "peers"       // what the other clusters trust now; it cannot sign
+	SharedRoot     Root = "shared"      // the root that all clusters of the lab share from their installation on
+	NewRoot        Root = "new"         // a second root that all clusters share
+	OwnRoot        Root = "own"         // a root that only this cluster has
+	TwinRoot       Root = "twin"        // a root with the name of the shared one and another key; only the name links intermediates to it
+	SelfSignedRoot Root = "self-signed" // the CA that the cluster's istiod has made for itself
+	PeerRoots      Root = "peers"       // the roots that the other clusters hand out now; they cannot sign
 )
 
 func (r Root) phrase() string {
@@ -35,10 +35,11 @@ func (r Root) phrase() string {
 	}[r]
 }
 
-// cas returns a root of the lab and the CA that signs below it in a cluster, made on first use and the
+// cas returns a root of the lab and the CA below it that signs in a cluster. Both are made at their first use, and are the
 // same from then on.
 func (r Root) cas(m *mesh.Mesh, cluster string) (root, ca *pki.CA, err error) {
-	shared, own := mesh.Topology{Trust: mesh.SharedRoot}.RootName(cluster), mesh.Topology{Trust: mesh.SeparateRoots}.RootName(cluster)
+	shared := mesh.Topology{Trust: mesh.SharedRoot}.RootName(cluster)
+	own := mesh.Topology{Trust: mesh.SeparateRoots}.RootName(cluster)
 	of := map[Root]struct {
 		file  string // in the folder of CAs
 		trust mesh.Trust
@@ -59,12 +60,15 @@ func (r Root) cas(m *mesh.Mesh, cluster string) (root, ca *pki.CA, err error) {
 		}
 		return root, ca, err
 	}
-	root, err = pki.LoadOrMake(m.CADir(), which.file, func() (*pki.CA, error) { return pki.NewRoot(pki.Options{Name: m.Lab + " " + which.name}) })
+	root, err = pki.LoadOrMake(m.CADir(), which.file, func() (*pki.CA, error) {
+		return pki.NewRoot(pki.Options{Name: m.Lab + " " + which.name})
+	})
 	if err != nil {
 		return nil, nil, err
 	}
 	ca, err = pki.LoadOrMake(m.CADir(), string(r)+"-"+mesh.CAName(cluster), func() (*pki.CA, error) {
-		return root.Intermediate(pki.Options{Name: fmt.Sprintf("%s intermediate %s (%s root)", m.Lab, cluster, r), NoIssuerKeyID: r == TwinRoot})
+		name := fmt.Sprintf("%s intermediate %s (%s root)", m.Lab, cluster, r)
+		return root.Intermediate(pki.Options{Name: name, NoIssuerKeyID: r == TwinRoot})
 	})
 	return root, ca, err
 }
@@ -119,11 +123,12 @@ func DeleteCACerts(in []string) Fault {
 	}
 }
 
-// SelfSign puts the clusters into the state of an installation without cacerts. All of them get one
-// self-signed CA in istio-ca-secret, so that they trust each other as they did.
+// SelfSign puts the clusters into the state of an installation without cacerts. All of them get the same self-signed CA in
+// istio-ca-secret, so that they still trust each other.
 func SelfSign(in []string) Fault {
 	return &change{
-		sentence: fmt.Sprintf("make %s what they are after an installation without cacerts: istiod signs with its own self-signed CA", words.And(in)),
+		sentence: fmt.Sprintf("make %s what they are after an installation without cacerts: istiod signs with its own self-signed CA",
+			words.And(in)),
 		commands: append(commandsIn(in, selfSignCommands), RestartIstiod(in).Command(), RestartWorkloads(in).Command()),
 		in:       in,
 		inject: func(ctx context.Context, m *mesh.Mesh) error {
@@ -157,10 +162,12 @@ func SelfSign(in []string) Fault {
 	}
 }
 
-// putSecret makes the Secret what it is to be, whatever it is now.
+// putSecret creates the Secret, or replaces what is there.
 func putSecret(ctx context.Context, member *mesh.Member, s *corev1.Secret) error {
 	secrets := member.Kube.CoreV1().Secrets(mesh.SystemNamespace)
-	wanted := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: s.Name, Labels: s.Labels, Annotations: s.Annotations}, Type: s.Type, Data: s.Data}
+	wanted := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: s.Name, Labels: s.Labels, Annotations: s.Annotations}, Type: s.Type, Data: s.Data,
+	}
 	_, err := secrets.Update(ctx, wanted, metav1.UpdateOptions{FieldManager: mesh.FieldManager})
 	if apierrors.IsInvalid(err) { // the type of a Secret cannot be changed
 		if err = secrets.Delete(ctx, s.Name, metav1.DeleteOptions{}); err == nil {

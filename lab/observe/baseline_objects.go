@@ -63,13 +63,14 @@ func sources() []source {
 const (
 	MeshSettings     = "istio"
 	InjectorSettings = "istio-sidecar-injector"
-	ConfigSecret     = "istio-kubeconfig" // an istiod that finds it reads another cluster than its own
+	ConfigSecret     = "istio-kubeconfig" // an istiod that has it reads that cluster, not its own
 )
 
 // matters reports whether trust or discovery depends on a Secret of Istio's namespace: it holds istiod's CA, or access
 // to a cluster that istiod reads.
 func matters(o *unstructured.Unstructured) bool {
-	return slices.Contains([]string{mesh.CACerts, SelfSignedSecret, ConfigSecret}, o.GetName()) || o.GetLabels()["istio/multiCluster"] == "true"
+	return slices.Contains([]string{mesh.CACerts, SelfSignedSecret, ConfigSecret}, o.GetName()) ||
+		o.GetLabels()["istio/multiCluster"] == "true"
 }
 
 func notKubernetes(o *unstructured.Unstructured) bool {
@@ -116,7 +117,7 @@ func (r *reader) readObjects(ctx context.Context) error {
 	return group.Wait()
 }
 
-// IstioGroup ends the names of Istio's API groups.
+// IstioGroup is how the names of Istio's API groups end.
 const IstioGroup = ".istio.io"
 
 func (r *reader) readNamed(ctx context.Context, all []Named) error {
@@ -195,7 +196,7 @@ func content(o *unstructured.Unstructured) string {
 		}
 		unstructured.RemoveNestedField(fields, "spec", "template", "metadata", "creationTimestamp")
 	case "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration":
-		// istiod writes its root into them and, once it is there, the failure policy.
+		// istiod writes its root into both and, once it is Ready, the failure policy of the validating one.
 		fields = runtime.DeepCopyJSON(fields)
 		hooks, _, _ := unstructured.NestedSlice(fields, "webhooks")
 		for _, hook := range hooks {

@@ -27,26 +27,26 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// Call makes calls now and looks at who answers: a 200 alone would hide everything, because local pods
-// and retries answer for a border that is closed.
+// Call makes calls now and looks at who answers. A 200 alone would prove nothing: local pods and retries answer, too, if
+// no call gets into the other cluster.
 type Call struct {
 	From       Workload
-	FromPod    Which    // Oldest or Newest; the oldest if empty
-	To         Workload // with a cluster, that cluster's own pods; without, the service, wherever its pods are
-	Reused     bool     // over connections that are kept, instead of one for each call
-	Count      int      // how many calls; 5 if zero
-	AtLeast    int      // how many have to go as wanted; all if zero
-	AnsweredBy []string // clusters that may answer, each of which has to answer at least once; To's if empty
-	Client     *regexp.Regexp
-	Server     *regexp.Regexp // the SPIFFE identities of both sides, as the answering proxy saw them
-	Plaintext  bool           // the answer came without mutual TLS; otherwise it has to come with it
-	Fails      *regexp.Regexp // the calls fail; their error with what the caller's proxy logged of it matches
+	FromPod    Which          // Oldest or Newest; the oldest if empty
+	To         Workload       // with a cluster, its pods there; without one, the service with its pods in all clusters
+	Reused     bool           // over connections that are kept, not a new one for each call
+	Count      int            // how many calls; 5 if zero
+	AtLeast    int            // how many must be as wanted; all if zero
+	AnsweredBy []string       // only these clusters may answer, and each must at least once; To's if empty
+	Client     *regexp.Regexp // the caller's SPIFFE identity, as the answering proxy saw it
+	Server     *regexp.Regexp // the SPIFFE identity of the side that answers
+	Plaintext  bool           // answers must come without mutual TLS; otherwise they must come with it
+	Fails      *regexp.Regexp // the calls must fail with this in their error or in the caller's access log
 	Timeout    time.Duration  // of each call; 3 s if zero
 }
 
 var _ Check = Call{}
 
-// Calls are the same from several callers; each has to go as wanted.
+// Calls are the same calls from several callers. Each must be as wanted.
 type Calls []Call
 
 var _ Check = Calls{}
@@ -111,7 +111,7 @@ func (c Call) clusters() []string {
 
 func (c Call) url() string { return mesh.URL(c.To.App, c.To.Cluster, !c.Reused) }
 
-// subject is what a sentence about the calls begins with, and whether it is one call.
+// subject returns the beginning of a sentence about the calls, and whether it is in the singular.
 func (c Call) subject() (text string, one bool) {
 	if c.AtLeast > 0 && c.AtLeast < c.count() {
 		return fmt.Sprintf("at least %d of %s", c.AtLeast, words.Plural(c.count(), "call")), c.AtLeast == 1
@@ -119,8 +119,8 @@ func (c Call) subject() (text string, one bool) {
 	return words.Plural(c.count(), "call"), c.count() == 1
 }
 
-// predicate is what the calls do, behind the verb in the form that it is given: "are", "is" or "to be" answered, "fail",
-// "fails" or "to fail".
+// predicate returns the rest of the sentence, with the given forms of the two verbs: be is "are", "is" or "to be", fail is
+// "fail", "fails" or "to fail".
 func (c Call) predicate(be, fail string) string {
 	if c.Fails != nil {
 		return fail + " with a text like " + quoted(c.Fails)
@@ -188,8 +188,8 @@ func (c Call) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	return c.judge(calls)
 }
 
-// make makes the calls and adds to each failure what the caller's proxy knows of it: an error's own text
-// does not tell why a TLS handshake failed, the access log does.
+// make makes the calls and adds to each failure what the caller's proxy has logged: the error's own text does not say why
+// a TLS handshake failed, the access log does.
 func (c Call) make(ctx context.Context, m *mesh.Mesh) ([]traffic.Call, error) {
 	member, pod, err := c.caller(ctx, m)
 	if err != nil {
@@ -228,8 +228,8 @@ func (c Call) make(ctx context.Context, m *mesh.Mesh) ([]traffic.Call, error) {
 	return calls, nil
 }
 
-// reasons reads from the access log of the caller's proxy why calls with this id failed. There may be
-// fewer than wanted: not every mesh writes such a log.
+// reasons returns why calls with this id failed, by the access log of the caller's proxy. There may be fewer reasons than
+// wanted: not every mesh writes such a log.
 func (c Call) reasons(ctx context.Context, member *mesh.Member, pod *corev1.Pod, id string, wanted int) []string {
 	var reasons []string
 	_ = wait.Until(ctx, "the access log", wait.Options{Within: flushed, Every: 100 * time.Millisecond}, func(ctx context.Context) error {
@@ -247,15 +247,16 @@ func (c Call) reasons(ctx context.Context, member *mesh.Member, pod *corev1.Pod,
 			return fmt.Errorf("%d lines of %d", len(reasons), wanted)
 		}
 		return nil
-	}) // what came until then has to do
+	}) // too few are better than none
 	return slices.DeleteFunc(reasons, func(r string) bool { return r == "" })
 }
 
-// Status, response flags, details, termination and the reason of the transport, in the order of Istio's
-// own access log format, with which the lab's begins, too.
+// accessLine finds status, response flags, details, termination and the transport's reason, in the order of Istio's own
+// access log format, with which the lab's begins.
 var accessLine = regexp.MustCompile(`" (\d+) (\S+) (\S+) (\S+) "([^"]*)"`)
 
-// failure is why a request failed by an access log line: "UF,URX TLS_error:…"; empty if it did not fail.
+// failure returns why a request failed, by its line in the access log: "UF,URX TLS_error:…". It is empty if the request
+// did not fail.
 func failure(line string) string {
 	m := accessLine.FindStringSubmatch(line)
 	if m == nil || m[2] == "-" {
@@ -275,7 +276,7 @@ func (c Call) caller(ctx context.Context, m *mesh.Mesh) (*mesh.Member, *corev1.P
 	return member, pods[0], nil
 }
 
-// judge compares calls with what is wanted of them.
+// judge compares calls with what is wanted.
 func (c Call) judge(calls []traffic.Call) (string, error) {
 	good := 0
 	answered := map[string]int{}
@@ -316,13 +317,13 @@ func (c Call) good(call traffic.Call) bool {
 		(c.Server == nil || c.Server.MatchString(call.ServerID))
 }
 
-// summary tells what came of calls, equal ones once.
+// summary describes the results of calls, equal ones once with their number.
 func summary(calls []traffic.Call) string {
 	times := map[string]int{}
 	for _, call := range calls {
 		what := call.Err
 		if call.Code == 200 {
-			what = fmt.Sprintf("200 from %s in %s", cmp.Or(call.Pod, "somebody unknown"), cmp.Or(call.Cluster, "an unknown cluster"))
+			what = fmt.Sprintf("200 from %s in %s", cmp.Or(call.Pod, "an unknown pod"), cmp.Or(call.Cluster, "an unknown cluster"))
 			if call.ClientID != "" {
 				what += fmt.Sprintf(" (client %s, server %s)", call.ClientID, call.ServerID)
 			} else {
@@ -341,12 +342,12 @@ func summary(calls []traffic.Call) string {
 	return strings.Join(texts, "; ")
 }
 
-// tryAfter says where to look next, by what the calls say.
+// tryAfter says where to look next, by the errors of the calls.
 func tryAfter(calls []traffic.Call) string {
 	for _, call := range calls {
 		switch {
 		case strings.Contains(call.Err, "CERTIFICATE_VERIFY_FAILED"):
-			return "the caller's proxy does not accept the certificate that it was shown: compare the roots in use on both sides"
+			return "the caller's proxy does not accept the other side's certificate: compare the roots in use on both sides"
 		case strings.Contains(call.Err, "UNKNOWN_CA"):
 			return "the other side does not accept the caller's certificate: compare the roots in use on both sides"
 		case strings.Contains(call.Err, "no healthy upstream"):
@@ -376,7 +377,8 @@ func (c DNS) String() string {
 
 // Command implements Check.
 func (c DNS) Command() string {
-	return fmt.Sprintf("kubectl --context=%s exec -n %s %s -c app -- client dns://%s", c.From.Cluster, mesh.NamespaceOf(c.From.App), c.From.object(), c.Name)
+	return fmt.Sprintf("kubectl --context=%s exec -n %s %s -c app -- client dns://%s",
+		c.From.Cluster, mesh.NamespaceOf(c.From.App), c.From.object(), c.Name)
 }
 
 // Look implements Check.
@@ -417,9 +419,10 @@ func (c DNS) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	return seen + ", the Service's address in " + c.From.Cluster, nil
 }
 
-// resolve lets the app look a name up where it runs. problem is what the resolver says.
+// resolve makes the app look a name up inside its pod. problem is the resolver's error.
 func resolve(ctx context.Context, member *mesh.Member, app, host string) (addresses []string, problem string, err error) {
-	conn, err := grpc.NewClient("passthrough:///"+app, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+	conn, err := grpc.NewClient("passthrough:///"+app,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return member.DialPod(ctx, app, mesh.OrderPort) }))
 	if err != nil {
 		return nil, "", fmt.Errorf("connecting to %s in %s: %w", app, member.Name(), err)
@@ -428,7 +431,8 @@ func resolve(ctx context.Context, member *mesh.Member, app, host string) (addres
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	const timeout = 5 * time.Second
-	res, err := proto.NewEchoTestServiceClient(conn).ForwardEcho(ctx, &proto.ForwardEchoRequest{Count: 1, Url: "dns://" + host + "?query=A", TimeoutMicros: timeout.Microseconds()})
+	order := &proto.ForwardEchoRequest{Count: 1, Url: "dns://" + host + "?query=A", TimeoutMicros: timeout.Microseconds()}
+	res, err := proto.NewEchoTestServiceClient(conn).ForwardEcho(ctx, order)
 	if err != nil {
 		if at := strings.Index(err.Error(), "lookup "); at >= 0 {
 			return nil, err.Error()[at:], nil

@@ -23,28 +23,28 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/pki"
 )
 
-// Bounds of what Collect takes.
+// Bounds of Collect.
 const (
 	collectWithin = 45 * time.Second // all of it
 	collectEach   = 10 * time.Second // one file
 	collectMost   = 16 << 20         // bytes of one file
 )
 
-// Pages of istiod that tell what it knows and what it told whom.
+// istiodPages are the pages of istiod that show what it knows and what it has sent to each proxy.
 var istiodPages = []string{
 	"/debug/syncz", "/debug/clusterz", "/debug/endpointShardz", "/debug/networkz", "/debug/mesh", "/debug/configz",
 	"/debug/registryz", "/debug/instancesz", "/debug/push_status", "/metrics", "/version",
 }
 
-// Pages of Envoy. A configuration dump shows no private key: Envoy redacts them itself.
+// proxyPages are pages of Envoy by the files they are saved in. Envoy itself removes private keys from them.
 var proxyPages = map[string]string{
-	"config.json": "/config_dump?include_eds", "clusters.txt": "/clusters", "certs.json": "/certs", "stats.txt": "/stats", "listeners.txt": "/listeners",
+	"config.json": "/config_dump?include_eds", "clusters.txt": "/clusters", "certs.json": "/certs",
+	"stats.txt": "/stats", "listeners.txt": "/listeners",
 }
 
-// Collect saves the evidence of all clusters into a folder per cluster: objects, events, what proxies and
-// istiod say, certificates in use, logs, and what is below Kubernetes. Secrets are listed without their
-// data. It takes what it can get within 45 s; what it cannot get is listed in problems.txt, and only a folder
-// that cannot be written is an error.
+// Collect saves the evidence of all clusters, in a folder per cluster: objects, events, pages of proxies and istiod,
+// certificates in use, logs, and what is below Kubernetes. Secrets are saved without their data. Collect saves what it can
+// get within 45 s and lists the rest in problems.txt; only a folder that cannot be written is an error.
 func Collect(ctx context.Context, m *mesh.Mesh, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, collectWithin)
 	defer cancel()
@@ -62,7 +62,7 @@ func Collect(ctx context.Context, m *mesh.Mesh, dir string) error {
 			c.save(ctx, "certificates.txt", func(ctx context.Context) ([]byte, error) { return certificates(ctx, m, member) })
 			c.objects(ctx)
 			c.pods(ctx)
-			_ = c.group.Wait() // problems are kept apart
+			_ = c.group.Wait() // problems are in the collection
 		})
 	}
 	members.Wait()
@@ -73,14 +73,14 @@ func Collect(ctx context.Context, m *mesh.Mesh, dir string) error {
 	return errors.Join(all.unwritten, write(filepath.Join(dir, "problems.txt"), []byte(strings.Join(all.problems, "\n")+"\n")))
 }
 
-// collection is what all collectors have in common.
+// collection is what all collectors share.
 type collection struct {
 	mu        sync.Mutex
-	problems  []string // what could not be got
+	problems  []string // what could not be read, and why
 	unwritten error    // files that could not be written
 }
 
-// collector collects from one cluster: a cluster that does not answer holds up no other.
+// collector collects from one cluster, so that a cluster that does not answer delays no other.
 type collector struct {
 	*collection
 	group  errgroup.Group
@@ -88,7 +88,7 @@ type collector struct {
 	dir    string
 }
 
-// run does one part and notes why it failed.
+// run does one part, and records its error as a problem.
 func (c *collector) run(do func() error, what string) {
 	c.group.Go(func() error {
 		if err := do(); err != nil {
@@ -100,7 +100,7 @@ func (c *collector) run(do func() error, what string) {
 	})
 }
 
-// save writes what it gets, cut where it is too much.
+// save writes what get returns into a file, cut if it is too long.
 func (c *collector) save(ctx context.Context, file string, get func(context.Context) ([]byte, error)) {
 	c.run(func() error {
 		bound, cancel := context.WithTimeout(ctx, collectEach)
@@ -131,20 +131,25 @@ func write(path string, data []byte) error {
 	return nil
 }
 
-// Kinds of objects that are saved. They are not looked up, since a frozen API server would hold that up.
+// kinds are the kinds of objects that are saved. They are not asked for: a frozen API server would delay that.
 var kinds = []schema.GroupVersionResource{
-	{Version: "v1", Resource: "pods"}, {Version: "v1", Resource: "services"}, {Version: "v1", Resource: "events"}, {Version: "v1", Resource: "namespaces"},
-	{Version: "v1", Resource: "nodes"}, {Version: "v1", Resource: "configmaps"}, {Version: "v1", Resource: "serviceaccounts"}, {Version: "v1", Resource: "secrets"},
+	{Version: "v1", Resource: "pods"}, {Version: "v1", Resource: "services"}, {Version: "v1", Resource: "events"},
+	{Version: "v1", Resource: "namespaces"}, {Version: "v1", Resource: "nodes"}, {Version: "v1", Resource: "configmaps"},
+	{Version: "v1", Resource: "serviceaccounts"}, {Version: "v1", Resource: "secrets"},
 	{Group: "apps", Version: "v1", Resource: "deployments"}, {Group: "discovery.k8s.io", Version: "v1", Resource: "endpointslices"},
 	{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"},
 	{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingwebhookconfigurations"},
-	{Group: "networking.istio.io", Version: "v1", Resource: "gateways"}, {Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"},
-	{Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"}, {Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
-	{Group: "networking.istio.io", Version: "v1", Resource: "sidecars"}, {Group: "networking.istio.io", Version: "v1alpha3", Resource: "envoyfilters"},
-	{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"}, {Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"},
+	{Group: "networking.istio.io", Version: "v1", Resource: "gateways"},
+	{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"},
+	{Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"},
+	{Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
+	{Group: "networking.istio.io", Version: "v1", Resource: "sidecars"},
+	{Group: "networking.istio.io", Version: "v1alpha3", Resource: "envoyfilters"},
+	{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"},
+	{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"},
 }
 
-// objects saves Kubernetes' and Istio's objects, a file per kind.
+// objects saves objects of Kubernetes and Istio, a file per kind.
 func (c *collector) objects(ctx context.Context) {
 	for _, kind := range kinds {
 		c.save(ctx, filepath.Join("objects", kind.Resource+".yaml"), func(ctx context.Context) ([]byte, error) {
@@ -167,7 +172,7 @@ func (c *collector) objects(ctx context.Context) {
 	}
 }
 
-// hideData leaves the names of a Secret's keys and how much is in them.
+// hideData replaces the values of a Secret by their lengths.
 func hideData(secret map[string]any) {
 	data, _ := secret["data"].(map[string]any)
 	for key, value := range data {
@@ -176,7 +181,7 @@ func hideData(secret map[string]any) {
 	}
 	if metadata, ok := secret["metadata"].(map[string]any); ok {
 		if annotations, ok := metadata["annotations"].(map[string]any); ok {
-			delete(annotations, corev1.LastAppliedConfigAnnotation) // it has the data once more
+			delete(annotations, corev1.LastAppliedConfigAnnotation) // it repeats the data
 		}
 	}
 }
@@ -229,14 +234,14 @@ func (c *collector) log(ctx context.Context, dir string, p *corev1.Pod, containe
 	c.save(ctx, filepath.Join(dir, file), func(ctx context.Context) ([]byte, error) {
 		text, err := podLog(ctx, c.member, p, container, 0, previous)
 		if previous && (apierrors.IsBadRequest(err) || apierrors.IsNotFound(err)) {
-			return nil, nil // the kubelet has thrown it away
+			return nil, nil // the kubelet has deleted it
 		}
 		return []byte(text), err
 	})
 }
 
-// certificates says whom each proxy of a cluster trusts and what it shows, as text, and what stands in
-// cacerts.
+// certificates returns a text with the roots in cacerts and, for each proxy of a cluster, the roots that it trusts and the
+// certificates that it shows.
 func certificates(ctx context.Context, m *mesh.Mesh, member *mesh.Member) ([]byte, error) {
 	var text strings.Builder
 	data, err := secretFile(ctx, m, member.Name(), mesh.CACerts, pki.RootCertFile)

@@ -17,12 +17,12 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// Command checks what kubectl or istioctl says. There is no shell: no pipes, no variables.
+// Command checks the output of kubectl or istioctl. There is no shell: no pipes, no variables.
 type Command struct {
 	Run     string // "kubectl …" or "istioctl …"
 	Expect  *regexp.Regexp
-	Absent  *regexp.Regexp // the output does not have it
-	Fails   bool           // the command ends with another exit code than 0
+	Absent  *regexp.Regexp // must not be in the output
+	Fails   bool           // the exit code must not be 0
 	Tools   Tools
 	Timeout time.Duration // 30 s if zero
 }
@@ -51,24 +51,24 @@ func (c Command) String() string { return c.wanted() }
 // Command implements Check.
 func (c Command) Command() string { return c.Run }
 
-// reading are the subcommands that only look. Steps that change something are undone; what a command
-// changes behind our back is not.
+// reading holds the subcommands that only read. Others are refused: what they change would not be put back.
 var reading = map[string][]string{
-	"kubectl": {"api-resources", "api-versions", "auth", "cluster-info", "describe", "events", "exec", "explain", "get", "logs", "rollout", "top", "version", "wait"},
+	"kubectl": {"api-resources", "api-versions", "auth", "cluster-info", "describe", "events", "exec", "explain", "get", "logs", "rollout",
+		"top", "version", "wait"},
 	"istioctl": {"admin", "analyze", "authz", "bug-report", "describe", "experimental", "pc", "precheck", "proxy-config", "proxy-status", "ps",
 		"remote-clusters", "tag", "validate", "version", "x", "zc", "ztunnel-config"},
 }
 
-// halves are what only looks of subcommands that can do both.
+// halves holds the parts that only read of subcommands that can also change something.
 var halves = map[string][]string{
 	"kubectl auth": {"can-i", "whoami"}, "kubectl rollout": {"history", "status"}, "istioctl tag": {"list"},
 }
 
-// trying are the subcommands of kubectl that change nothing with --dry-run=server, which asks the API server
-// and its webhooks.
+// trying holds the subcommands of kubectl that change nothing if they have the flag --dry-run=server, with which the API
+// server and its webhooks only answer.
 var trying = []string{"apply", "create", "run"}
 
-// Parse splits the command into words and says what is wrong with it.
+// Parse splits the command into words. The error says what is wrong with it.
 func (c Command) Parse() ([]string, error) {
 	args, err := split(c.Run)
 	if err != nil {
@@ -95,13 +95,14 @@ func (c Command) Parse() ([]string, error) {
 		case args[0] == "kubectl" && slices.Contains(trying, word) && slices.Contains(args, "--dry-run=server"):
 			return args, nil
 		default:
-			return nil, fmt.Errorf("%s %s may change the mesh: want one of %s (flags with a value go after it, or are written --flag=value)", args[0], word, strings.Join(known, ", "))
+			return nil, fmt.Errorf("%s %s may change the mesh: want one of %s (flags with a value go after it, or are written --flag=value)",
+				args[0], word, strings.Join(known, ", "))
 		}
 	}
 	return nil, fmt.Errorf("want a subcommand of %s: one of %s", args[0], strings.Join(known, ", "))
 }
 
-// split reads words as a shell does, with its quotes and backslashes and nothing else of it.
+// split reads words as a shell does, with quotes and backslashes and nothing else.
 func split(text string) ([]string, error) {
 	var args []string
 	var word strings.Builder
@@ -174,13 +175,14 @@ func (c Command) Look(ctx context.Context, _ *mesh.Mesh) (string, error) {
 	if err != nil {
 		seen = err.Error() + ": " + seen
 	}
-	if c.Fails != (err != nil) || c.Expect != nil && !c.Expect.MatchString(out.String()) || c.Absent != nil && c.Absent.MatchString(out.String()) {
+	if c.Fails != (err != nil) ||
+		c.Expect != nil && !c.Expect.MatchString(out.String()) || c.Absent != nil && c.Absent.MatchString(out.String()) {
 		return seen, &Mismatch{Wanted: c.wanted(), Seen: seen}
 	}
 	return seen, nil
 }
 
-// seen is the part of the output that matters: the line that was looked for, or the beginning of all.
+// seen returns the part of the output that matters: the line that matches or, if there is none, the beginning.
 func (c Command) seen(out string) string {
 	for _, p := range []*regexp.Regexp{c.Absent, c.Expect} {
 		if p == nil {

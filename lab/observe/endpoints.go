@@ -23,15 +23,15 @@ type Address string
 
 // The kinds of addresses.
 const (
-	AtGateway Address = "gateway" // an east-west gateway: a pod of another network
-	AtPod     Address = "pod"     // a pod itself
+	AtGateway Address = "gateway" // of an east-west gateway, for pods of another network
+	AtPod     Address = "pod"     // of the pod itself
 )
 
 // Endpoints checks which endpoints of a service a proxy knows.
 type Endpoints struct {
 	SeenBy  Workload
-	Of      Workload // with a cluster, that cluster's own pods; without, the service, wherever its pods are
-	Address Address  // every endpoint is such an address
+	Of      Workload // with a cluster, its pods there; without one, the service with its pods in all clusters
+	Address Address  // every endpoint must have such an address
 	Count   *int
 }
 
@@ -111,7 +111,8 @@ func (c Endpoints) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		counted = len(endpoints) == *c.Count
 	}
 	if !right || !counted {
-		return seen, &Mismatch{Wanted: c.wanted(), Seen: seen, Try: "see what istiod knows: the remote secret, the networks' labels and the gateways' addresses"}
+		return seen, &Mismatch{Wanted: c.wanted(), Seen: seen,
+			Try: "see what istiod knows: the remote secret, the networks' labels and the gateways' addresses"}
 	}
 	return seen, nil
 }
@@ -122,7 +123,7 @@ type owners struct {
 	pods     map[netip.Addr]string
 }
 
-// of returns what kind of address it is and who has it; both are empty if nobody is known to.
+// of returns the kind of an address and its owner, both empty if they are not known.
 func (o owners) of(a netip.AddrPort) (Address, string) {
 	if owner, ok := o.gateways[a]; ok {
 		return AtGateway, owner
@@ -206,7 +207,7 @@ func gatewayAddresses(ctx context.Context, s *corev1.Service) []netip.AddrPort {
 type endpoint struct {
 	Address              netip.AddrPort
 	Health               string
-	Connections, Refused int // made and failed since the proxy knows it
+	Connections, Refused int // how many were tried and how many failed, since the proxy knows the endpoint
 }
 
 // text describes the endpoint, with the owner of its address if that is known.
@@ -225,8 +226,8 @@ func parseEndpoints(page []byte, cluster string) (found bool, endpoints []endpoi
 	return found, endpoints, err
 }
 
-// parseClusters reads Envoy's page /clusters?format=json. A number that is 0 is left out there, and an endpoint
-// that is not at an address, such as a pipe, is left out here.
+// parseClusters reads Envoy's page /clusters?format=json. Envoy leaves out numbers that are 0; parseClusters leaves out
+// endpoints without an address, such as pipes.
 func parseClusters(page []byte) (map[string][]endpoint, error) {
 	var all struct {
 		Clusters []struct {
@@ -259,7 +260,7 @@ func parseClusters(page []byte) (map[string][]endpoint, error) {
 			}
 			e := endpoint{Address: netip.AddrPortFrom(addr, h.Address.Socket.Port), Health: health(h.Health)}
 			for _, s := range h.Stats {
-				n, _ := strconv.Atoi(s.Value) // absent is 0
+				n, _ := strconv.Atoi(s.Value) // empty is 0
 				switch s.Name {
 				case "cx_total":
 					e.Connections = n
@@ -274,8 +275,8 @@ func parseClusters(page []byte) (map[string][]endpoint, error) {
 	return clusters, nil
 }
 
-// Reached reads Envoy's page /clusters?format=json and returns the addresses with that port to which a proxy has
-// been connected, and those to which it has tried to connect and never was, with how often.
+// Reached reads Envoy's page /clusters?format=json. Of the addresses with that port it returns those to which the proxy
+// has been connected, and how often it has tried in vain to connect to the others.
 func Reached(page []byte, port uint16) (made map[string]bool, refused map[string]int, err error) {
 	all, err := parseClusters(page)
 	if err != nil {
@@ -296,7 +297,7 @@ func Reached(page []byte, port uint16) (made map[string]bool, refused map[string
 	return made, refused, nil
 }
 
-// health puts EDS's word first and then whatever else Envoy holds against the endpoint.
+// health returns the state that EDS gave the endpoint, and then what Envoy itself has found wrong with it.
 func health(status map[string]any) string {
 	var words []string
 	for _, key := range slices.Sorted(maps.Keys(status)) {

@@ -17,11 +17,11 @@ import (
 // Absent is the state of a cluster that istiod does not know.
 const Absent = "absent"
 
-// RemoteClusters checks which clusters an istiod reads, and how it says that goes. Istio's answer is
-// latched: "synced" stays, whatever becomes of the remote API server or of the credentials.
+// RemoteClusters checks which clusters an istiod reads, and in which state it lists them. The state "synced" is final:
+// istiod keeps it, whatever happens to the remote API server or the credentials.
 type RemoteClusters struct {
 	In     string
-	Expect map[string]string // cluster: "synced", "syncing", "timeout", "closed", or Absent
+	Expect map[string]string // by cluster: "synced", "syncing", "timeout", "closed", or Absent
 }
 
 var _ Check = RemoteClusters{}
@@ -75,8 +75,7 @@ func (c RemoteClusters) Look(ctx context.Context, m *mesh.Mesh) (string, error) 
 	return seen, nil
 }
 
-// ProxyStatus checks that all proxies of a cluster have what its istiod has sent. That says nothing about
-// trust between proxies.
+// ProxyStatus checks that all proxies of a cluster have what its istiod has sent. It does not check trust between proxies.
 type ProxyStatus struct{ In string }
 
 var _ Check = ProxyStatus{}
@@ -137,8 +136,8 @@ func (c ProxyStatus) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	return seen, nil
 }
 
-// InSync returns nil if all proxies of the mesh have what their istiods have sent. One that has lost its istiod looks
-// for it again after pauses of up to half a minute, and until then knows nothing of pods that are made.
+// InSync returns nil if all proxies of the mesh have what their istiods have sent. A proxy that has lost its istiod tries
+// again after pauses of up to half a minute, and does not know new pods until then.
 func InSync(ctx context.Context, m *mesh.Mesh) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, member := range m.InMesh() {
@@ -153,7 +152,7 @@ func InSync(ctx context.Context, m *mesh.Mesh) error {
 // Synced is a proxy that is connected to an istiod.
 type Synced struct {
 	Proxy, Cluster, Version string // POD.NAMESPACE, the cluster's id, Istio's version
-	Problem                 string // why it does not have what was sent; empty if it has
+	Problem                 string // why it does not have what istiod has sent; empty if it has
 }
 
 // ParseSync reads istiod's page /debug/syncz.

@@ -19,14 +19,14 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// Log checks that a line stands in the log of a workload's pods, or that none does.
+// Log checks that the log of a workload's pods has a line that matches, or has none.
 type Log struct {
 	Of        Workload
-	Container string // istiod's own, otherwise the proxy, if empty
+	Container string // if empty, istiod's own or, of other workloads, the proxy
 	Matches   *regexp.Regexp
 	Absent    bool
-	Since     time.Duration // only lines that are no older; all since From if zero
-	From      time.Time     // nothing from before: a pod may be older than what is asked about
+	Since     time.Duration // only lines that are not older; if zero, all lines since From
+	From      time.Time     // only lines from then on: a pod may be older than the scenario
 }
 
 var _ Check = Log{}
@@ -52,7 +52,8 @@ func (c Log) String() string {
 
 // Command implements Check.
 func (c Log) Command() string {
-	text := fmt.Sprintf("kubectl --context=%s logs -n %s -l app=%s -c %s --tail=-1", c.Of.Cluster, mesh.NamespaceOf(c.Of.App), c.Of.App, c.container())
+	text := fmt.Sprintf("kubectl --context=%s logs -n %s -l app=%s -c %s --tail=-1",
+		c.Of.Cluster, mesh.NamespaceOf(c.Of.App), c.Of.App, c.container())
 	if c.Since > 0 {
 		text += " --since=" + c.Since.String()
 	}
@@ -65,7 +66,7 @@ func (c Log) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	pods, err := member.Pods(ctx, c.Of.App) // not only Ready ones: what keeps a pod from it stands in its log
+	pods, err := member.Pods(ctx, c.Of.App) // also pods that are not Ready: the log says why
 	if err != nil {
 		return "", err
 	}
@@ -96,8 +97,8 @@ func (c Log) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	return seen, nil
 }
 
-// matching counts the lines that match, and returns the last of them. A line is matched without its end, as grep does, so
-// that $ means the end of the line.
+// matching counts the lines that match, and returns the last of them. Lines are matched without their line breaks, as by
+// grep, so that $ matches at the end of a line.
 func matching(text string, pattern *regexp.Regexp) (lines int, last string) {
 	for line := range strings.Lines(text) {
 		if line = strings.TrimRight(line, "\r\n"); pattern.MatchString(line) {
@@ -108,8 +109,8 @@ func matching(text string, pattern *regexp.Regexp) (lines int, last string) {
 	return lines, last
 }
 
-// text is the log of one pod, with that of the container's life before if there was one: a container that
-// crashes at its start says why only there. A pod that has not started has none.
+// text returns the log of one pod, after the log of the container's previous life if it had one: if a container crashes at
+// its start, only that log says why. A pod that has not started has no log.
 func (c Log) text(ctx context.Context, member *mesh.Member, p *corev1.Pod) (string, error) {
 	all := ""
 	for _, status := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
@@ -126,7 +127,7 @@ func (c Log) text(ctx context.Context, member *mesh.Member, p *corev1.Pod) (stri
 			if err != nil && !life.previous && p.DeletionTimestamp == nil {
 				return "", err
 			}
-			all += text // one that is gone meanwhile is no log
+			all += text // empty if the container or the pod is gone meanwhile
 		}
 	}
 	return all, nil
@@ -135,8 +136,8 @@ func (c Log) text(ctx context.Context, member *mesh.Member, p *corev1.Pod) (stri
 // logLimit bounds what is read of one log.
 const logLimit = 8 << 20
 
-// podLog reads the end of a container's log. A container that has not run before has no previous log:
-// that is an error of the API server.
+// podLog reads the end of a container's log. For the previous log of a container that has not run before, the API server
+// returns an error.
 func podLog(ctx context.Context, m *mesh.Member, p *corev1.Pod, container string, since time.Duration, previous bool) (string, error) {
 	o := &corev1.PodLogOptions{Container: container, Previous: previous}
 	if since > 0 {
@@ -157,17 +158,17 @@ func podLog(ctx context.Context, m *mesh.Member, p *corev1.Pod, container string
 	return string(text), nil
 }
 
-// GatewaySees makes a call across the border and finds it in the access log of the east-west gateway at
-// the other side: the gateway cannot look into the TLS of a call, only at the name that it asks for.
+// GatewaySees makes a call to another cluster and finds it in the access log of the east-west gateway there. The gateway
+// does not decrypt calls: it sees only the server name in the TLS handshake.
 type GatewaySees struct {
 	From, To Workload
-	Absent   bool // the call does not get as far as the gateway
+	Absent   bool // the call must not reach the gateway
 }
 
 var _ Check = GatewaySees{}
 
 func (c GatewaySees) sni() string {
-	// Istio's own form of outbound|80||HOST that is allowed in a server name.
+	// Istio's form of outbound|80||HOST for server names, in which a bar is not allowed.
 	return "outbound_.80_._." + outbound(c.To)[len("outbound|80||"):]
 }
 
@@ -176,15 +177,17 @@ func (c GatewaySees) String() string {
 	if c.Absent {
 		sees = "does not see"
 	}
-	return fmt.Sprintf("the east-west gateway of %s %s a call from %s to %s, by its server name %s", c.To.Cluster, sees, c.From, c.To, c.sni())
+	return fmt.Sprintf("the east-west gateway of %s %s a call from %s to %s, by its server name %s",
+		c.To.Cluster, sees, c.From, c.To, c.sni())
 }
 
 // Command implements Check.
 func (c GatewaySees) Command() string {
-	return fmt.Sprintf("kubectl logs -n %s -l istio=eastwestgateway -c %s --context=%s | grep -F '%s'", mesh.SystemNamespace, ProxyContainer, c.To.Cluster, c.sni())
+	return fmt.Sprintf("kubectl logs -n %s -l istio=eastwestgateway -c %s --context=%s | grep -F '%s'",
+		mesh.SystemNamespace, ProxyContainer, c.To.Cluster, c.sni())
 }
 
-// flushed is how long a line may take to get into the log: Istio lets Envoy write once a second.
+// flushed is how long a line may take to get into the log: with Istio's settings Envoy writes once a second.
 const flushed = 3 * time.Second
 
 // Look implements Check.
@@ -208,13 +211,14 @@ func (c GatewaySees) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		return "", err
 	}
 	line := ""
-	err = wait.Until(ctx, "the gateway's access log", wait.Options{Within: flushed, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+	flush := wait.Options{Within: flushed, Every: 200 * time.Millisecond}
+	err = wait.Until(ctx, "the gateway's access log", flush, func(ctx context.Context) error {
 		text, err := podLog(ctx, member, pods[0], ProxyContainer, time.Since(start)+time.Second, false)
 		if err != nil {
 			return wait.Permanent(err)
 		}
 		for l := range strings.Lines(text) {
-			// Connections from before the call say nothing about it. The clusters' clocks have to agree.
+			// A connection that is older than the call is not the call's. This needs clusters whose clocks agree.
 			if began, ok := beganAt(l); ok && !began.Before(start.Truncate(time.Millisecond)) && strings.Contains(l, c.sni()) {
 				line = l
 				return nil
@@ -225,25 +229,26 @@ func (c GatewaySees) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	if err != nil && !errors.Is(err, wait.ErrTimeout) {
 		return "", err
 	}
-	seen := "the gateway saw nothing of it"
+	seen := "the gateway did not see it"
 	if err == nil {
-		seen = fmt.Sprintf("the gateway saw server name %s (it takes ALPN %s): %s", c.sni(), words.And(protocols), gatewayLine(line))
+		seen = fmt.Sprintf("the gateway saw server name %s (it accepts ALPN %s): %s", c.sni(), words.And(protocols), gatewayLine(line))
 	}
 	seen += "; the caller saw " + summary(calls)
 	if c.Absent != (err != nil) {
-		return seen, &Mismatch{Wanted: c.String(), Seen: seen, Try: "see which address the caller's proxy has for the service, and whether that address is reachable"}
+		return seen, &Mismatch{Wanted: c.String(), Seen: seen,
+			Try: "see which address the caller's proxy has for the service, and whether that address is reachable"}
 	}
 	return seen, nil
 }
 
-// beganAt reads when a request or connection began, which an access log line starts with.
+// beganAt reads when a request or connection began: its access log line starts with the time.
 func beganAt(line string) (time.Time, bool) {
 	text, _, ok := strings.Cut(strings.TrimPrefix(line, "["), "]")
 	at, err := time.Parse(time.RFC3339, text)
 	return at, ok && err == nil
 }
 
-// protocolsFor returns the ALPN protocols that a connection with this server name has to offer to be let in.
+// protocolsFor returns the ALPN protocols of which a connection with this server name must offer one.
 func protocolsFor(dump []byte, sni string) ([]string, error) {
 	var page struct {
 		Configs []struct {
@@ -272,14 +277,14 @@ func protocolsFor(dump []byte, sni string) ([]string, error) {
 	return []string{"nothing: no filter chain has this name"}, nil
 }
 
-// Fields of the access log that the lab's meshes write.
+// pickedField finds the field picked= in the access log of the lab's meshes.
 var pickedField = regexp.MustCompile(`picked=(\S*)`)
 
-// gatewayLine tells the part of an access log line that says where a connection went.
+// gatewayLine says where the gateway passed a connection on, by its line in the access log.
 func gatewayLine(line string) string {
 	picked := "nobody"
 	if m := pickedField.FindStringSubmatch(line); m != nil && strings.Trim(m[1], ";-") != "" {
 		picked = strings.ReplaceAll(m[1], ";", " ")
 	}
-	return "handed on to " + picked + ": " + words.Short(line, 300)
+	return "passed on to " + picked + ": " + words.Short(line, 300)
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// Resource returns the client of a kind in a cluster. kind is what people write: "Deployment",
-// "deployments", "gateways.networking.istio.io". The namespace is ignored for kinds that have none.
+// Resource returns the client of a kind in a cluster. The kind is written as people do: "Deployment", "deployments",
+// "gateways.networking.istio.io". The namespace is ignored for kinds that have none.
 func Resource(member *mesh.Member, kind, namespace string) (dynamic.ResourceInterface, error) {
 	groups, err := restmapper.GetAPIGroupResources(member.Kube.Discovery())
 	if err != nil {
@@ -57,9 +57,9 @@ type Object struct {
 	In                    []string
 	Kind, Name, Namespace string
 	Path                  string  // JSONPath as for kubectl: "{.status.readyReplicas}" or ".status.readyReplicas"
-	Is                    *string // the value as text
+	Is                    *string // the value must be this text
 	Matches               *regexp.Regexp
-	Absent                bool // the object is not there; with Path, nothing is at the path
+	Absent                bool // the object must not be there; with Path, there must be nothing at the path
 }
 
 var _ Check = Object{}
@@ -170,7 +170,7 @@ func (c Object) read(ctx context.Context, member *mesh.Member) (value string, th
 	return text.String(), text.Len() > 0, nil
 }
 
-// RolledOut checks that all pods of Deployments are of the newest version and Ready, and no other is left.
+// RolledOut checks that all pods of Deployments are of the newest version and Ready, and that no others are left.
 type RolledOut struct{ Of []Workload }
 
 var _ Check = RolledOut{}
@@ -210,7 +210,7 @@ func (c RolledOut) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	return seen, nil
 }
 
-// Rollout tells how far a Deployment is, and whether it is through: all its pods new and Ready.
+// Rollout says how far a Deployment's rollout is, and whether it is complete: all its pods are new and Ready.
 func Rollout(d *appsv1.Deployment) (seen string, through bool) {
 	wanted := int32(1)
 	if d.Spec.Replicas != nil {

@@ -1,10 +1,10 @@
-// Package observe looks at a mesh and says what it sees: which certificates the proxies use, which
-// endpoints they know, who answers a call, what the gateways let through, what istiod thinks.
+// Package observe looks at a mesh and reports what it sees: which certificates the proxies use, which endpoints they
+// know, who answers a call, what the gateways let through, what istiod reports.
 //
-// A Check is one such look with what is wanted of it, as the steps of scenario files are. Checks read and
-// call, they change nothing, and they may be repeated. TakeBaseline writes down everything that a scenario
-// could leave changed, Collect saves the evidence of all clusters for people. The package needs an installed
-// mesh; `go test ./lab/observe` needs none and reads recorded answers of Envoy and istiod.
+// A Check is one such look, with what is wanted. Steps of scenario files are checks. Checks read and call, change
+// nothing, and can be repeated. TakeBaseline reads everything that a scenario can change; Collect saves the evidence of
+// all clusters for people. The package needs an installed mesh; `go test ./lab/observe` needs none and reads recorded
+// answers of Envoy and istiod.
 package observe
 
 import (
@@ -21,20 +21,20 @@ import (
 
 // Check is one look at the mesh.
 type Check interface {
-	// String says in plain words what is looked at and wanted; it completes "checks that …".
+	// String says what is wanted, in a sentence that completes "checks that …".
 	String() string
-	// Command is what a person would paste to see the same, with the lab's kubeconfig and the bundle's
-	// kubectl and istioctl; empty if there is no such thing.
+	// Command is what a person would paste to see the same, with the lab's kubeconfig and the bundle's kubectl and
+	// istioctl; empty if there is no such command.
 	Command() string
-	// Look looks once. seen is short evidence, also on success. The error is a *Mismatch if what is wanted
-	// does not hold (waiting may cure that), and any other error if it was not possible to look.
+	// Look looks once. It returns short evidence, also on success. The error is a *Mismatch if what is wanted does not
+	// hold, which may change with time, and any other error if the look itself failed.
 	Look(ctx context.Context, m *mesh.Mesh) (seen string, err error)
 }
 
 // Mismatch says that a check does not hold.
 type Mismatch struct {
 	Wanted, Seen string
-	Try          string // what to do about it or where to look next; may be empty
+	Try          string // what to do, or where to look next; may be empty
 }
 
 func (e *Mismatch) Error() string { return fmt.Sprintf("wanted %s, saw %s", e.Wanted, e.Seen) }
@@ -46,7 +46,7 @@ type Tools struct {
 	NoProxy    string // NO_PROXY for them; that of the environment when empty
 }
 
-// Workload is an app in one cluster; istiod and the east-west gateway count as apps.
+// Workload is an app in one cluster. istiod and the east-west gateway count as apps.
 type Workload struct{ App, Cluster string }
 
 func (w Workload) String() string { return w.App + "@" + w.Cluster }
@@ -59,8 +59,8 @@ func (w Workload) object() string {
 	return "deploy/" + w.App
 }
 
-// Which says which of a workload's pods are meant. Certificates stay what they were when a pod started,
-// so old and new pods of one app can differ.
+// Which selects pods of a workload. A pod keeps the certificates with which it started, so that old and new pods of one
+// app can differ.
 type Which string
 
 // The pods of a workload.
@@ -70,7 +70,7 @@ const (
 	Oldest Which = "oldest"
 )
 
-// pods returns the Ready pods that are meant, oldest first.
+// pods returns the Ready pods that w selects, oldest first.
 func (w Which) pods(ctx context.Context, m *mesh.Mesh, of Workload) (*mesh.Member, []*corev1.Pod, error) {
 	member, err := m.Member(of.Cluster)
 	if err != nil {
@@ -105,9 +105,9 @@ func list[T fmt.Stringer](things []T) string {
 	return words.And(texts)
 }
 
-// quoted puts a pattern between quotes as people have written it, with no backslash doubled.
+// quoted puts a pattern between quotes as it is written in a scenario: no backslash is doubled.
 func quoted(pattern *regexp.Regexp) string { return `"` + pattern.String() + `"` }
 
-// grep is the command that prints the lines that match. Patterns have the syntax of RE2, which grep knows most of with
-// -P alone: \d and (?i) mean something else, or nothing, to grep -E.
+// grep returns the command that prints the lines that match. Patterns have the syntax of RE2. grep -P knows most of it;
+// to grep -E, \d and (?i) mean something else.
 func grep(pattern *regexp.Regexp) string { return "grep -P -e " + shellescape.Quote(pattern.String()) }

@@ -148,13 +148,13 @@ func TestAccessLog(t *testing.T) {
 	require.Empty(t, failure(goodLine))
 	require.Empty(t, failure("something else"))
 	require.Equal(t, "UH no_healthy_upstream", failure(`[2026] "GET / HTTP/1.1" 503 UH no_healthy_upstream - "-" 0 19 0 - "-"`))
-	require.Regexp(t, "^handed on to echo production echo v1 cluster-a: ", gatewayLine(borderLine))
+	require.Regexp(t, "^passed on to echo production echo v1 cluster-a: ", gatewayLine(borderLine))
 	at, ok := beganAt(borderLine)
 	require.True(t, ok)
 	require.Equal(t, "2026-11-23 19:27:11.504 +0000 UTC", at.String())
 	_, ok = beganAt("2026-11-23T19:27:07.256604Z\tinfo\tEnvoy proxy is ready")
 	require.False(t, ok)
-	require.Regexp(t, "^handed on to nobody: ", gatewayLine(goodLine[:100]))
+	require.Regexp(t, "^passed on to nobody: ", gatewayLine(goodLine[:100]))
 }
 
 func TestCallJudgesWhoAnswered(t *testing.T) {

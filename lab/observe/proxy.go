@@ -25,17 +25,17 @@ import (
 // ProxyContainer is the name of the container in which Envoy runs.
 const ProxyContainer = "istio-proxy"
 
-// Proxy is a pod's Envoy with the certificates that it uses for the handshakes to come. Connections that
-// it has made before may still stand on others.
+// Proxy is a pod's Envoy with the certificates that it uses for its next handshakes. Connections that it has made before
+// may have used others.
 type Proxy struct {
 	Workload
 	Namespace, Pod string
 	Created        time.Time
-	Roots          []*x509.Certificate // whom it trusts, sorted by fingerprint
-	Chain          []*x509.Certificate // what it shows, its own certificate first
+	Roots          []*x509.Certificate // that it trusts, sorted by fingerprint
+	Chain          []*x509.Certificate // that it shows, its own certificate first
 }
 
-// podOf is a pod and where it is.
+// podOf is a pod with its cluster.
 type podOf struct {
 	member *mesh.Member
 	*corev1.Pod
@@ -49,11 +49,11 @@ func Proxies(ctx context.Context, m *mesh.Mesh, clusters ...string) ([]Proxy, er
 		if len(clusters) > 0 && !slices.Contains(clusters, member.Name()) {
 			continue
 		}
-		its, err := proxyPods(ctx, member)
+		found, err := proxyPods(ctx, member)
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range its {
+		for _, p := range found {
 			if mesh.Ready(p.Pod) {
 				pods = append(pods, p)
 			}
@@ -64,7 +64,7 @@ func Proxies(ctx context.Context, m *mesh.Mesh, clusters ...string) ([]Proxy, er
 
 // proxiesOf reads the proxies of workloads.
 func proxiesOf(ctx context.Context, m *mesh.Mesh, which Which, of ...Workload) ([]Proxy, error) {
-	var all []podOf
+	var withProxy []podOf
 	for _, w := range of {
 		member, pods, err := which.pods(ctx, m, w)
 		if err != nil {
@@ -74,13 +74,13 @@ func proxiesOf(ctx context.Context, m *mesh.Mesh, which Which, of ...Workload) (
 			if !HasProxy(p) {
 				return nil, fmt.Errorf("%s in %s has no proxy", p.Name, member.Name())
 			}
-			all = append(all, podOf{member, p})
+			withProxy = append(withProxy, podOf{member, p})
 		}
 	}
-	return readProxies(ctx, all)
+	return readProxies(ctx, withProxy)
 }
 
-// proxyPods lists the pods of a cluster that have a proxy, whatever state they are in.
+// proxyPods lists the pods of a cluster that have a proxy, in whatever state they are.
 func proxyPods(ctx context.Context, m *mesh.Member) ([]podOf, error) {
 	list, err := m.Kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -95,10 +95,11 @@ func proxyPods(ctx context.Context, m *mesh.Member) ([]podOf, error) {
 	return pods, nil
 }
 
-// HasProxy reports whether an Envoy of Istio's runs in the pod.
+// HasProxy reports whether the pod has a proxy of Istio.
 func HasProxy(p *corev1.Pod) bool {
-	// A native sidecar is an init container that goes on.
-	return slices.ContainsFunc(slices.Concat(p.Spec.InitContainers, p.Spec.Containers), func(c corev1.Container) bool { return c.Name == ProxyContainer })
+	// A native sidecar is an init container that keeps running.
+	containers := slices.Concat(p.Spec.InitContainers, p.Spec.Containers)
+	return slices.ContainsFunc(containers, func(c corev1.Container) bool { return c.Name == ProxyContainer })
 }
 
 func readProxies(ctx context.Context, pods []podOf) ([]Proxy, error) {
@@ -113,7 +114,8 @@ func readProxies(ctx context.Context, pods []podOf) ([]Proxy, error) {
 	}
 	err := group.Wait()
 	slices.SortFunc(proxies, func(a, b Proxy) int {
-		return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.App, b.App), a.Created.Compare(b.Created), strings.Compare(a.Pod, b.Pod))
+		return cmp.Or(strings.Compare(a.Cluster, b.Cluster), strings.Compare(a.App, b.App),
+			a.Created.Compare(b.Created), strings.Compare(a.Pod, b.Pod))
 	})
 	return proxies, err
 }
@@ -134,12 +136,12 @@ func readProxy(ctx context.Context, p podOf) (Proxy, error) {
 	return proxy, nil
 }
 
-// SecretsPage is the page of Envoy that ParseSecrets reads. It is not /certs: that page tells serial numbers
-// only, and those of roots need not differ. Envoy leaves private keys out of it.
+// SecretsPage is the page of Envoy that ParseSecrets reads; Envoy leaves private keys out of it. The page /certs would not
+// do: it has only serial numbers, which two roots may share.
 const SecretsPage = "/config_dump?resource=dynamic_active_secrets"
 
-// ParseSecrets reads what Envoy uses now: "ROOTCA" is what the agent gave it to check peers with,
-// "default" is its own certificate. Both are missing until the agent has got a certificate from istiod.
+// ParseSecrets reads what Envoy uses now: "ROOTCA" holds the roots with which it verifies peers, "default" its own
+// certificate. Both come from the agent, and are missing until the agent has got a certificate from istiod.
 func ParseSecrets(dump []byte) (roots, chain []*x509.Certificate, err error) {
 	var page struct {
 		Configs []struct {
@@ -195,7 +197,7 @@ func PeerChain(ctx context.Context, conn net.Conn) ([]*x509.Certificate, error) 
 	return secured.ConnectionState().PeerCertificates, nil
 }
 
-// group says a fact of many proxies in few words: whole clusters by their names.
+// group describes many proxies in few words: those with equal facts together, and whole clusters by their names.
 func group(proxies []Proxy, fact func(Proxy) string) string {
 	inCluster := map[string]int{}
 	byFact := map[string][]Proxy{}

@@ -16,13 +16,13 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// Stat checks counters and gauges of a workload's proxies: the sum of all whose names match.
+// Stat checks the sum of those counters and gauges of a workload's proxies whose names match.
 type Stat struct {
 	Of      Workload
-	Stat    *regexp.Regexp // as in Envoy's /stats
+	Stat    *regexp.Regexp // names as on Envoy's page /stats
 	AtLeast *int
 	AtMost  *int
-	Grows   *bool // true: it is more after a few seconds than it was; false: it is not
+	Grows   *bool // whether it must be more after a few seconds than before
 }
 
 var _ Check = Stat{}
@@ -54,7 +54,7 @@ func (c Stat) Command() string {
 
 const (
 	growth     = 4 * time.Second // how long a statistic may take to grow
-	standstill = 2 * time.Second // how long one that does not grow is looked at
+	standstill = 2 * time.Second // how long a statistic must not grow
 )
 
 // Look implements Check.
@@ -75,7 +75,8 @@ func (c Stat) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		within = standstill
 	}
 	before := sum
-	err = wait.Until(ctx, "the statistic to grow", wait.Options{Within: within, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+	o := wait.Options{Within: within, Every: 200 * time.Millisecond}
+	err = wait.Until(ctx, "the statistic to grow", o, func(ctx context.Context) error {
 		var err error
 		if sum, seen, err = c.read(ctx, m); err == nil && sum <= before {
 			err = fmt.Errorf("it is %d, as before", sum)
@@ -123,8 +124,8 @@ func (c Stat) read(ctx context.Context, m *mesh.Mesh) (sum int, seen string, err
 	return sum, fmt.Sprintf("%d (%s)", sum, words.Short(strings.Join(all, ", "), 300)), nil
 }
 
-// parseStats sums the numbers on Envoy's page /stats and returns the lines of those that are not 0, and
-// how many are.
+// parseStats adds up the numbers on Envoy's page /stats. It returns the lines of those that are not 0, and counts those
+// that are.
 func parseStats(page string, stat *regexp.Regexp) (sum int, lines []string, zeros int) {
 	for line := range strings.Lines(page) {
 		line = strings.TrimSpace(line)
@@ -142,7 +143,7 @@ func parseStats(page string, stat *regexp.Regexp) (sum int, lines []string, zero
 	return sum, lines, zeros
 }
 
-// IstiodStat checks a metric of an istiod: the sum of all whose names and labels match.
+// IstiodStat checks the sum of those metrics of an istiod whose names and labels match.
 type IstiodStat struct {
 	In      string
 	Stat    *regexp.Regexp // as on the page /metrics: citadel_server_root_cert_expiry_seconds
@@ -190,7 +191,7 @@ func (c IstiodStat) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	return seen, nil
 }
 
-// parseMetrics sums the samples of a page in Prometheus' text format and returns their lines.
+// parseMetrics adds up the samples that match on a page in Prometheus' text format, and returns their lines.
 func parseMetrics(page string, stat *regexp.Regexp) (sum float64, lines []string) {
 	for line := range strings.Lines(page) {
 		line = strings.TrimSpace(line)

@@ -20,7 +20,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// SelfSignedSecret is where an istiod that has no cacerts keeps the CA that it made for itself.
+// SelfSignedSecret is the Secret in which an istiod without cacerts keeps the CA that it has made for itself.
 const SelfSignedSecret = "istio-ca-secret"
 
 // CASource names a CA of the lab.
@@ -28,9 +28,9 @@ type CASource string
 
 // The CAs.
 const (
-	SharedRoot CASource = "shared"      // the root that the lab makes for all clusters
-	InCACerts  CASource = "cacerts"     // what stands now in the Secret cacerts of the cluster's istiod
-	SelfSigned CASource = "self-signed" // what the cluster's istiod made for itself
+	SharedRoot CASource = "shared"      // the root that the lab has made for all clusters
+	InCACerts  CASource = "cacerts"     // what is now in the Secret cacerts of the cluster's istiod
+	SelfSigned CASource = "self-signed" // the CA that the cluster's istiod has made for itself
 )
 
 func (s CASource) phrase(of string) string {
@@ -43,13 +43,13 @@ func (s CASource) phrase(of string) string {
 	return "the " + of + " in their cluster's Secret cacerts"
 }
 
-// certificates returns a file of the source in one cluster.
+// certificates returns the certificates in a file of the source, in one cluster.
 func (s CASource) certificates(ctx context.Context, m *mesh.Mesh, cluster, file string) ([]*x509.Certificate, error) {
 	member, err := m.Member(cluster)
 	if err != nil {
 		return nil, err
 	}
-	secret, in := mesh.CACerts, member.Primary() // where the istiod is that signs
+	secret, in := mesh.CACerts, member.Primary() // the cluster of the istiod that signs
 	switch s {
 	case SharedRoot:
 		if m.Adopted {
@@ -64,7 +64,7 @@ func (s CASource) certificates(ctx context.Context, m *mesh.Mesh, cluster, file 
 		}
 		return []*x509.Certificate{root.Certificate()}, nil
 	case SelfSigned:
-		secret, file, in = SelfSignedSecret, pki.CACertFile, member.ConfigCluster() // an istiod keeps it where it reads
+		secret, file, in = SelfSignedSecret, pki.CACertFile, member.ConfigCluster() // istiod keeps it in the cluster that it reads
 	}
 	data, err := secretFile(ctx, m, in.Name(), secret, file)
 	if err != nil {
@@ -73,7 +73,7 @@ func (s CASource) certificates(ctx context.Context, m *mesh.Mesh, cluster, file 
 	return pki.Roots(data)
 }
 
-// errAbsent says that a Secret or one of its keys is not there, which a check may be about.
+// errAbsent says that a Secret or one of its keys is not there, which is what some checks want.
 var errAbsent = errors.New("is not there")
 
 func secretFile(ctx context.Context, m *mesh.Mesh, cluster, secret, file string) ([]byte, error) {
@@ -93,13 +93,13 @@ func secretFile(ctx context.Context, m *mesh.Mesh, cluster, secret, file string)
 	return s.Data[file], nil
 }
 
-// CACertsFile returns a file of the Secret cacerts of a cluster. The error tells if it is not there.
+// CACertsFile returns a file of the Secret cacerts of a cluster. It is an error if it is not there.
 func CACertsFile(ctx context.Context, m *mesh.Mesh, cluster, file string) ([]byte, error) {
 	return secretFile(ctx, m, cluster, mesh.CACerts, file)
 }
 
-// RootsOf returns the PEM of the roots that a cluster's istiod hands out by its Secrets: those of cacerts,
-// or of the CA that it made for itself.
+// RootsOf returns the PEM of the roots that a cluster's istiod hands out, by its Secrets: those in cacerts or, without
+// cacerts, that of the CA that istiod has made for itself.
 func RootsOf(ctx context.Context, m *mesh.Mesh, cluster string) ([]byte, error) {
 	data, err := CACertsFile(ctx, m, cluster, pki.RootCertFile)
 	if errors.Is(err, errAbsent) {
@@ -108,17 +108,17 @@ func RootsOf(ctx context.Context, m *mesh.Mesh, cluster string) ([]byte, error) 
 	return data, err
 }
 
-// Roots checks whom proxies trust, by what each proxy uses now: no tool of Istio's compares that across
-// clusters. All that is set has to hold for all proxies that are meant.
+// Roots checks which roots proxies trust, by what each proxy uses now. No tool of Istio compares that between clusters.
+// Everything that is set must hold for all these proxies.
 type Roots struct {
-	Of      []Workload     // whose; all proxies of In if empty
+	Of      []Workload     // their proxies; all proxies of In if empty
 	In      []string       // clusters; all if empty
 	Pods    Which          // of each workload
-	Same    *bool          // all have the same set of roots, or some have another
-	Count   int            // so many roots each; 0 does not ask
+	Same    *bool          // whether all must have the same set of roots
+	Count   int            // how many roots each must have; any number if 0
 	Is      CASource       // exactly the roots of this source
 	Trusts  CASource       // these roots and possibly others
-	Matches *regexp.Regexp // a root whose subject matches is among them
+	Matches *regexp.Regexp // the subject of one of the roots
 }
 
 var _ Check = Roots{}
@@ -169,11 +169,12 @@ func (c Roots) Command() string {
 	return secretCommand(of, "ROOTCA", "validationContext.trustedCa", "-subject -fingerprint -sha256")
 }
 
-// secretCommand prints a certificate that a proxy uses.
+// secretCommand returns commands that print a certificate that a proxy uses, one for each workload.
 func secretCommand(of []Workload, secret, field, what string) string {
 	lines := make([]string, len(of))
 	for i, w := range of {
-		lines[i] = fmt.Sprintf(`istioctl --context=%s proxy-config secret %s.%s -o json | jq -r '.dynamicActiveSecrets[] | select(.name == "%s") | .secret.%s.inlineBytes' | base64 -d | openssl x509 -noout %s`,
+		lines[i] = fmt.Sprintf("istioctl --context=%s proxy-config secret %s.%s -o json | "+
+			`jq -r '.dynamicActiveSecrets[] | select(.name == "%s") | .secret.%s.inlineBytes' | base64 -d | openssl x509 -noout %s`,
 			w.Cluster, w.object(), mesh.NamespaceOf(w.App), secret, field, what)
 	}
 	return strings.Join(lines, "\n")
@@ -240,7 +241,7 @@ type Issuer struct {
 	Of      []Workload
 	Pods    Which
 	Is      CASource       // InCACerts or SelfSigned
-	Not     bool           // Is did not sign it
+	Not     bool           // Is must not have signed it
 	Matches *regexp.Regexp // the signer's subject
 }
 
@@ -306,10 +307,10 @@ type Certificate struct {
 	Of            []Workload
 	Pods          Which
 	Identity      *regexp.Regexp // the SPIFFE identity of its own certificate
-	Expired       *bool          // whether any of the chain has expired
-	ExpiresWithin time.Duration  // its own ends within that time; 0 does not ask
-	LivesAtLeast  time.Duration  // its own ends no sooner; 0 does not ask
-	Chain         int            // so many in all; 0 does not ask
+	Expired       *bool          // whether a certificate of the chain must have expired
+	ExpiresWithin time.Duration  // its own must end within that time; any end if 0
+	LivesAtLeast  time.Duration  // its own must not end sooner; any end if 0
+	Chain         int            // how many certificates the chain must have; any number if 0
 }
 
 var _ Check = Certificate{}
@@ -361,20 +362,21 @@ func (c Certificate) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 			c.ExpiresWithin > 0 && left(p) > c.ExpiresWithin,
 			c.LivesAtLeast > 0 && left(p) < c.LivesAtLeast,
 			c.Chain > 0 && len(p.Chain) != c.Chain:
-			return seen, &Mismatch{Wanted: c.String(), Seen: seen, Try: "a proxy asks for its next certificate when half of its time is over: see whether istiod answers, and with what"}
+			return seen, &Mismatch{Wanted: c.String(), Seen: seen,
+				Try: "a proxy asks for its next certificate when half of its lifetime is over: see whether istiod answers, and with what"}
 		}
 	}
 	return seen, nil
 }
 
-// identity is the SPIFFE ID in a certificate, or says that there is none.
+// identity returns the SPIFFE ID in a certificate, or says that there is none.
 func identity(c *x509.Certificate) string { return cmp.Or(pki.SPIFFE(c), "no identity") }
 
-// Fingerprints compares the root in the Secret cacerts of clusters, as the lesson's openssl command does.
+// Fingerprints compares the roots in the Secrets cacerts of clusters, as the lesson's openssl command does.
 type Fingerprints struct {
 	In    []string
 	Equal bool
-	Names *bool // whether the subjects are equal; nil does not ask
+	Names *bool // whether the subjects must be equal; nil does not compare them
 }
 
 var _ Check = Fingerprints{}
@@ -384,7 +386,7 @@ func (c Fingerprints) String() string {
 		if equal {
 			return "has the same " + what
 		}
-		return "has not the same " + what
+		return "does not have the same " + what
 	}
 	wanted := []string{has(c.Equal, "fingerprint")}
 	if c.Names != nil {
@@ -397,7 +399,8 @@ func (c Fingerprints) String() string {
 func (c Fingerprints) Command() string {
 	lines := make([]string, len(c.In))
 	for i, cluster := range c.In {
-		lines[i] = fmt.Sprintf(`kubectl get secret cacerts -n istio-system --context=%s -o jsonpath='{.data.root-cert\.pem}' | base64 -d | openssl x509 -noout -fingerprint`, cluster)
+		lines[i] = fmt.Sprintf("kubectl get secret cacerts -n istio-system --context=%s "+
+			`-o jsonpath='{.data.root-cert\.pem}' | base64 -d | openssl x509 -noout -fingerprint`, cluster)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -433,7 +436,8 @@ func (c Fingerprints) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	seen := strings.Join(texts, "; ")
 	same := func(texts []string) bool { return len(slices.Compact(slices.Clone(texts))) <= 1 }
 	if missing || same(prints) != c.Equal || c.Names != nil && same(subjects) != *c.Names {
-		return seen, &Mismatch{Wanted: c.String(), Seen: seen, Try: "give each cluster an intermediate of one shared root in cacerts, before istiod starts"}
+		return seen, &Mismatch{Wanted: c.String(), Seen: seen,
+			Try: "give each cluster an intermediate of one shared root in cacerts, before istiod starts"}
 	}
 	return seen, nil
 }
