@@ -84,7 +84,8 @@ func meshOf(t *testing.T, objects ...runtime.Object) *mesh.Mesh {
 	m := &mesh.Mesh{Lab: "test"}
 	for _, name := range []string{a, b} {
 		kube := fake.NewClientset(objects...)
-		kube.Discovery().(*discoveryfake.FakeDiscovery).Resources = []*metav1.APIResourceList{{GroupVersion: "v1", APIResources: []metav1.APIResource{
+		discovery := kube.Discovery().(*discoveryfake.FakeDiscovery)
+		discovery.Resources = []*metav1.APIResourceList{{GroupVersion: "v1", APIResources: []metav1.APIResource{
 			{Name: "services", SingularName: "service", ShortNames: []string{"svc"}, Kind: "Service", Namespaced: true, Verbs: metav1.Verbs{"get"}},
 			{Name: "configmaps", SingularName: "configmap", Kind: "ConfigMap", Namespaced: true, Verbs: metav1.Verbs{"get"}},
 			{Name: "secrets", SingularName: "secret", Kind: "Secret", Namespaced: true, Verbs: metav1.Verbs{"get"}},
@@ -142,7 +143,8 @@ func TestPatchMerges(t *testing.T) {
 	require.Equal(t, "ExternalName", spec["type"])
 	require.NotContains(t, spec, "externalName")
 	require.Equal(t, []observe.Named{
-		{Cluster: a, Kind: "Service", Namespace: "production", Name: "echo"}, {Cluster: b, Kind: "Service", Namespace: "production", Name: "echo"},
+		{Cluster: a, Kind: "Service", Namespace: "production", Name: "echo"},
+		{Cluster: b, Kind: "Service", Namespace: "production", Name: "echo"},
 	}, Names(f))
 	require.Contains(t, f.Command(), `kubectl patch Service echo -n production --context=cluster-a --type=merge -p '{"spec":`)
 
@@ -181,7 +183,8 @@ func TestDelete(t *testing.T) {
 	require.Equal(t, "delete Service/echo in namespace production if it is there in cluster-a and cluster-b", f.String())
 	require.Contains(t, f.Command(), "kubectl delete --ignore-not-found Service echo -n production --context=cluster-a")
 	require.Len(t, Names(f), 2, "it may be there")
-	require.ErrorContains(t, DeleteIfThere([]string{a}, Object{Kind: "Nothing", Name: "x"}).Inject(t.Context(), m), "Nothing", "a kind that is not known is a mistake")
+	err := DeleteIfThere([]string{a}, Object{Kind: "Nothing", Name: "x"}).Inject(t.Context(), m)
+	require.ErrorContains(t, err, "Nothing", "an unknown kind is a mistake")
 }
 
 func TestApply(t *testing.T) {
@@ -201,7 +204,8 @@ metadata: {name: nothing, namespace: half}
 	require.NotNil(t, half, "what was done stays, for Restore")
 	require.Equal(t, map[string]string{"own": "yes", cluster.ManagedByLabel: cluster.ManagedBy, cluster.LabLabel: "test"}, half.GetLabels())
 	require.Equal(t, []observe.Named{
-		{Cluster: a, Kind: "Namespace", Namespace: "default", Name: "half"}, {Cluster: a, Kind: "Nothing.example.org", Namespace: "half", Name: "nothing"},
+		{Cluster: a, Kind: "Namespace", Namespace: "default", Name: "half"},
+		{Cluster: a, Kind: "Nothing.example.org", Namespace: "half", Name: "nothing"},
 	}, Names(f))
 
 	require.ErrorContains(t, Apply([]string{a}, "bad.yaml", []byte("a: [")).Available(m), "reading bad.yaml: ")

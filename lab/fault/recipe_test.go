@@ -78,7 +78,8 @@ func TestCommandsMakeCACerts(t *testing.T) {
 			made := t.TempDir()
 			cmd := exec.Command("sh", "-e", "-u", "-c", CreateCACerts([]string{"cluster-b"}, test.cacerts).Command())
 			cmd.Dir = t.TempDir()
-			cmd.Env = append(os.Environ(), "PATH="+file("bin")+":"+os.Getenv("PATH"), "MADE="+made, "THERE="+file("there"), "KUBECONFIG="+file("kubeconfig"))
+			cmd.Env = append(os.Environ(), "PATH="+file("bin")+":"+os.Getenv("PATH"),
+				"MADE="+made, "THERE="+file("there"), "KUBECONFIG="+file("kubeconfig"))
 			out, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(out))
 			read := func(key string) []byte {

@@ -2,10 +2,13 @@ package observe
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 )
 
 func TestFactsHaveNames(t *testing.T) {
@@ -60,8 +63,10 @@ func TestBaselineTellsGroupsApart(t *testing.T) {
 
 func object(t *testing.T, text string) *unstructured.Unstructured {
 	t.Helper()
+	data, err := yaml.YAMLToJSON([]byte(text))
+	require.NoError(t, err)
 	o := &unstructured.Unstructured{}
-	require.NoError(t, o.UnmarshalJSON([]byte(text)))
+	require.NoError(t, o.UnmarshalJSON(data))
 	return o
 }
 
@@ -81,12 +86,14 @@ func baselineOf(t *testing.T, texts ...string) Baseline {
 
 func TestBaselineRoundTrip(t *testing.T) {
 	was := baselineOf(t,
-		`{"apiVersion":"v1","kind":"Service","metadata":{"name":"echo","namespace":"production","uid":"1","resourceVersion":"2"},"spec":{"ports":[{"port":80,"targetPort":8080}]},"status":{}}`,
-		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"cacerts","namespace":"istio-system"},"data":{"ca-key.pem":"a2V5"}}`,
-		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"cacerts","namespace":"default"},"data":{}}`,
-		`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"production","labels":{"a":"b"}},"spec":{"finalizers":["kubernetes"]}}`,
-		`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"echo","namespace":"production"},"spec":{"replicas":1},"status":{"replicas":1,"updatedReplicas":1,"readyReplicas":1}}`,
-		`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"my-pod","namespace":"production"}}`,
+		`{apiVersion: v1, kind: Service, metadata: {name: echo, namespace: production, uid: "1", resourceVersion: "2"},
+			spec: {ports: [{port: 80, targetPort: 8080}]}, status: {}}`,
+		`{apiVersion: v1, kind: Secret, metadata: {name: cacerts, namespace: istio-system}, data: {"ca-key.pem":"a2V5"}}`,
+		`{apiVersion: v1, kind: Secret, metadata: {name: cacerts, namespace: default}, data: {}}`,
+		`{apiVersion: v1, kind: Namespace, metadata: {name: production, labels: {a: "b"}}, spec: {finalizers: ["kubernetes"]}}`,
+		`{apiVersion: apps/v1, kind: Deployment, metadata: {name: echo, namespace: production},
+			spec: {replicas: 1}, status: {replicas: 1, updatedReplicas: 1, readyReplicas: 1}}`,
+		`{apiVersion: v1, kind: Pod, metadata: {name: my-pod, namespace: production}}`,
 	)
 	was.named = []Named{{Cluster: "cluster-a", Kind: "ConfigMap", Namespace: "production", Name: "other"}}
 	deployment := ObjectFact("cluster-a", "apps", "Deployment", "production", "echo")
@@ -139,8 +146,8 @@ func TestBaselineRefusesOtherFormats(t *testing.T) {
 
 func TestOnlyPodsOfADeploymentDiffer(t *testing.T) {
 	deployment := func(replicas, ready string) Baseline {
-		return baselineOf(t, `{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"echo","namespace":"production"},"spec":{"replicas":`+replicas+
-			`},"status":{"replicas":1,"updatedReplicas":1,"readyReplicas":`+ready+`}}`)
+		return baselineOf(t, fmt.Sprintf("{apiVersion: apps/v1, kind: Deployment, metadata: {name: echo, namespace: production}, "+
+			"spec: {replicas: %s}, status: {replicas: 1, updatedReplicas: 1, readyReplicas: %s}}", replicas, ready))
 	}
 	pods := deployment("1", "1").Differences(deployment("1", "0"))
 	require.Len(t, pods, 1)
@@ -160,14 +167,25 @@ func TestContent(t *testing.T) {
 		t.Helper()
 		require.NotEqual(t, content(object(t, a)), content(object(t, b)))
 	}
-	const deployment = `{"kind":"Deployment","metadata":{"name":"echo"},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"}}}}}`
-	same(deployment, `{"kind":"Deployment","metadata":{"name":"echo","annotations":{"deployment.kubernetes.io/revision":"2"},"generation":3},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"},"annotations":{"kubectl.kubernetes.io/restartedAt":"now"}}}},"status":{"replicas":1}}`)
-	other(deployment, `{"kind":"Deployment","metadata":{"name":"echo"},"spec":{"replicas":0,"template":{"metadata":{"labels":{"app":"echo"}}}}}`)
-	other(deployment, `{"kind":"Deployment","metadata":{"name":"echo"},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"},"annotations":{"sidecar.istio.io/inject":"false"}}}}}`)
-	other(deployment, `{"kind":"Deployment","metadata":{"name":"echo","annotations":{"topology.istio.io/x":"y"}},"spec":{"replicas":1,"template":{"metadata":{"labels":{"app":"echo"}}}}}`)
-	const webhook = `{"kind":"MutatingWebhookConfiguration","metadata":{"name":"istio"},"webhooks":[{"name":"x","failurePolicy":"Fail","clientConfig":{"caBundle":"YQ=="}}]}`
-	same(webhook, `{"kind":"MutatingWebhookConfiguration","metadata":{"name":"istio"},"webhooks":[{"name":"x","failurePolicy":"Fail","clientConfig":{"caBundle":"Yg=="}}]}`)
-	other(webhook, `{"kind":"MutatingWebhookConfiguration","metadata":{"name":"istio"},"webhooks":[{"name":"x","failurePolicy":"Ignore","clientConfig":{"caBundle":"YQ=="}}]}`)
-	other(`{"kind":"ConfigMap","metadata":{"name":"istio"},"data":{"mesh":"a"}}`, `{"kind":"ConfigMap","metadata":{"name":"istio"},"data":{"mesh":"b"}}`)
-	other(`{"kind":"Secret","metadata":{"name":"s"},"type":"Opaque"}`, `{"kind":"Secret","metadata":{"name":"s"},"type":"kubernetes.io/tls"}`)
+	deployment := func(metadata, replicas, template string) string {
+		return fmt.Sprintf("{kind: Deployment, metadata: {name: echo%s}, spec: {replicas: %s, template: {metadata: {labels: {app: echo}%s}}}}",
+			metadata, replicas, template)
+	}
+	plain := deployment("", "1", "")
+	same(plain, deployment(", annotations: {deployment.kubernetes.io/revision: '2'}, generation: 3", "1",
+		", annotations: {kubectl.kubernetes.io/restartedAt: now}"))
+	same(plain, strings.TrimSuffix(plain, "}")+", status: {replicas: 1}}")
+	other(plain, deployment("", "0", ""))
+	other(plain, deployment("", "1", ", annotations: {sidecar.istio.io/inject: 'false'}"))
+	other(plain, deployment(", annotations: {topology.istio.io/x: other}", "1", ""))
+	webhook := func(kind, policy, bundle string) string {
+		return fmt.Sprintf("{kind: %s, metadata: {name: istio}, webhooks: [{name: x, failurePolicy: %s, clientConfig: {caBundle: %s}}]}",
+			kind, policy, bundle)
+	}
+	const mutating, validating = "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"
+	same(webhook(mutating, "Fail", "YQ=="), webhook(mutating, "Fail", "Yg=="))
+	other(webhook(mutating, "Fail", "YQ=="), webhook(mutating, "Ignore", "YQ=="))
+	same(webhook(validating, "Fail", "YQ=="), webhook(validating, "Ignore", "Yg=="))
+	other(`{kind: ConfigMap, metadata: {name: istio}, data: {mesh: "a"}}`, `{kind: ConfigMap, metadata: {name: istio}, data: {mesh: "b"}}`)
+	other(`{kind: Secret, metadata: {name: s}, type: Opaque}`, `{kind: Secret, metadata: {name: s}, type: kubernetes.io/tls}`)
 }

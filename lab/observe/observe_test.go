@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -34,7 +35,8 @@ func TestParseSecrets(t *testing.T) {
 	for what, page := range map[string]string{
 		"a proxy without a certificate yet": `{}`,
 		"no JSON":                           `upstream connect error`,
-		"no certificate inside":             `{"configs":[{"secret":{"name":"ROOTCA","validation_context":{"trusted_ca":{"inline_bytes":"AAAA"}}}}]}`,
+		"no certificate inside": `{"configs":[{"secret":{"name":"ROOTCA",
+			"validation_context":{"trusted_ca":{"inline_bytes":"AAAA"}}}}]}`,
 	} {
 		_, _, err := ParseSecrets([]byte(page))
 		require.Error(t, err, what)
@@ -49,7 +51,8 @@ func TestGroup(t *testing.T) {
 		{Workload: Workload{"echo", "cluster-b"}, Pod: "echo-2"},
 	}
 	require.Equal(t, "cluster-a (all 2 proxies) and cluster-b (all 2 proxies): same", group(proxies, func(Proxy) string { return "same" }))
-	require.Equal(t, "cluster-a (all 2 proxies) and echo-2 in cluster-b: old; client-2 in cluster-b: new", group(proxies, func(p Proxy) string {
+	const grouped = "cluster-a (all 2 proxies) and echo-2 in cluster-b: old; client-2 in cluster-b: new"
+	require.Equal(t, grouped, group(proxies, func(p Proxy) string {
 		if p.Pod == "client-2" {
 			return "new"
 		}
@@ -76,7 +79,9 @@ func TestParseEndpoints(t *testing.T) {
 
 	_, _, err = parseEndpoints([]byte("no"), "x")
 	require.Error(t, err)
-	require.Equal(t, "HEALTHY active_health_check outlier_check", health(map[string]any{"eds_health_status": "HEALTHY", "failed_outlier_check": true, "failed_active_health_check": true}))
+	require.Equal(t, "HEALTHY active_health_check outlier_check", health(map[string]any{
+		"eds_health_status": "HEALTHY", "failed_outlier_check": true, "failed_active_health_check": true,
+	}))
 }
 
 func TestParseSync(t *testing.T) {
@@ -117,18 +122,12 @@ func TestProtocolsFor(t *testing.T) {
 }
 
 func TestParseStats(t *testing.T) {
-	sum, lines, zeros := parseStats("cluster.a.ssl.fail_verify_error: 3\ncluster.b.ssl.fail_verify_error: 0\ncluster.a.ssl.handshake: 9\nx.ssl.fail_verify_error: P0(nan,1)\n", regexp.MustCompile(`ssl\.fail`))
+	sum, lines, zeros := parseStats("cluster.a.ssl.fail_verify_error: 3\ncluster.b.ssl.fail_verify_error: 0\n"+
+		"cluster.a.ssl.handshake: 9\nx.ssl.fail_verify_error: P0(nan,1)\n", regexp.MustCompile(`ssl\.fail`))
 	require.Equal(t, 3, sum)
 	require.Equal(t, []string{"cluster.a.ssl.fail_verify_error: 3"}, lines)
 	require.Equal(t, 1, zeros)
 }
-
-// Lines of the access log of a lab in which cluster-b had been given another root.
-const (
-	failedLine = `[2026-11-23T19:55:36.003Z] "GET / HTTP/1.1" 503 URX,UF upstream_reset_before_response_started{remote_connection_failure|TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert:_certificate_verification_error_at_depth_1:_self_signed_certificate_in_certificate_chain:TLS_error_end} - "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert:_certificate_verification_error_at_depth_1:_self_signed_certificate_in_certificate_chain:TLS_error_end" 0 121 96 - "-" "Go-http-client/1.1" "edd0bcd5-1c9e-91a9-86eb-eb8833b1e84c" "echo-cluster-b-fresh.production.svc.cluster.local" "10.202.2.1:15443" outbound|80||echo-cluster-b-fresh.production.svc.cluster.local - 10.202.142.11:80 10.202.16.6:39052 - default cluster=cluster-a picked=;;;;cluster-b client=- server=- downstream-failure="-"`
-	goodLine   = `[2026-11-23T19:27:11.639Z] "GET / HTTP/1.1" 200 - via_upstream - "-" 0 619 5 4 "-" "Go-http-client/1.1" "55b556f7-8419-42bf-82a2-b2f521bf0667" "echo-cluster-b-fresh.production.svc.cluster.local" "10.202.2.1:15443" outbound|80||echo-cluster-b-fresh.production.svc.cluster.local 10.202.16.6:39830 10.202.142.11:80 10.202.16.6:39058 - default cluster=cluster-a picked=;;;;cluster-b client=- server=spiffe://cluster.local/ns/production/sa/echo downstream-failure="-"`
-	borderLine = `[2026-11-23T19:27:11.504Z] "- - -" 0 - - - "-" 2794 6581 21 - "-" "-" "-" "-" "10.202.16.5:8080" outbound_.80_._.echo-cluster-a-fresh.production.svc.cluster.local 10.202.16.4:56892 10.202.16.4:15443 10.202.16.1:45265 outbound_.80_._.echo-cluster-a-fresh.production.svc.cluster.local - cluster=cluster-a picked=echo;production;echo;v1;cluster-a client=- server=- downstream-failure="-"`
-)
 
 func TestParseMetrics(t *testing.T) {
 	page := "# HELP a_total help\n# TYPE a_total counter\na_total{error=\"X\"} 2\na_total{error=\"Y\"} 3\nb_seconds -7.5\nc NaN-ish\n"
@@ -144,7 +143,11 @@ func TestParseMetrics(t *testing.T) {
 }
 
 func TestAccessLog(t *testing.T) {
-	require.Equal(t, "URX,UF TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert:_certificate_verification_error_at_depth_1:_self_signed_certificate_in_certificate_chain:TLS_error_end", failure(failedLine))
+	lines := strings.Split(string(recorded(t, "access.log")), "\n")
+	failedLine, goodLine, borderLine := lines[0], lines[1], lines[2]
+	require.Equal(t, "URX,UF TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:"+
+		"_X509_verify_cert:_certificate_verification_error_at_depth_1:_self_signed_certificate_in_certificate_chain:TLS_error_end",
+		failure(failedLine))
 	require.Empty(t, failure(goodLine))
 	require.Empty(t, failure("something else"))
 	require.Equal(t, "UH no_healthy_upstream", failure(`[2026] "GET / HTTP/1.1" 503 UH no_healthy_upstream - "-" 0 19 0 - "-"`))
@@ -164,6 +167,7 @@ func TestCallJudgesWhoAnswered(t *testing.T) {
 	}
 	failed := traffic.Call{Issued: true, Code: 503, Err: "HTTP 503: remote connection failure [URX,UF TLS_error:CERTIFICATE_VERIFY_FAILED]"}
 	plain := traffic.Call{Issued: true, Code: 200, Cluster: "cluster-b", Pod: "echo-1"}
+	twice := []traffic.Call{from("cluster-b"), from("cluster-b")}
 	toB := Call{To: Workload{"echo", "cluster-b"}, Count: 2}
 	both := Call{To: Workload{App: "echo"}, Count: 2, AnsweredBy: []string{"cluster-a", "cluster-b"}}
 	with := func(c Call, change func(*Call)) Call { change(&c); return c }
@@ -173,7 +177,7 @@ func TestCallJudgesWhoAnswered(t *testing.T) {
 		got   []traffic.Call
 		holds bool
 	}{
-		{"answered from there", toB, []traffic.Call{from("cluster-b"), from("cluster-b")}, true},
+		{"answered from there", toB, twice, true},
 		{"200, but from elsewhere", toB, []traffic.Call{from("cluster-b"), from("cluster-a")}, false},
 		{"one failed", toB, []traffic.Call{from("cluster-b"), failed}, false},
 		{"one may fail", with(toB, func(c *Call) { c.AtLeast = 1 }), []traffic.Call{from("cluster-b"), failed}, true},
@@ -182,9 +186,9 @@ func TestCallJudgesWhoAnswered(t *testing.T) {
 		{"mutual TLS is not wanted", with(toB, func(c *Call) { c.Plaintext = true }), []traffic.Call{from("cluster-b"), plain}, false},
 		{"both answer", both, []traffic.Call{from("cluster-b"), from("cluster-a")}, true},
 		{"one of them never does", both, []traffic.Call{from("cluster-a"), from("cluster-a")}, false},
-		{"identity", with(toB, func(c *Call) { c.Client = regexp.MustCompile("sa/client$") }), []traffic.Call{from("cluster-b"), from("cluster-b")}, true},
-		{"another identity", with(toB, func(c *Call) { c.Server = regexp.MustCompile("sa/client$") }), []traffic.Call{from("cluster-b"), from("cluster-b")}, false},
-		{"fails as wanted", with(toB, func(c *Call) { c.Fails = regexp.MustCompile("CERTIFICATE_VERIFY") }), []traffic.Call{failed, failed}, true},
+		{"identity", with(toB, func(c *Call) { c.Client = regexp.MustCompile("sa/client$") }), twice, true},
+		{"another identity", with(toB, func(c *Call) { c.Server = regexp.MustCompile("sa/client$") }), twice, false},
+		{"fails as wanted", with(toB, func(c *Call) { c.Fails = regexp.MustCompile("CERTIFICATE") }), []traffic.Call{failed, failed}, true},
 		{"fails otherwise", with(toB, func(c *Call) { c.Fails = regexp.MustCompile("UNKNOWN_CA") }), []traffic.Call{failed, failed}, false},
 		{"does not fail", with(toB, func(c *Call) { c.Fails = regexp.MustCompile("") }), []traffic.Call{from("cluster-a"), failed}, false},
 	} {
@@ -200,14 +204,17 @@ func TestCallJudgesWhoAnswered(t *testing.T) {
 			require.NotEmpty(t, mismatch.Wanted)
 		})
 	}
-	require.Equal(t, `2 × HTTP 503: remote connection failure [URX,UF TLS_error:CERTIFICATE_VERIFY_FAILED]; 1 × 200 from echo-1 in cluster-b (no mutual TLS)`, summary([]traffic.Call{failed, plain, failed}))
+	require.Equal(t, "2 × HTTP 503: remote connection failure [URX,UF TLS_error:CERTIFICATE_VERIFY_FAILED]; "+
+		"1 × 200 from echo-1 in cluster-b (no mutual TLS)", summary([]traffic.Call{failed, plain, failed}))
 	require.Contains(t, tryAfter([]traffic.Call{failed}), "roots in use")
 }
 
 func TestCommandIsReadOnly(t *testing.T) {
 	for run, words := range map[string][]string{
 		`kubectl get pods`: {"kubectl", "get", "pods"},
-		`kubectl --context=cluster-a get secret cacerts -o jsonpath='{.data.root-cert\.pem}'`: {"kubectl", "--context=cluster-a", "get", "secret", "cacerts", "-o", `jsonpath={.data.root-cert\.pem}`},
+		`kubectl --context=cluster-a get secret cacerts -o jsonpath='{.data.root-cert\.pem}'`: {
+			"kubectl", "--context=cluster-a", "get", "secret", "cacerts", "-o", `jsonpath={.data.root-cert\.pem}`,
+		},
 		`istioctl x describe pod "a b"`:      {"istioctl", "x", "describe", "pod", "a b"},
 		`kubectl -n istio-system logs x\ y`:  {"kubectl", "-n", "istio-system", "logs", "x y"},
 		`kubectl rollout status -n x y`:      {"kubectl", "rollout", "status", "-n", "x", "y"},
@@ -237,13 +244,16 @@ func TestCommandIsReadOnly(t *testing.T) {
 		_, err := Command{Run: run}.Parse()
 		require.ErrorContains(t, err, problem, run)
 	}
-	require.Equal(t, "cluster-b secret synced", Command{Expect: regexp.MustCompile(`cluster-b\s.*synced`)}.seen("NAME\ncluster-a\ncluster-b   secret   synced\n"))
+	expects := Command{Expect: regexp.MustCompile(`cluster-b\s.*synced`)}
+	require.Equal(t, "cluster-b secret synced", expects.seen("NAME\ncluster-a\ncluster-b   secret   synced\n"))
 }
 
 func TestSecretsAreHidden(t *testing.T) {
 	secret := map[string]any{
-		"metadata": map[string]any{"name": "cacerts", "annotations": map[string]any{"kubectl.kubernetes.io/last-applied-configuration": "key", "other": "stays"}},
-		"data":     map[string]any{"ca-key.pem": "c2VjcmV0"},
+		"metadata": map[string]any{"name": "cacerts", "annotations": map[string]any{
+			"kubectl.kubernetes.io/last-applied-configuration": "key", "other": "stays",
+		}},
+		"data": map[string]any{"ca-key.pem": "c2VjcmV0"},
 	}
 	hideData(secret)
 	text, err := json.Marshal(secret)
@@ -257,7 +267,9 @@ func TestSecretsAreHidden(t *testing.T) {
 
 func TestRollout(t *testing.T) {
 	two := int32(2)
-	d := &appsv1.Deployment{Spec: appsv1.DeploymentSpec{Replicas: &two}, Status: appsv1.DeploymentStatus{UpdatedReplicas: 2, ReadyReplicas: 2, Replicas: 2}}
+	d := &appsv1.Deployment{
+		Spec: appsv1.DeploymentSpec{Replicas: &two}, Status: appsv1.DeploymentStatus{UpdatedReplicas: 2, ReadyReplicas: 2, Replicas: 2},
+	}
 	seen, through := Rollout(d)
 	require.True(t, through)
 	require.Equal(t, "2 of 2 pods new, 2 Ready, 2 in all", seen)

@@ -36,7 +36,10 @@ func TestCallsReadAsSentences(t *testing.T) {
 			`at least 1 of 20 calls to echo@cluster-b to fail with a text like "UF\d"`,
 		},
 		{Call{To: to, Fails: like("UF")}, `5 calls fail with a text like "UF"`, `5 calls to echo@cluster-b to fail with a text like "UF"`},
-		{Call{To: to, Count: 1, Fails: like("UF")}, `1 call fails with a text like "UF"`, `1 call to echo@cluster-b to fail with a text like "UF"`},
+		{
+			Call{To: to, Count: 1, Fails: like("UF")}, `1 call fails with a text like "UF"`,
+			`1 call to echo@cluster-b to fail with a text like "UF"`,
+		},
 		{
 			Call{To: Workload{App: "echo"}, AnsweredBy: []string{"a", "b"}, Client: like("^c"), Server: like("^s")},
 			`5 calls are answered by a and b over mutual TLS, the client known as "^c", the server known as "^s"`,
@@ -68,7 +71,9 @@ func TestPrintedCommandsFindTheSameLines(t *testing.T) {
 		t.Skip("needs a grep with -P: install GNU grep")
 	}
 	const text = "it's 12 o'clock\nTLS error\nssl.fail_verify_error: 3\nsslxfail_verify_error: 3\n-dash \"x\" $HOME `date`\n"
-	for _, pattern := range []string{`it's \d+ o'clock`, `(?i)tls ERROR$`, `ssl\.fail_verify_error`, `^-dash "x" \$HOME`, "`date`$", `a|clock`} {
+	for _, pattern := range []string{
+		`it's \d+ o'clock`, `(?i)tls ERROR$`, `ssl\.fail_verify_error`, `^-dash "x" \$HOME`, "`date`$", `a|clock`,
+	} {
 		p := regexp.MustCompile(pattern)
 		wanted := 0
 		for line := range strings.Lines(text) {
@@ -98,7 +103,8 @@ func TestTextsShowPatternsAsTheyWereWritten(t *testing.T) {
 	of := Workload{"echo", "cluster-b"}
 	one := 1
 	for _, check := range []Check{
-		Log{Of: of, Matches: pattern, Since: 10 * time.Minute}, Stat{Of: of, Stat: pattern, AtLeast: &one}, IstiodStat{In: "cluster-b", Stat: pattern},
+		Log{Of: of, Matches: pattern, Since: 10 * time.Minute},
+		Stat{Of: of, Stat: pattern, AtLeast: &one}, IstiodStat{In: "cluster-b", Stat: pattern},
 		Command{Run: "kubectl version", Expect: pattern}, Command{Run: "kubectl version", Absent: pattern},
 		Object{In: []string{"cluster-b"}, Kind: "Pod", Name: "x", Matches: pattern}, Roots{Matches: pattern},
 		Issuer{Of: []Workload{of}, Matches: pattern}, Certificate{Of: []Workload{of}, Identity: pattern},
@@ -106,5 +112,6 @@ func TestTextsShowPatternsAsTheyWereWritten(t *testing.T) {
 		require.Contains(t, check.String(), `"ssl\.fail"`)
 	}
 	require.Contains(t, Log{Of: of, Matches: pattern, Since: 10 * time.Minute}.String(), "in the last 10m")
-	require.Contains(t, Object{In: []string{"cluster-b"}, Kind: "Pod", Name: "x", Path: `.status[?(@.type=='x')]`}.Command(), `-o jsonpath='{.status[?(@.type=='"'"'x'"'"')]}'`)
+	value := Object{In: []string{"cluster-b"}, Kind: "Pod", Name: "x", Path: `.status[?(@.type=='x')]`}
+	require.Contains(t, value.Command(), `-o jsonpath='{.status[?(@.type=='"'"'x'"'"')]}'`)
 }

@@ -11,11 +11,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
@@ -73,7 +73,8 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: of-no-list, namespace: production}
 `))},
-		{verb: "apply", name: "apply, half", shows: "labels of namespace half", fails: "Nothing", do: fault.Apply([]string{a}, "half.yaml", []byte(`
+		{verb: "apply", name: "apply, half", shows: "labels of namespace half", fails: "Nothing",
+			do: fault.Apply([]string{a}, "half.yaml", []byte(`
 apiVersion: v1
 kind: Namespace
 metadata: {name: half}
@@ -138,9 +139,11 @@ metadata: {name: nothing, namespace: half}
 		{verb: "sever", do: fault.Sever(a, b), shows: "cut off", meanwhile: check(fails("no answer within"))},
 		{verb: "spoil-cacerts", shows: "Secret cacerts",
 			do: fault.SpoilCACerts([]string{b}, fault.Spoiled{Remove: []string{"root-cert.pem"}, OtherKey: true})},
-		{verb: "spoil-cacerts", do: fault.SpoilCACerts([]string{b}, fault.Spoiled{MoveTo: "default"}), shows: "Secret cacerts in namespace default"},
+		{verb: "spoil-cacerts", do: fault.SpoilCACerts([]string{b}, fault.Spoiled{MoveTo: "default"}),
+			shows: "Secret cacerts in namespace default"},
 		{verb: "stop-component", do: fault.StopComponent(b, "kube-scheduler"), shows: "kube-scheduler is stopped"},
-		{verb: "unblock-port", after: fault.BlockPort(b, a, mesh.GatewayPort), do: fault.UnblockPort(b, a, mesh.GatewayPort), meanwhile: check(calls)},
+		{verb: "unblock-port", after: fault.BlockPort(b, a, mesh.GatewayPort), do: fault.UnblockPort(b, a, mesh.GatewayPort),
+			meanwhile: check(calls)},
 	}
 }
 
@@ -245,5 +248,6 @@ func podsOf(t *testing.T, m *mesh.Mesh, of []observe.Workload) map[string]bool {
 func unavailable(t *testing.T, m *mesh.Mesh) {
 	require.ErrorContains(t, fault.StopComponent(b, "nobody").Available(m), "no component")
 	require.ErrorContains(t, fault.RevokeRemoteSecret("cluster-c", a).Available(m), "cluster-c")
-	require.ErrorContains(t, fault.Delete([]string{a}, fault.Object{Kind: "Service", Name: "nobody", Namespace: mesh.AppNamespace}).Inject(t.Context(), m), "not found")
+	nobody := fault.Object{Kind: "Service", Name: "nobody", Namespace: mesh.AppNamespace}
+	require.ErrorContains(t, fault.Delete([]string{a}, nobody).Inject(t.Context(), m), "not found")
 }

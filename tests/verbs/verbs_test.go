@@ -55,7 +55,8 @@ func TestVerbs(t *testing.T) {
 // look wants the check to hold, or not to, within 20 s.
 func look(t *testing.T, m *mesh.Mesh, check observe.Check, holds bool) {
 	t.Helper()
-	require.NoError(t, wait.Until(t.Context(), check.String(), wait.Options{Within: 20 * time.Second, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
+	o := wait.Options{Within: 20 * time.Second, Every: 200 * time.Millisecond}
+	require.NoError(t, wait.Until(t.Context(), check.String(), o, func(ctx context.Context) error {
 		seen, err := check.Look(ctx, m)
 		var mismatch *observe.Mismatch
 		switch {
@@ -78,7 +79,21 @@ func checks(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	tools := observe.Tools(l.Env())
 	command := func(run string) observe.Command { return observe.Command{Run: run, Tools: tools} }
-	with := func(c observe.Command, change func(*observe.Command)) observe.Command { change(&c); return c }
+	expects := func(run, pattern string) observe.Command { c := command(run); c.Expect = like(pattern); return c }
+	const remoteClusters = "istioctl remote-clusters --context=cluster-a"
+	secret := observe.Object{In: []string{a}, Kind: "Secret", Name: observe.SelfSignedSecret, Namespace: mesh.SystemNamespace}
+	absent := secret
+	absent.Absent = true
+	network := observe.Object{
+		In: []string{a}, Kind: "ns", Name: mesh.SystemNamespace,
+		Path: `.metadata.labels.topology\.istio\.io/network`, Is: to("network-a"),
+	}
+	networks := network
+	networks.In = []string{a, b}
+	gateway := observe.Object{
+		In: []string{a}, Kind: "gateways.networking.istio.io", Name: "cross-network-gateway", Namespace: mesh.SystemNamespace,
+		Path: "{.spec.servers[*].tls.mode}", Matches: like("^AUTO_PASSTHROUGH$"),
+	}
 	for _, test := range []struct {
 		name  string
 		check observe.Check
@@ -92,11 +107,13 @@ func checks(t *testing.T, l *lab.Lab) {
 		{"call another identity", observe.Call{From: clientA, To: echoB, Client: like(`/sa/nobody$`)}, false},
 		{"call plain text", observe.Call{From: clientA, To: echoB, Plaintext: true}, false},
 		{"call does not fail", observe.Call{From: clientA, To: echoB, Fails: like(``)}, false},
-		{"command", with(command("kubectl --context=cluster-a get pod -n istio-system -l istio=eastwestgateway"), func(c *observe.Command) { c.Expect = like(`1/1\s+Running`) }), true},
-		{"command istioctl", with(command("istioctl remote-clusters --context=cluster-a"), func(c *observe.Command) { c.Expect = like(`cluster-b\s+\S+\s+synced`) }), true},
-		{"command says it", with(command("istioctl remote-clusters --context=cluster-a"), func(c *observe.Command) { c.Absent = like(`cluster-b`) }), false},
-		{"command succeeds", with(command("istioctl remote-clusters --context=cluster-a"), func(c *observe.Command) { c.Fails = true }), false},
-		{"command fails", with(command("kubectl --context=cluster-a get pod nobody"), func(c *observe.Command) { c.Fails, c.Expect = true, like("NotFound") }), true},
+		{"command", expects("kubectl --context=cluster-a get pod -n istio-system -l istio=eastwestgateway", `1/1\s+Running`), true},
+		{"command istioctl", expects(remoteClusters, `cluster-b\s+\S+\s+synced`), true},
+		{"command says it", observe.Command{Run: remoteClusters, Tools: tools, Absent: like("cluster-b")}, false},
+		{"command succeeds", observe.Command{Run: remoteClusters, Tools: tools, Fails: true}, false},
+		{"command fails", observe.Command{
+			Run: "kubectl --context=cluster-a get pod nobody", Tools: tools, Fails: true, Expect: like("NotFound"),
+		}, true},
 		{"dns", observe.DNS{From: clientA, Name: "echo-cluster-b.production.svc.cluster.local"}, true},
 		{"dns nobody", observe.DNS{From: clientA, Name: "nobody.production.svc.cluster.local"}, false},
 		{"dns fails", observe.DNS{From: clientA, Name: "nobody.production.svc.cluster.local", Fails: true}, true},
@@ -119,16 +136,18 @@ func checks(t *testing.T, l *lab.Lab) {
 		{"log has it not", observe.Log{Of: istiodA, Matches: like("Use self-signed certificate")}, false},
 		{"log of the app", observe.Log{Of: echoB, Container: "app", Matches: like(`.`)}, true},
 		{"object", observe.Object{In: []string{a, b}, Kind: "Secret", Name: "cacerts", Namespace: mesh.SystemNamespace}, true},
-		{"object value", observe.Object{In: []string{a}, Kind: "ns", Name: mesh.SystemNamespace, Path: `.metadata.labels.topology\.istio\.io/network`, Is: to("network-a")}, true},
-		{"object of Istio", observe.Object{In: []string{a}, Kind: "gateways.networking.istio.io", Name: "cross-network-gateway", Namespace: mesh.SystemNamespace, Path: "{.spec.servers[*].tls.mode}", Matches: like("^AUTO_PASSTHROUGH$")}, true},
-		{"object absent", observe.Object{In: []string{a}, Kind: "Secret", Name: observe.SelfSignedSecret, Namespace: mesh.SystemNamespace, Absent: true}, true},
-		{"object is not there", observe.Object{In: []string{a}, Kind: "Secret", Name: observe.SelfSignedSecret, Namespace: mesh.SystemNamespace}, false},
-		{"object has another value", observe.Object{In: []string{a, b}, Kind: "Namespace", Name: mesh.SystemNamespace, Path: `.metadata.labels.topology\.istio\.io/network`, Is: to("network-a")}, false},
+		{"object value", network, true},
+		{"object of Istio", gateway, true},
+		{"object absent", absent, true},
+		{"object is not there", secret, false},
+		{"object has another value", networks, false},
 		{"proxy-stat", observe.Stat{Of: clientA, Stat: like(`echo-cluster-b-fresh.*upstream_cx_total`), AtLeast: to(1)}, true},
 		{"proxy-stat is more", observe.Stat{Of: clientA, Stat: like(`echo-cluster-b-fresh.*upstream_cx_total`), AtMost: to(0)}, false},
 		{"proxy-stat stands", observe.Stat{Of: clientA, Stat: like(`ssl\.fail_verify_error`), Grows: to(true)}, false},
 		{"proxy-status", observe.ProxyStatus{In: a}, true},
-		{"remote-clusters", observe.RemoteClusters{In: a, Expect: map[string]string{a: "synced", b: "synced", "cluster-c": observe.Absent}}, true},
+		{"remote-clusters", observe.RemoteClusters{
+			In: a, Expect: map[string]string{a: "synced", b: "synced", "cluster-c": observe.Absent},
+		}, true},
 		{"remote-clusters has it", observe.RemoteClusters{In: a, Expect: map[string]string{b: observe.Absent}}, false},
 		{"rolled-out", observe.RolledOut{Of: []observe.Workload{clientA, istiodA, gatewayB}}, true},
 		{"roots", observe.Roots{Same: to(true), Is: observe.SharedRoot, Count: 1, Matches: like("root")}, true},
@@ -146,10 +165,15 @@ func evidence(t *testing.T, l *lab.Lab) {
 	dir := t.TempDir()
 	require.NoError(t, observe.Collect(t.Context(), l.Mesh, dir))
 	for _, cluster := range []string{a, b} {
-		for _, file := range []string{"certificates.txt", "objects/pods.yaml", "objects/secrets.yaml", "objects/gateways.yaml", "istiod/debug-clusterz", "node/status.json"} {
+		for _, file := range []string{
+			"certificates.txt", "objects/pods.yaml", "objects/secrets.yaml", "objects/gateways.yaml", "istiod/debug-clusterz", "node/status.json",
+		} {
 			require.FileExists(t, filepath.Join(dir, cluster, file))
 		}
-		for _, pattern := range []string{"pods/production.client-*/config.json", "pods/production.client-*/istio-proxy.log", "pods/istio-system.istiod-*/discovery.log", "pods/istio-system.istio-eastwestgateway-*/certs.json"} {
+		for _, pattern := range []string{
+			"pods/production.client-*/config.json", "pods/production.client-*/istio-proxy.log",
+			"pods/istio-system.istiod-*/discovery.log", "pods/istio-system.istio-eastwestgateway-*/certs.json",
+		} {
 			found, err := filepath.Glob(filepath.Join(dir, cluster, pattern))
 			require.NoError(t, err)
 			require.NotEmpty(t, found, pattern)
@@ -168,7 +192,7 @@ func evidence(t *testing.T, l *lab.Lab) {
 	}))
 }
 
-// A cluster whose API server does not answer takes nothing from what the others have to tell.
+// A cluster whose API server does not answer keeps nothing from being collected in the others.
 func frozen(t *testing.T, m *mesh.Mesh) {
 	t.Helper()
 	require.NoError(t, fault.StopComponent(a, "kube-apiserver").Inject(t.Context(), m))
