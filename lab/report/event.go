@@ -2,7 +2,7 @@
 // the ways they are shown (terminal lines, JSON lines, JUnit).
 //
 // An Event is the only thing the rest of eastwest hands over; sinks decide what becomes of it. The
-// package imports nothing else of eastwest.
+// package imports nothing else of eastwest but the words of sentences.
 package report
 
 import (
@@ -21,7 +21,7 @@ type Event struct {
 	Time     time.Time     `json:"time"`
 	Type     Type          `json:"type"`
 	Scenario string        `json:"scenario,omitempty"`
-	Phase    string        `json:"phase,omitempty"`   // baseline, resume, break, operate, symptoms, diagnose, later, wrong-fixes, recover, healthy, always, undo
+	Phase    string        `json:"phase,omitempty"`   // one of the keys of titles
 	Place    string        `json:"place,omitempty"`   // file:line or file:line:column of the step
 	Cluster  string        `json:"cluster,omitempty"` // where one cluster alone is meant
 	Name     string        `json:"name,omitempty"`    // the step in plain words; the scenario's or the phase's title

@@ -111,3 +111,14 @@ func (p *Page) put(line string) {
 		p.err = err
 	}
 }
+
+// Fill fills the paragraphs of a text to a width. What is indented stays as it is.
+func Fill(text string, width int) string {
+	paragraphs := strings.Split(text, "\n\n")
+	for i, p := range paragraphs {
+		if !strings.HasPrefix(p, " ") {
+			paragraphs[i] = strings.Join(wrap(p, min(width, maxColumn)), "\n")
+		}
+	}
+	return strings.Join(paragraphs, "\n\n")
+}

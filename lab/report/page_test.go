@@ -55,3 +55,7 @@ func TestPageLeavesAFileAsItIs(t *testing.T) {
 	require.NoError(t, p.Flush())
 	assert.Equal(t, pageText, out.String())
 }
+
+func TestFillKeepsExamples(t *testing.T) {
+	assert.Equal(t, "a text that\nwas wrapped\n\n  eastwest run --until symptoms", Fill("a text\nthat was\nwrapped\n\n  eastwest run --until symptoms", 12))
+}

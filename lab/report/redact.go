@@ -15,8 +15,9 @@ var (
 	pemKey = regexp.MustCompile(`-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----(?s:.*?)(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY-----|\z)`)
 	// Fields of kubeconfigs and of the like, in YAML, JSON and JSON inside JSON. Values shorter than any
 	// real secret are left alone, so that "invalid token: expired" still says what it says.
-	secretField = regexp.MustCompile(`(?i)((?:client-key-data|id-token|refresh-token|access[-_]token|token|client-secret|password)\\?["']?[ \t]*[:=][ \t]*\\?["']?)([A-Za-z0-9._~+/=-]{16,})`)
-	bearer      = regexp.MustCompile(`(?i)(bearer\s+)[A-Za-z0-9._~+/=-]{16,}`)
+	secretField = regexp.MustCompile(`(?i)((?:client-key-data|id-token|refresh-token|access[-_]token|token|client-secret|password)` +
+		`\\?["']?[ \t]*[:=][ \t]*\\?["']?)([A-Za-z0-9._~+/=-]{16,})`)
+	bearer = regexp.MustCompile(`(?i)(bearer\s+)[A-Za-z0-9._~+/=-]{16,}`)
 	// Of a proxy, for example.
 	userinfo = regexp.MustCompile(`(://[^/\s:@"']*:)[^/\s@"']+@`)
 	jwt      = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*`)

@@ -22,7 +22,8 @@ import (
 
 func TestPasswordsOfProxiesAreTakenOut(t *testing.T) {
 	assert.Equal(t, `"HTTP_PROXY=http://me:[redacted]@proxy.example:3128",`, Redact(`"HTTP_PROXY=http://me:s3cret!@proxy.example:3128",`))
-	for _, text := range []string{"http://proxy.example:3128/a@b", "spiffe://cluster.local/ns/a/sa/b and me@example.com", "https://10.0.0.1:6443, as admin@cluster-a"} {
+	for _, text := range []string{"http://proxy.example:3128/a@b", "spiffe://cluster.local/ns/a/sa/b and me@example.com",
+		"https://10.0.0.1:6443, as admin@cluster-a"} {
 		assert.Equal(t, text, Redact(text))
 	}
 }
@@ -115,7 +116,8 @@ func TestRedactTakesEveryFormOfASecret(t *testing.T) {
 	}
 	for _, text := range []string{
 		"token: " + token, `{"token":"` + token + `"}`, `{\"token\":\"` + token + `\"}`, "Authorization: Bearer " + token, "got " + token,
-		"    token: 0123456789abcdef0123", "password=correcthorsebatterystaple", "id-token: 'a1b2c3d4e5f6a7b8c9d0'", "kubectl --token=0123456789abcdef0123",
+		"    token: 0123456789abcdef0123", "password=correcthorsebatterystaple", "id-token: 'a1b2c3d4e5f6a7b8c9d0'",
+		"kubectl --token=0123456789abcdef0123",
 	} {
 		got := Redact(text)
 		assert.Contains(t, got, redacted, text)
@@ -157,7 +159,10 @@ func TestRedactLeavesWhatIsPublic(t *testing.T) {
 func TestEverySinkRedacts(t *testing.T) {
 	m := keys(t)
 	secret := m.pem[0] + base64.StdEncoding.EncodeToString([]byte(m.pem[1]))
-	e := Event{Scenario: "s", Phase: "break", Name: "n " + secret, Command: secret, Wanted: secret, Seen: secret, Try: secret, Detail: secret, Result: Failed, Properties: map[string]string{"a": secret}}
+	e := Event{
+		Scenario: "s", Phase: "break", Name: "n " + secret, Command: secret, Wanted: secret, Seen: secret, Try: secret, Detail: secret,
+		Result: Failed, Properties: map[string]string{"a": secret},
+	}
 	var events []Event
 	for _, kind := range []Type{ScenarioStarted, PhaseStarted, StepStarted, StepEnded, Note, PhaseEnded, ScenarioEnded} {
 		e.Type = kind
@@ -168,7 +173,8 @@ func TestEverySinkRedacts(t *testing.T) {
 	var quiet, story, log, junit, summary strings.Builder
 	recording := &Recording{}
 	environment := map[string]string{"GITHUB_ACTIONS": "true"}
-	for _, sink := range []Sink{folder, recording, Terminal(&quiet, TerminalOptions{Live: true}), Terminal(&story, TerminalOptions{Verbose: true}),
+	for _, sink := range []Sink{folder, recording, Terminal(&quiet, TerminalOptions{Live: true}),
+		Terminal(&story, TerminalOptions{Verbose: true}),
 		GitHub(&log, func(name string) string { return environment[name] })} {
 		for _, e := range events {
 			sink.Emit(e)
@@ -181,7 +187,9 @@ func TestEverySinkRedacts(t *testing.T) {
 	require.NoError(t, JSON(&summary, events))
 	all, err := json.Marshal([]any{kept, recording.Events()})
 	require.NoError(t, err)
-	for _, text := range append([]string{quiet.String(), story.String(), log.String(), junit.String(), summary.String(), string(all)}, markdown(events)) {
+	for _, text := range []string{
+		quiet.String(), story.String(), log.String(), junit.String(), summary.String(), string(all), markdown(events),
+	} {
 		assert.Contains(t, text, redacted)
 		assert.NotContains(t, text, "PRIVATE KEY")
 		assertNothingOf(t, text, base64.StdEncoding.EncodeToString([]byte(m.pem[1])), "sink")

@@ -54,7 +54,9 @@ func Summarize(events []Event) []Summary {
 	for _, e := range events {
 		e = e.clean()
 		if e.Type == ScenarioStarted {
-			current = &Summary{Scenario: e.Scenario, Title: e.Name, Result: Errored, Reason: interrupted, Properties: e.Properties, Phases: []PhaseSummary{}}
+			current = &Summary{
+				Scenario: e.Scenario, Title: e.Name, Result: Errored, Reason: interrupted, Properties: e.Properties, Phases: []PhaseSummary{},
+			}
 			all, open = append(all, current), false
 			continue
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // TerminalOptions say how a terminal is written to. The zero value is plain: no color, no line that
@@ -213,7 +215,9 @@ func (t *terminal) more(e Event) {
 // failure is the whole of a step that failed, in the form that editors and people find their way from.
 func (t *terminal) failure(e Event) {
 	t.printf("%s\n", t.paint(red, headline(e)))
-	for _, field := range [][2]string{{"wanted", e.Wanted}, {"seen", e.Seen}, {"try", e.Try}, {"command", e.Command}, {"detail", e.Detail}, {"kept", t.o.Folder}} {
+	for _, field := range [][2]string{
+		{"wanted", e.Wanted}, {"seen", e.Seen}, {"try", e.Try}, {"command", e.Command}, {"detail", e.Detail}, {"kept", t.o.Folder},
+	} {
 		for i, line := range lines(field[1]) {
 			name := field[0]
 			if i > 0 {
@@ -245,7 +249,7 @@ func (t *terminal) endPhase(e Event) {
 	case "baseline", "symptoms", "healthy", "always", "diagnose":
 		word = "check"
 	}
-	note := plural(t.counts.all, word)
+	note := words.Plural(t.counts.all, word)
 	switch {
 	case e.Result.Bad() && t.counts.bad > 0:
 		note = fmt.Sprintf("%d of %s failed", t.counts.bad, note)

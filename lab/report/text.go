@@ -53,13 +53,6 @@ func seconds(d time.Duration) string {
 	return fmt.Sprintf("%.1fs", d.Seconds())
 }
 
-func plural(n int, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return fmt.Sprintf("%d %ss", n, word)
-}
-
 func sortedNames(m map[string]string) []string {
 	return slices.Sorted(maps.Keys(m))
 }

@@ -73,7 +73,7 @@ var rules = map[string]rule{
 	"lab/scenario":         {imports: []string{"lab/strict", "lab/words"}, why: "a scenario is data: it can be checked where no cluster can be made"},
 	"lab/strict/fielddocs": {why: "it reads source and writes source"},
 	"lab/strict":           {imports: []string{"lab/words"}, why: "it reads files and does not know what they are about"},
-	"lab/report":           {why: "a report is made of events alone: any run folder can be shown again"},
+	"lab/report":           {imports: []string{"lab/words"}, why: "a report is made of events alone: any run folder can be shown again"},
 	"lab/pki":              {imports: []string{"lab/words"}, why: "certificates know nothing of clusters"},
 	"lab/host":             {imports: []string{"lab/wait"}, why: "the machine's package knows nothing of Kubernetes"},
 	"lab/wait":             {why: "everybody waits with it"},

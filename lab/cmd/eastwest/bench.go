@@ -78,7 +78,8 @@ between them are proven, memory, CPU seconds, disk, and when each step ended. Le
 					return wrongUnlessSetup(err)
 				}
 				result.Runs = append(result.Runs, run)
-				fmt.Fprintf(cmd.ErrOrStderr(), "run %d of %d: usable after %.1f s, up after %.1f s, down in %.1f s\n", i+1, runs, run.ReadySeconds, run.UpSeconds, run.DownSeconds)
+				fmt.Fprintf(cmd.ErrOrStderr(), "run %d of %d: usable after %.1f s, up after %.1f s, down in %.1f s\n",
+					i+1, runs, run.ReadySeconds, run.UpSeconds, run.DownSeconds)
 			}
 			result.Median = bench.Median(result.Runs)
 			if output.json() {

@@ -69,7 +69,8 @@ the peak of memory, and what the last cluster added. It stops where a lab can no
 					break
 				}
 				result.Labs = append(result.Labs, clustersOf{n, run})
-				fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d: usable after %.1f s, proven after %.1f s, %.0f MiB\n", n, most, run.ReadySeconds, run.VerifiedSeconds, run.PeakMiB)
+				fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d: usable after %.1f s, proven after %.1f s, %.0f MiB\n",
+					n, most, run.ReadySeconds, run.VerifiedSeconds, run.PeakMiB)
 			}
 			if output.json() {
 				return printJSON(cmd.OutOrStdout(), result)
@@ -88,7 +89,8 @@ func printClusters(out io.Writer, r clustersJSON) error {
 	fmt.Fprintln(out, "|---:|---:|---:|---:|---:|---:|---:|")
 	var before bench.Up
 	for _, l := range r.Labs {
-		fmt.Fprintf(out, "| %d | %.1f | %.1f | %.0f | %.1f | %.1f | %.0f |\n", l.Clusters, l.ReadySeconds, l.VerifiedSeconds, l.PeakMiB, l.CPUSeconds,
+		fmt.Fprintf(out, "| %d | %.1f | %.1f | %.0f | %.1f | %.1f | %.0f |\n",
+			l.Clusters, l.ReadySeconds, l.VerifiedSeconds, l.PeakMiB, l.CPUSeconds,
 			l.VerifiedSeconds-before.VerifiedSeconds, l.PeakMiB-before.PeakMiB)
 		before = l.Up
 	}

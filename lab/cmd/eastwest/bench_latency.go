@@ -134,7 +134,8 @@ func benchLatency(ctx context.Context, progress io.Writer, name string, o bench.
 }
 
 func printLatency(w io.Writer, l latencyJSON) error {
-	fmt.Fprintln(w, "| connections | path | proxies | network hops | TLS ends | p50 | p90 | p99 | × p50 | × p90 | × p99 | p50 once begun | × | errors |")
+	fmt.Fprintln(w, "| connections | path | proxies | network hops | TLS ends | p50 | p90 | p99 "+
+		"| × p50 | × p90 | × p99 | p50 once begun | × | errors |")
 	fmt.Fprintln(w, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 	for _, p := range l.Paths {
 		ratio, begun := "- | - | -", "-"
@@ -144,11 +145,14 @@ func printLatency(w io.Writer, l latencyJSON) error {
 		if r := p.BegunRatio; r != nil {
 			begun = fmt.Sprintf("%.2f", r.P50)
 		}
-		fmt.Fprintf(w, "| %s | %s | %d | %d | %s | %s | %s | %s | %s | %s | %s | %d |\n", p.Connections, p.Path, p.Proxies, p.NetworkHops, p.TLSEnds,
+		fmt.Fprintf(w, "| %s | %s | %d | %d | %s | %s | %s | %s | %s | %s | %s | %d |\n",
+			p.Connections, p.Path, p.Proxies, p.NetworkHops, p.TLSEnds,
 			milliseconds(p.P50Micros), milliseconds(p.P90Micros), milliseconds(p.P99Micros), ratio, milliseconds(p.Begun.P50Micros), begun, p.Errors)
 	}
-	fmt.Fprintf(w, "\n%d calls of each kind from %s to %s after %d that are not counted, %d a second in all, taking turns.\n", l.Calls, l.From, l.To, l.WarmUpCalls, l.RatePerSecond)
-	fmt.Fprintf(w, "Orders were late by %s at p50 and %s at p99, which is in the figures; each took %s at p50 and %s at p99 besides its call, which is not.\n",
+	fmt.Fprintf(w, "\n%d calls of each kind from %s to %s after %d that are not counted, %d a second in all, taking turns.\n",
+		l.Calls, l.From, l.To, l.WarmUpCalls, l.RatePerSecond)
+	fmt.Fprintf(w, "Orders were late by %s at p50 and %s at p99, which is in the figures; "+
+		"each took %s at p50 and %s at p99 besides its call, which is not.\n",
 		milliseconds(l.Late.P50Micros), milliseconds(l.Late.P99Micros), milliseconds(l.Unseen.P50Micros), milliseconds(l.Unseen.P99Micros))
 	if c := l.Plain; c != nil {
 		fmt.Fprintf(w, "Connections: the client without a sidecar opened %d for %d orders.\n", c.Opened, c.Orders)
@@ -163,7 +167,8 @@ func printLatency(w io.Writer, l latencyJSON) error {
 				p.Path, p.Connections, c.FromSidecar, gateway, c.Requests, c.Handshakes, c.Resumed)
 		}
 	}
-	_, err := fmt.Fprintf(w, "%d CPUs, %d MiB of memory, Linux %s; load average %.1f over the last minute of it.\n", l.Machine.CPUs, l.Machine.MemoryMiB, l.Machine.Kernel, l.LoadAverage)
+	_, err := fmt.Fprintf(w, "%d CPUs, %d MiB of memory, Linux %s; load average %.1f over the last minute of it.\n",
+		l.Machine.CPUs, l.Machine.MemoryMiB, l.Machine.Kernel, l.LoadAverage)
 	return err
 }
 

@@ -51,7 +51,8 @@ It needs Linux, root, Docker and the bundle's part for kind (eastwest bundle bui
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			compared, failure := bench.MeasureProviders(ctx, home, fmt.Sprintf("bench-%d", os.Getpid()), runs, func(round int, what, provider string, b bench.Up) {
+			name := fmt.Sprintf("bench-%d", os.Getpid())
+			compared, failure := bench.MeasureProviders(ctx, home, name, runs, func(round int, what, provider string, b bench.Up) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "round %d of %d: %s by %s: usable after %.1f s, up after %.1f s, down in %.1f s, %.0f MiB\n",
 					round+1, runs, what, provider, b.ReadySeconds, b.UpSeconds, b.DownSeconds, b.PeakMiB)
 			})

@@ -12,8 +12,11 @@ import (
 func TestProvidersTableHasARowForEachAndTheirRatio(t *testing.T) {
 	var out strings.Builder
 	require.NoError(t, printProviders(&out, providersJSON{Compared: []bench.Providers{{
-		What:     bench.BareCluster,
-		Kind:     bench.Runs{Runs: make([]bench.Up, 2), Median: bench.Up{ReadySeconds: 30, DownSeconds: 2, PeakMiB: 900, CPUSeconds: 40, DiskMiB: 1000}},
+		What: bench.BareCluster,
+		Kind: bench.Runs{
+			Runs:   make([]bench.Up, 2),
+			Median: bench.Up{ReadySeconds: 30, DownSeconds: 2, PeakMiB: 900, CPUSeconds: 40, DiskMiB: 1000},
+		},
 		Embedded: bench.Runs{Runs: make([]bench.Up, 2), Median: bench.Up{ReadySeconds: 5, DownSeconds: 0.5, PeakMiB: 400, CPUSeconds: 4}},
 		Ratio:    bench.Up{ReadySeconds: 6, DownSeconds: 4, PeakMiB: 2.25, CPUSeconds: 10},
 	}}}))

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -35,11 +33,12 @@ type benchScenariosJSON struct {
 func newBenchScenariosCommand() *cobra.Command {
 	var (
 		runs, lanes int
-		provider    string
+		provider    = lab.Auto
 		write       string
 		timeout     timeoutFlag
 		output      outputFormat
 	)
+	maker := choice{&provider, "provider", "who makes the clusters", makers()}
 	cmd := &cobra.Command{
 		Use:   "scenarios [NAME|FILE…]",
 		Short: "Run scenarios, side by side, and tell how long each phase takes",
@@ -58,8 +57,8 @@ The exit code is 1 if a scenario failed.`,
 			if runs < 1 {
 				return usagef("--runs %d: wanted at least 1", runs)
 			}
-			if !slices.Contains(makers(), provider) {
-				return usagef("--provider %s: wanted one of %s", provider, strings.Join(makers(), ", "))
+			if err := maker.check(); err != nil {
+				return usageError{err}
 			}
 			if lanes < 0 {
 				return usagef("--lanes %d: wanted a number from 1, or 0 for as many as fit", lanes)
@@ -99,7 +98,7 @@ The exit code is 1 if a scenario failed.`,
 			return benchScenarios(ctx, cmd, c, all, runs, output, func(b bench.Catalogue) error { return writeMeasurements(write, known, b) })
 		},
 	}
-	cmd.Flags().StringVar(&provider, "provider", lab.Auto, "who makes the clusters: "+strings.Join(makers(), ", "))
+	maker.addTo(cmd)
 	cmd.Flags().IntVar(&runs, "runs", 1, "how often each scenario runs")
 	cmd.Flags().IntVar(&lanes, "lanes", 0, "how many labs are used side by side (default: as many as CPUs and memory allow)")
 	cmd.Flags().StringVar(&write, "write", "", "keep seconds and versions of what passed in this file, such as scenarios/measured.json")
@@ -113,7 +112,10 @@ func makers() []string {
 	return slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Existing })
 }
 
-func benchScenarios(ctx context.Context, cmd *cobra.Command, c catalogue.Runner, all []*scenario.Scenario, runs int, output outputFormat, keep func(bench.Catalogue) error) error {
+func benchScenarios(
+	ctx context.Context, cmd *cobra.Command, c catalogue.Runner, all []*scenario.Scenario, runs int, output outputFormat,
+	keep func(bench.Catalogue) error,
+) error {
 	ended := 0
 	c.OnEnded = func(e catalogue.Ending) bool {
 		ended++
@@ -210,7 +212,8 @@ func printBenchScenarios(out io.Writer, b benchScenariosJSON) error {
 	if slowest, ok := b.Slowest(); ok {
 		fmt.Fprintf(out, "median scenario %.1f s, slowest %s %.1f s\n", b.MedianSeconds, slowest.Scenario, slowest.Median.Seconds)
 	}
-	fmt.Fprintf(out, "Istio %s, Envoy %s, Kubernetes %s\n", cmp.Or(b.Versions["istioctl"], "-"), cmp.Or(b.Versions["envoy"], "-"), cmp.Or(b.Versions["kubernetes"], "-"))
+	fmt.Fprintf(out, "Istio %s, Envoy %s, Kubernetes %s\n",
+		dash(b.Versions["istioctl"]), dash(b.Versions["envoy"]), dash(b.Versions["kubernetes"]))
 	_, err := fmt.Fprintf(out, "%d CPUs, %d MiB of memory, Linux %s\n", b.Machine.CPUs, b.Machine.MemoryMiB, b.Machine.Kernel)
 	return err
 }

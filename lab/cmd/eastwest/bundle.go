@@ -66,6 +66,8 @@ one), and takes a few minutes more.
 	cmd.Flags().StringSliceVar(&with, "with", nil, "what else to build: kind")
 	cmd.Flags().BoolVar(&tools, "tools", false, "build kubectl and istioctl alone")
 	cmd.MarkFlagsMutuallyExclusive("with", "tools")
+	// The only error is a flag that does not exist.
+	_ = cmd.RegisterFlagCompletionFunc("with", cobra.FixedCompletions([]cobra.Completion{"kind"}, cobra.ShellCompDirectiveNoFileComp))
 	timeout.addTo(cmd, 2*time.Hour, "how long it may take; what is done by then is kept")
 	return cmd
 }

@@ -60,3 +60,40 @@ func TestEveryCommandTakesTheLab(t *testing.T) {
 		assert.Equal(t, "demo", cmd.Flags().Lookup("name").Value.String(), name)
 	}
 }
+
+// TestHelpFitsATerminal finds lines of flags that are wider than the terminal.
+func TestHelpFitsATerminal(t *testing.T) {
+	cmd, _, err := newRootCommand().Find([]string{"up"})
+	require.NoError(t, err)
+	var out strings.Builder
+	cmd.SetOut(&out)
+	cmd.SetUsageTemplate(usageTemplate(cmd.UsageTemplate(), 80))
+	require.NoError(t, cmd.Usage())
+	_, flags, found := strings.Cut(out.String(), "Flags:")
+	require.True(t, found)
+	for line := range strings.Lines(flags) {
+		assert.LessOrEqual(t, len([]rune(line)), 81, line)
+	}
+}
+
+func TestFlagsAreCompleted(t *testing.T) {
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "config"))
+	require.NoError(t, os.WriteFile(os.Getenv("KUBECONFIG"), []byte("apiVersion: v1\nkind: Config\n"+
+		"clusters: [{name: e, cluster: {server: \"https://127.0.0.1:1\"}}]\nusers: [{name: e, user: {token: t}}]\n"+
+		"contexts: [{name: east, context: {cluster: e, user: e}}]\n"), 0o600))
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"doctor", "--context", ""}, "east"},
+		{[]string{"up", "--context", ""}, "east"},
+		{[]string{"bundle", "build", "--with", ""}, "kind"},
+		{[]string{"bench", "scenarios", "--provider", ""}, "embedded"},
+		{[]string{"run", "--without", ""}, "recover"},
+		{[]string{"new", "--from", ""}, "late-cacerts\tcacerts came after"},
+	} {
+		var out strings.Builder
+		require.Equal(t, exitHeld, run(t.Context(), append([]string{"__complete"}, c.args...), &out, new(strings.Builder)))
+		assert.Contains(t, out.String(), c.want, c.args)
+	}
+}

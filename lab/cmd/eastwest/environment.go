@@ -1,10 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"text/tabwriter"
-
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -33,5 +32,7 @@ func newEnvironmentTopic() *cobra.Command {
 		fmt.Fprintf(w, "  %s\t%s\n", v[0], v[1])
 	}
 	_ = w.Flush() // a strings.Builder takes everything
-	return &cobra.Command{Use: "environment", Short: "The environment variables that commands read", Long: strings.TrimRight(text.String(), "\n")}
+	return &cobra.Command{
+		Use: "environment", Short: "The environment variables that commands read", Long: strings.TrimRight(text.String(), "\n"),
+	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // labEnv names the environment variable with the lab that commands mean.
@@ -102,8 +103,8 @@ func newDownCommand() *cobra.Command {
 		Use:   "down [NAME]",
 		Short: "Remove a lab and everything that was made for it",
 		Long: `Down removes a lab: its processes, mounts, links, cgroups and files. Without a name it removes the lab that ` + labEnv + `
-names, or "` + lab.DefaultName + `". A lab that was interrupted or is broken is removed the same way. Of clusters that exist it removes what carries
-the lab's labels, and nothing else.`,
+names, or "` + lab.DefaultName + `". A lab that was interrupted or is broken is removed the same way. Of clusters that existed
+before, it removes what carries the lab's labels, and nothing else.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			home, err := lab.Home()
 			if err != nil {
@@ -182,7 +183,8 @@ func printLabs(out io.Writer, labs []lab.Status) error {
 		if !l.Made.IsZero() {
 			age = time.Since(l.Made).Round(time.Second).String()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%s\t%.0f\t%.1f\n", l.Name, l.State, dash(l.Provider), dash(l.Topology), alive, len(l.Clusters), age, l.MemoryMiB, l.CPUSeconds)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%s\t%.0f\t%.1f\n",
+			l.Name, l.State, dash(l.Provider), dash(l.Topology), alive, len(l.Clusters), age, l.MemoryMiB, l.CPUSeconds)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -302,7 +304,8 @@ Your own kubeconfig and its current context stay as they are.`,
 				}
 				env.Kubeconfig += "-" + kubeContext
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n", shellescape.Quote(env.Kubeconfig), shellescape.Quote(env.BinDir))
+			fmt.Fprintf(cmd.OutOrStdout(), "export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n",
+				shellescape.Quote(env.Kubeconfig), shellescape.Quote(env.BinDir))
 			if env.NoProxy != "" {
 				fmt.Fprintf(cmd.OutOrStdout(), "export NO_PROXY=%s\n", shellescape.Quote(env.NoProxy))
 			}
@@ -329,4 +332,4 @@ Your own kubeconfig and its current context stay as they are.`,
 
 func dash(s string) string { return cmp.Or(s, "-") }
 
-func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+func seconds(d time.Duration) string { return words.Seconds(d) }

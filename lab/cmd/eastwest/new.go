@@ -148,9 +148,10 @@ func writeFolder(dir string, files map[string][]byte) error {
 
 func newScenariosShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:               "show NAME",
-		Short:             "Print the file of a scenario",
-		Long:              "Show prints the file of a scenario as it is, to read it or to copy from it. `eastwest new --from NAME` makes a copy to change.",
+		Use:   "show NAME",
+		Short: "Print the file of a scenario",
+		Long: `Show prints the file of a scenario as it is, to read it or to copy from it. eastwest new --from NAME makes a copy to
+change.`,
 		Args:              takes(1, 1, "NAME"),
 		ValidArgsFunction: completeOneScenario,
 		RunE: func(cmd *cobra.Command, args []string) error {

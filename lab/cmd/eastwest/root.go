@@ -1,7 +1,13 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"strings"
+
 	"github.com/spf13/cobra"
+
+	"github.com/eastwest-lab/eastwest/lab/report"
 )
 
 // newRootCommand is `eastwest`.
@@ -53,7 +59,25 @@ eastwest help environment lists the environment variables.`,
 	cmd.SetGlobalNormalizationFunc(labAlias)
 	addQuietFlag(cmd)
 	usageErrors(cmd)
+	fillHelp(cmd)
 	return cmd
+}
+
+// fillHelp fills help texts to the width of the terminal. Those that do not go to a terminal stay as they are.
+func fillHelp(root *cobra.Command) {
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(c *cobra.Command, args []string) {
+		if width := report.Detect(c.OutOrStdout(), os.Getenv).Width; width > 0 {
+			c.Long = report.Fill(c.Long, width)
+			c.SetUsageTemplate(usageTemplate(c.UsageTemplate(), width))
+		}
+		help(c, args)
+	})
+}
+
+// usageTemplate returns a template of cobra's with the flags filled to a width.
+func usageTemplate(template string, width int) string {
+	return strings.ReplaceAll(template, ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", width))
 }
 
 // newHelpCommand is `eastwest help`; cobra's own succeeds for words that do not exist.
