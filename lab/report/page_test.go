@@ -57,5 +57,6 @@ func TestPageLeavesAFileAsItIs(t *testing.T) {
 }
 
 func TestFillKeepsExamples(t *testing.T) {
-	assert.Equal(t, "a text that\nwas wrapped\n\n  eastwest run --until symptoms", Fill("a text\nthat was\nwrapped\n\n  eastwest run --until symptoms", 12))
+	assert.Equal(t, "a text that\nwas wrapped\n\n  eastwest run --until symptoms",
+		Fill("a text\nthat was\nwrapped\n\n  eastwest run --until symptoms", 12))
 }
