@@ -21,8 +21,6 @@ var scenarioFormat = strict.Format{
 	Shrink: "put manifests into files beside the scenario, and check that this is a scenario at all",
 	Forms:  forms,
 	Refs:   refs,
-
-	TextRefs: map[reflect.Type]string{reflect.TypeFor[App](): "workload"},
 }
 
 var topologyFormat = strict.Format{

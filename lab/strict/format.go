@@ -18,8 +18,6 @@ type Format struct {
 	Forms map[string]Form       // what the tag name may ask for
 	Refs  map[string]Form       // what the tags ref and keys may ask for
 	Types map[reflect.Type]Type // types that have a notation of their own
-
-	TextRefs map[reflect.Type]string // the ref of fields of a type that have no such tag
 }
 
 // Form is how names of one kind are written.

@@ -159,9 +159,6 @@ func (r *Reader) pattern(n *yaml.Node, v reflect.Value, s Spot) {
 
 // ownText reads a type that reads itself from text.
 func (r *Reader) ownText(n *yaml.Node, v reflect.Value, s Spot) {
-	if ref, ok := r.format.TextRefs[v.Type()]; ok && s.tag.Get("ref") == "" {
-		s.tag = reflect.StructTag(`ref:"` + ref + `"`)
-	}
 	wanted := "text"
 	if form, ok := r.format.Refs[s.tag.Get("ref")]; ok && form.Wanted != "" {
 		wanted = form.Wanted

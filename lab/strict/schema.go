@@ -74,9 +74,6 @@ func (f *Format) schema(t reflect.Type, s Spot) Object {
 	case t == patternType, t == regexpType:
 		return Object{{"type", "string"}, {"format", "regex"}}
 	case isText(t):
-		if ref, ok := f.TextRefs[t]; ok && s.tag.Get("ref") == "" {
-			s.tag = reflect.StructTag(`ref:"` + ref + `"`)
-		}
 		return f.textSchema(s.tag)
 	}
 	switch t.Kind() {

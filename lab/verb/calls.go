@@ -17,24 +17,37 @@ import (
 
 // callsArgs are the arguments of the verb calls: what the traffic of a stream must look like.
 type callsArgs struct {
-	Stream         string            `yaml:"stream" ref:"stream" required:"true" doc:"The stream of the section traffic that is judged."`
-	Success        *percentBounds    `yaml:"success" doc:"Share of calls that the expected cluster answered with 200."`
-	For            scenario.Duration `yaml:"for" doc:"In symptoms and healthy: the last stretch of traffic that is judged; if left out 1s, or six calls where that is longer, and more where fewer than five calls have ended in it. It never reaches back before the phase."`
-	During         string            `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,later,wrong-fixes,recover,healthy" doc:"In always: the phase whose traffic is judged; the whole recording if left out."`
-	Lost           *countBounds      `yaml:"lost" doc:"Number of calls that were lost."`
-	LongestGap     scenario.Duration `yaml:"longest-gap" doc:"Longest time without a good answer that is allowed."`
-	RecoversWithin scenario.Duration `yaml:"recovers-within" doc:"In always: time from the beginning of the recovery to the first of five good answers in a row."`
-	Errors         scenario.Pattern  `yaml:"errors" doc:"A pattern that the text of at least one lost call matches."`
+	// The stream of the section traffic that is judged.
+	Stream string `yaml:"stream" ref:"stream" required:"true"`
+	// Share of calls that the expected cluster answered with 200.
+	Success *percentBounds `yaml:"success"`
+	// In symptoms and healthy: the last stretch of traffic that is judged; if left out 1s, or six calls where that is
+	// longer, and more where fewer than five calls have ended in it. It never reaches back before the phase.
+	For scenario.Duration `yaml:"for"`
+	// In always: the phase whose traffic is judged; the whole recording if left out.
+	During string `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,later,wrong-fixes,recover,healthy"`
+	// Number of calls that were lost.
+	Lost *countBounds `yaml:"lost"`
+	// Longest time without a good answer that is allowed.
+	LongestGap scenario.Duration `yaml:"longest-gap"`
+	// In always: time from the beginning of the recovery to the first of five good answers in a row.
+	RecoversWithin scenario.Duration `yaml:"recovers-within"`
+	// A pattern that the text of at least one lost call matches.
+	Errors scenario.Pattern `yaml:"errors"`
 }
 
 type percentBounds struct {
-	AtLeast *scenario.Percent `yaml:"at-least" min:"0" max:"100" doc:"Lower bound in percent."`
-	AtMost  *scenario.Percent `yaml:"at-most" min:"0" max:"100" doc:"Upper bound in percent."`
+	// Lower bound in percent.
+	AtLeast *scenario.Percent `yaml:"at-least" min:"0" max:"100"`
+	// Upper bound in percent.
+	AtMost *scenario.Percent `yaml:"at-most" min:"0" max:"100"`
 }
 
 type countBounds struct {
-	AtLeast *int `yaml:"at-least" min:"0" doc:"Lower bound."`
-	AtMost  *int `yaml:"at-most" min:"0" doc:"Upper bound."`
+	// Lower bound.
+	AtLeast *int `yaml:"at-least" min:"0"`
+	// Upper bound.
+	AtMost *int `yaml:"at-most" min:"0"`
 }
 
 // Validate implements the loader's hook.
@@ -149,8 +162,9 @@ func (c *callsCheck) window(recording *traffic.Recording) (traffic.Window, error
 
 // judge returns what is wrong, or nothing.
 func (c *callsCheck) judge(recording *traffic.Recording, s traffic.Stats) string {
-	if b := c.Success; b != nil && (b.AtLeast != nil && s.SuccessPercent < float64(*b.AtLeast) || b.AtMost != nil && s.SuccessPercent > float64(*b.AtMost)) {
-		return fmt.Sprintf("success %s", words.Percent(s.SuccessPercent))
+	percent := s.SuccessPercent
+	if b := c.Success; b != nil && (b.AtLeast != nil && percent < float64(*b.AtLeast) || b.AtMost != nil && percent > float64(*b.AtMost)) {
+		return "success " + words.Percent(percent)
 	}
 	if b := c.Lost; b != nil && (b.AtLeast != nil && s.Lost < *b.AtLeast || b.AtMost != nil && s.Lost > *b.AtMost) {
 		return fmt.Sprintf("%d calls lost", s.Lost)

@@ -14,22 +14,38 @@ import (
 
 // in is what most changes need.
 type inArgs struct {
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
+	// In which clusters, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
 }
 
 type createCACertsArgs struct {
-	In           scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	Root         string            `yaml:"root" enum:"shared,new,own,twin,self-signed" required:"true" doc:"Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. new: an intermediate below a second root, also common to all. own: an intermediate below a root that only this cluster has. twin: the same, but that root is called like the shared one, and nothing but the name links an intermediate to it. self-signed: the CA that istiod made for itself, as the first step away from it."`
-	Trusts       trusts            `yaml:"trusts" enum:"shared,new,own,twin,self-signed,peers" doc:"The roots in root-cert.pem, in this order; only that of root if left out. peers: those that the other clusters have now."`
-	Intermediate *intermediateArgs `yaml:"intermediate" doc:"Asks for an intermediate that has never been used, {} for an ordinary one. Without it a cluster has the same one below a root each time."`
-	RootLifetime scenario.Duration `yaml:"root-lifetime" doc:"Asks for a root that has never been used and lives so long; the clusters share it, and root does not matter."`
-	CRL          string            `yaml:"crl" enum:"complete,kept" doc:"ca-crl.pem. complete: an empty list of the shared root and of each of the lab's intermediates. kept: what stands there now. Without it there is none."`
+	// In which clusters, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. new: an
+	// intermediate below a second root, also common to all. own: an intermediate below a root that only this cluster
+	// has. twin: the same, but that root is called like the shared one, and nothing but the name links an intermediate
+	// to it. self-signed: the CA that istiod made for itself, as the first step away from it.
+	Root string `yaml:"root" enum:"shared,new,own,twin,self-signed" required:"true"`
+	// The roots in root-cert.pem, in this order; only that of root if left out. peers: those that the other clusters
+	// have now.
+	Trusts trusts `yaml:"trusts" enum:"shared,new,own,twin,self-signed,peers"`
+	// Asks for an intermediate that has never been used, {} for an ordinary one. Without it a cluster has the same one
+	// below a root each time.
+	Intermediate *intermediateArgs `yaml:"intermediate"`
+	// Asks for a root that has never been used and lives so long; the clusters share it, and root does not matter.
+	RootLifetime scenario.Duration `yaml:"root-lifetime"`
+	// ca-crl.pem. complete: an empty list of the shared root and of each of the lab's intermediates. kept: what stands
+	// there now. Without it there is none.
+	CRL string `yaml:"crl" enum:"complete,kept"`
 }
 
 type intermediateArgs struct {
-	Lifetime scenario.Duration `yaml:"lifetime" doc:"How long it lives; two years if left out."`
-	StartsIn scenario.Duration `yaml:"starts-in" doc:"It is not valid before that time has passed, as if it was made by a clock that is ahead."`
-	Reissued bool              `yaml:"reissued" doc:"The usual intermediate stays in ca-cert.pem, and cert-chain.pem gets a second certificate for the same key."`
+	// How long it lives; two years if left out.
+	Lifetime scenario.Duration `yaml:"lifetime"`
+	// It is not valid before that time has passed, as if it was made by a clock that is ahead.
+	StartsIn scenario.Duration `yaml:"starts-in"`
+	// The usual intermediate stays in ca-cert.pem, and cert-chain.pem gets a second certificate for the same key.
+	Reissued bool `yaml:"reissued"`
 }
 
 type trusts []string
@@ -54,12 +70,18 @@ func (a *createCACertsArgs) Validate() error {
 }
 
 type spoilCACertsArgs struct {
-	In       scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	Rename   map[string]string `yaml:"rename" doc:"Keys that get another name."`
-	Remove   keyNames          `yaml:"remove" doc:"Keys that go away."`
-	Empty    keyNames          `yaml:"empty" doc:"Keys whose file becomes empty."`
-	OtherKey bool              `yaml:"other-key" doc:"ca-key.pem becomes a private key that belongs to no certificate of it."`
-	MoveTo   string            `yaml:"move-to" ref:"namespace" doc:"The namespace that the Secret is moved to."`
+	// In which clusters, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// Keys that get another name.
+	Rename map[string]string `yaml:"rename"`
+	// Keys that go away.
+	Remove keyNames `yaml:"remove"`
+	// Keys whose file becomes empty.
+	Empty keyNames `yaml:"empty"`
+	// ca-key.pem becomes a private key that belongs to no certificate of it.
+	OtherKey bool `yaml:"other-key"`
+	// The namespace that the Secret is moved to.
+	MoveTo string `yaml:"move-to" ref:"namespace"`
 }
 
 type keyNames []string
@@ -72,12 +94,16 @@ func (a *spoilCACertsArgs) Validate() error {
 }
 
 func (a *spoilCACertsArgs) Change(Ground) (fault.Fault, error) {
-	return fault.SpoilCACerts(a.In, fault.Spoiled{Rename: a.Rename, Remove: a.Remove, Empty: a.Empty, OtherKey: a.OtherKey, MoveTo: a.MoveTo}), nil
+	return fault.SpoilCACerts(a.In, fault.Spoiled{
+		Rename: a.Rename, Remove: a.Remove, Empty: a.Empty, OtherKey: a.OtherKey, MoveTo: a.MoveTo,
+	}), nil
 }
 
 type caCertificatesArgs struct {
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"Whose mesh configuration, all at once."`
-	Of string            `yaml:"of" ref:"cluster" required:"true" doc:"The cluster whose roots are meant, as its Secrets have them now."`
+	// Whose mesh configuration, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// The cluster whose roots are meant, as its Secrets have them now.
+	Of string `yaml:"of" ref:"cluster" required:"true"`
 }
 
 func (a *caCertificatesArgs) Change(Ground) (fault.Fault, error) {
@@ -85,15 +111,19 @@ func (a *caCertificatesArgs) Change(Ground) (fault.Fault, error) {
 }
 
 type meshConfigArgs struct {
-	In  scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	Set map[string]any    `yaml:"set" required:"true" doc:"Settings in the shape of meshConfig; null deletes one, a list replaces the whole list."`
+	// In which clusters, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// Settings in the shape of meshConfig; null deletes one, a list replaces the whole list.
+	Set map[string]any `yaml:"set" required:"true"`
 }
 
 func (a *meshConfigArgs) Change(Ground) (fault.Fault, error) { return fault.MeshConfig(a.In, a.Set) }
 
 type setEnvArgs struct {
-	Apps apps              `yaml:"apps" required:"true" doc:"Which workloads: istiod@cluster-a, or apps like echo@cluster-b."`
-	Env  map[string]string `yaml:"env" required:"true" doc:"Variables and their values; an empty value removes one."`
+	// Which workloads: istiod@cluster-a, or apps like echo@cluster-b.
+	Apps apps `yaml:"apps" ref:"workload" required:"true"`
+	// Variables and their values; an empty value removes one.
+	Env map[string]string `yaml:"env" required:"true"`
 }
 
 func (a *setEnvArgs) Change(Ground) (fault.Fault, error) {
@@ -101,8 +131,10 @@ func (a *setEnvArgs) Change(Ground) (fault.Fault, error) {
 }
 
 type certificateLifetimeArgs struct {
-	Apps apps              `yaml:"apps" required:"true" doc:"Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b."`
-	Is   scenario.Duration `yaml:"is" required:"true" min:"10s" doc:"How long each of their certificates lives. A proxy asks for the next one when half of it is over."`
+	// Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b.
+	Apps apps `yaml:"apps" ref:"workload" required:"true"`
+	// How long each of their certificates lives. A proxy asks for the next one when half of it is over.
+	Is scenario.Duration `yaml:"is" required:"true" min:"10s"`
 }
 
 func (a *certificateLifetimeArgs) Change(Ground) (fault.Fault, error) {
@@ -120,8 +152,10 @@ type selfSignArgs inArgs
 func (a *selfSignArgs) Change(Ground) (fault.Fault, error) { return fault.SelfSign(a.In), nil }
 
 type restartIstiodArgs struct {
-	In   scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	Wait *bool             `yaml:"wait" doc:"false: do not wait for the new one, which may never serve."`
+	// In which clusters, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// false: do not wait for the new one, which may never serve.
+	Wait *bool `yaml:"wait"`
 }
 
 func (a *restartIstiodArgs) Change(Ground) (fault.Fault, error) {
@@ -138,8 +172,10 @@ func (a *restartWorkloadsArgs) Change(Ground) (fault.Fault, error) {
 }
 
 type restartArgs struct {
-	Apps apps  `yaml:"apps" required:"true" doc:"Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b."`
-	Wait *bool `yaml:"wait" doc:"false: do not wait for the new pods, which may never be Ready."`
+	// Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b.
+	Apps apps `yaml:"apps" ref:"workload" required:"true"`
+	// false: do not wait for the new pods, which may never be Ready.
+	Wait *bool `yaml:"wait"`
 }
 
 func (a *restartArgs) Change(Ground) (fault.Fault, error) {
@@ -150,8 +186,10 @@ func (a *restartArgs) Change(Ground) (fault.Fault, error) {
 }
 
 type revokeRemoteSecretArgs struct {
-	In string `yaml:"in" ref:"cluster" required:"true" doc:"Whose istiod loses the access."`
-	Of string `yaml:"of" ref:"cluster" required:"true" doc:"The cluster that it reads."`
+	// Whose istiod loses the access.
+	In string `yaml:"in" ref:"cluster" required:"true"`
+	// The cluster that it reads.
+	Of string `yaml:"of" ref:"cluster" required:"true"`
 }
 
 func (a *revokeRemoteSecretArgs) Change(Ground) (fault.Fault, error) {
@@ -169,11 +207,16 @@ func apart(field, a, b string) error {
 }
 
 type createRemoteSecretArgs struct {
-	In     string `yaml:"in" ref:"cluster" required:"true" doc:"Whose istiod gets the access."`
-	Of     string `yaml:"of" ref:"cluster" required:"true" doc:"The cluster that it is to read."`
-	Server string `yaml:"server" doc:"Address of that cluster's API server, such as the wrong one https://127.0.0.1:6443; its own if left out."`
-	Token  string `yaml:"token" doc:"Credentials, to give wrong ones; those of the cluster's istio-reader-service-account if left out."`
-	Name   string `yaml:"name" name:"kebab" doc:"The id under which istiod is to know the cluster, to give a wrong one; its name if left out."`
+	// Whose istiod gets the access.
+	In string `yaml:"in" ref:"cluster" required:"true"`
+	// The cluster that it is to read.
+	Of string `yaml:"of" ref:"cluster" required:"true"`
+	// Address of that cluster's API server, such as the wrong one https://127.0.0.1:6443; its own if left out.
+	Server string `yaml:"server"`
+	// Credentials, to give wrong ones; those of the cluster's istio-reader-service-account if left out.
+	Token string `yaml:"token"`
+	// The id under which istiod is to know the cluster, to give a wrong one; its name if left out.
+	Name string `yaml:"name" name:"kebab"`
 }
 
 func (a *createRemoteSecretArgs) Change(Ground) (fault.Fault, error) {
@@ -183,7 +226,8 @@ func (a *createRemoteSecretArgs) Change(Ground) (fault.Fault, error) {
 func (a *createRemoteSecretArgs) Validate() error { return apart("of", a.In, a.Of) }
 
 type severArgs struct {
-	Between scenario.Clusters `yaml:"between" ref:"cluster" required:"true" doc:"The two clusters."`
+	// The two clusters.
+	Between scenario.Clusters `yaml:"between" ref:"cluster" required:"true"`
 }
 
 func (a *severArgs) Change(Ground) (fault.Fault, error) {
@@ -208,9 +252,12 @@ func (a *reconnectArgs) Change(Ground) (fault.Fault, error) {
 func (a *reconnectArgs) Validate() error { return two(a.Between) }
 
 type blockPortArgs struct {
-	In   string `yaml:"in" ref:"cluster" required:"true" doc:"The cluster whose port it is."`
-	From string `yaml:"from" ref:"cluster" required:"true" doc:"The cluster that sends."`
-	Port uint16 `yaml:"port" min:"1" max:"65535" required:"true" doc:"The TCP port, like 15443."`
+	// The cluster whose port it is.
+	In string `yaml:"in" ref:"cluster" required:"true"`
+	// The cluster that sends.
+	From string `yaml:"from" ref:"cluster" required:"true"`
+	// The TCP port, like 15443.
+	Port uint16 `yaml:"port" min:"1" max:"65535" required:"true"`
 }
 
 func (a *blockPortArgs) Change(Ground) (fault.Fault, error) {
@@ -228,8 +275,10 @@ func (a *unblockPortArgs) Change(Ground) (fault.Fault, error) {
 func (a *unblockPortArgs) Validate() error { return apart("from", a.In, a.From) }
 
 type componentArgs struct {
-	In        string `yaml:"in" ref:"cluster" required:"true" doc:"In which cluster."`
-	Component string `yaml:"component" required:"true" doc:"Which process below Kubernetes, like etcd or kube-apiserver."`
+	// In which cluster.
+	In string `yaml:"in" ref:"cluster" required:"true"`
+	// Which process below Kubernetes, like etcd or kube-apiserver.
+	Component string `yaml:"component" required:"true"`
 }
 
 type stopComponentArgs componentArgs
@@ -251,8 +300,10 @@ func (a *killComponentArgs) Change(Ground) (fault.Fault, error) {
 }
 
 type applyArgs struct {
-	In   scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	File string            `yaml:"file" ref:"file" required:"true" doc:"The manifest, beside the scenario."`
+	// In which clusters, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// The manifest, beside the scenario.
+	File string `yaml:"file" ref:"file" required:"true"`
 }
 
 func (a *applyArgs) Change(g Ground) (fault.Fault, error) {
@@ -269,22 +320,37 @@ func (a *applyArgs) Change(g Ground) (fault.Fault, error) {
 }
 
 type deleteArgs struct {
-	In        scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	Kind      string            `yaml:"kind" required:"true" doc:"The object's kind, like Service or gateways.networking.istio.io."`
-	Name      string            `yaml:"name" required:"true" doc:"The object's name."`
-	Namespace string            `yaml:"namespace" ref:"namespace" doc:"The object's namespace; none for kinds without."`
+	// In which clusters, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// The object's kind, like Service or gateways.networking.istio.io.
+	Kind string `yaml:"kind" required:"true"`
+	// The object's name.
+	Name string `yaml:"name" required:"true"`
+	// The object's namespace; none for kinds without.
+	Namespace string `yaml:"namespace" ref:"namespace"`
+	// The object may be absent, which is no error then. Without it, an object that is not there is an error.
+	IfThere bool `yaml:"if-there"`
 }
 
 func (a *deleteArgs) Change(Ground) (fault.Fault, error) {
-	return fault.Delete(a.In, fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}), nil
+	o := fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}
+	if a.IfThere {
+		return fault.DeleteIfThere(a.In, o), nil
+	}
+	return fault.Delete(a.In, o), nil
 }
 
 type patchArgs struct {
-	In        scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	Kind      string            `yaml:"kind" required:"true" doc:"The object's kind, like Service or gateways.networking.istio.io."`
-	Name      string            `yaml:"name" required:"true" doc:"The object's name."`
-	Namespace string            `yaml:"namespace" ref:"namespace" doc:"The object's namespace; none for kinds without."`
-	Patch     any               `yaml:"patch" required:"true" doc:"What is merged into the object, in the shape of the object; a list replaces the whole list."`
+	// In which clusters, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// The object's kind, like Service or gateways.networking.istio.io.
+	Kind string `yaml:"kind" required:"true"`
+	// The object's name.
+	Name string `yaml:"name" required:"true"`
+	// The object's namespace; none for kinds without.
+	Namespace string `yaml:"namespace" ref:"namespace"`
+	// What is merged into the object, in the shape of the object; a list replaces the whole list.
+	Patch any `yaml:"patch" required:"true"`
 }
 
 func (a *patchArgs) Change(Ground) (fault.Fault, error) {
@@ -292,12 +358,18 @@ func (a *patchArgs) Change(Ground) (fault.Fault, error) {
 }
 
 type labelArgs struct {
-	In        scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters, all at once."`
-	Kind      string            `yaml:"kind" required:"true" doc:"The object's kind, like Namespace."`
-	Name      string            `yaml:"name" required:"true" doc:"The object's name."`
-	Namespace string            `yaml:"namespace" ref:"namespace" doc:"The object's namespace; none for kinds without."`
-	Labels    map[string]string `yaml:"labels" doc:"Labels to set."`
-	Remove    labelNames        `yaml:"remove" doc:"Labels to remove."`
+	// In which clusters, all at once.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// The object's kind, like Namespace.
+	Kind string `yaml:"kind" required:"true"`
+	// The object's name.
+	Name string `yaml:"name" required:"true"`
+	// The object's namespace; none for kinds without.
+	Namespace string `yaml:"namespace" ref:"namespace"`
+	// Labels to set.
+	Labels map[string]string `yaml:"labels"`
+	// Labels to remove.
+	Remove labelNames `yaml:"remove"`
 }
 
 type labelNames []string
@@ -321,8 +393,10 @@ func (a *labelArgs) Change(Ground) (fault.Fault, error) {
 }
 
 type scaleArgs struct {
-	Apps     apps `yaml:"apps" required:"true" doc:"Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b."`
-	Replicas *int `yaml:"replicas" required:"true" min:"0" max:"10" doc:"How many pods."`
+	// Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b.
+	Apps apps `yaml:"apps" ref:"workload" required:"true"`
+	// How many pods.
+	Replicas *int `yaml:"replicas" required:"true" min:"0" max:"10"`
 }
 
 func (a *scaleArgs) Change(Ground) (fault.Fault, error) {

@@ -14,17 +14,30 @@ import (
 )
 
 type callArgs struct {
-	From        apps                 `yaml:"from" ref:"app" required:"true" doc:"Who calls, like client@cluster-a; each of them if there are several. my-pod is as old as the lab."`
-	FromPod     string               `yaml:"from-pod" enum:"oldest,newest" doc:"Which of its pods calls; the oldest if left out. Old and new pods can have different certificates."`
-	To          scenario.App         `yaml:"to" ref:"app-or-service" required:"true" doc:"Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster that has it."`
-	Connections scenario.Connections `yaml:"connections" enum:"fresh,reused" doc:"fresh (the default): a new connection per call, so every call proves trust. reused: connections that are kept, which go on working after trust is gone."`
-	Count       int                  `yaml:"count" min:"1" max:"100" doc:"How many calls; 5 if left out."`
-	AtLeast     int                  `yaml:"at-least" min:"1" max:"100" doc:"How many of them have to go as wanted; all if left out."`
-	AnsweredBy  scenario.Clusters    `yaml:"answered-by" ref:"cluster" doc:"Who answers: nobody else, and each of them at least once. The cluster of to if left out."`
-	Client      scenario.Pattern     `yaml:"client" doc:"The caller's SPIFFE identity, as the answering proxy saw it."`
-	Server      scenario.Pattern     `yaml:"server" doc:"The SPIFFE identity of the one who answered."`
-	Plaintext   bool                 `yaml:"plaintext" doc:"The answer comes in plain text; otherwise it has to come over mutual TLS."`
-	Fails       scenario.Pattern     `yaml:"fails" doc:"The calls fail, and their error matches: TLS texts move between versions, so match no more of one than you need."`
+	// Who calls, like client@cluster-a; each of them if there are several. my-pod is as old as the lab.
+	From apps `yaml:"from" ref:"app" required:"true"`
+	// Which of its pods calls; the oldest if left out. Old and new pods can have different certificates.
+	FromPod string `yaml:"from-pod" enum:"oldest,newest"`
+	// Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster
+	// that has it.
+	To scenario.App `yaml:"to" ref:"app-or-service" required:"true"`
+	// fresh (the default): a new connection per call, so every call proves trust. reused: connections that are kept,
+	// which go on working after trust is gone.
+	Connections scenario.Connections `yaml:"connections" enum:"fresh,reused"`
+	// How many calls; 5 if left out.
+	Count int `yaml:"count" min:"1" max:"100"`
+	// How many of them have to go as wanted; all if left out.
+	AtLeast int `yaml:"at-least" min:"1" max:"100"`
+	// Who answers: nobody else, and each of them at least once. The cluster of to if left out.
+	AnsweredBy scenario.Clusters `yaml:"answered-by" ref:"cluster"`
+	// The caller's SPIFFE identity, as the answering proxy saw it.
+	Client scenario.Pattern `yaml:"client"`
+	// The SPIFFE identity of the one who answered.
+	Server scenario.Pattern `yaml:"server"`
+	// The answer comes in plain text; otherwise it has to come over mutual TLS.
+	Plaintext bool `yaml:"plaintext"`
+	// The calls fail, and their error matches: TLS texts move between versions, so match no more of one than you need.
+	Fails scenario.Pattern `yaml:"fails"`
 }
 
 // Validate refuses what contradicts itself.
@@ -51,13 +64,20 @@ func (a *callArgs) Check(Ground) (observe.Check, error) {
 }
 
 type certificateArgs struct {
-	Of            apps              `yaml:"of" required:"true" doc:"Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a."`
-	Pods          string            `yaml:"pods" enum:"all,newest,oldest" doc:"Which pods of each; all if left out."`
-	Identity      scenario.Pattern  `yaml:"identity" doc:"The SPIFFE identity in it, like ^spiffe://cluster.local/."`
-	Expired       *bool             `yaml:"expired" doc:"Whether one of the certificates that it shows has expired."`
-	ExpiresWithin scenario.Duration `yaml:"expires-within" doc:"Its own certificate ends within that time from now."`
-	OutlivesNow   scenario.Duration `yaml:"lives-at-least" doc:"Its own certificate ends no sooner than that from now."`
-	Chain         int               `yaml:"chain" min:"1" max:"9" doc:"How many certificates it shows, its own and the root included."`
+	// Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of apps `yaml:"of" ref:"workload" required:"true"`
+	// Which pods of each; all if left out.
+	Pods string `yaml:"pods" enum:"all,newest,oldest"`
+	// The SPIFFE identity in it, like ^spiffe://cluster.local/.
+	Identity scenario.Pattern `yaml:"identity"`
+	// Whether one of the certificates that it shows has expired.
+	Expired *bool `yaml:"expired"`
+	// Its own certificate ends within that time from now.
+	ExpiresWithin scenario.Duration `yaml:"expires-within"`
+	// Its own certificate ends no sooner than that from now.
+	OutlivesNow scenario.Duration `yaml:"lives-at-least"`
+	// How many certificates it shows, its own and the root included.
+	Chain int `yaml:"chain" min:"1" max:"9"`
 }
 
 // Validate wants something to look for.
@@ -76,10 +96,14 @@ func (a *certificateArgs) Check(Ground) (observe.Check, error) {
 }
 
 type istiodStatArgs struct {
-	In      string           `yaml:"in" ref:"cluster" required:"true" doc:"Whose istiod."`
-	Stat    scenario.Pattern `yaml:"stat" required:"true" doc:"Which metrics, by their names and labels on its page /metrics; those that match are summed up."`
-	AtLeast *float64         `yaml:"at-least" doc:"The sum is at least so much."`
-	AtMost  *float64         `yaml:"at-most" doc:"The sum is at most so much."`
+	// Whose istiod.
+	In string `yaml:"in" ref:"cluster" required:"true"`
+	// Which metrics, by their names and labels on its page /metrics; those that match are summed up.
+	Stat scenario.Pattern `yaml:"stat" required:"true"`
+	// The sum is at least so much.
+	AtLeast *float64 `yaml:"at-least"`
+	// The sum is at most so much.
+	AtMost *float64 `yaml:"at-most"`
 }
 
 // Validate wants something to compare with.
@@ -95,10 +119,14 @@ func (a *istiodStatArgs) Check(Ground) (observe.Check, error) {
 }
 
 type commandArgs struct {
-	Run    string           `yaml:"run" required:"true" doc:"The command, as a person would paste it: kubectl … or istioctl …, with --context=cluster-a."`
-	Expect scenario.Pattern `yaml:"expect" doc:"What its output has."`
-	Absent scenario.Pattern `yaml:"absent" doc:"What its output does not have."`
-	Fails  bool             `yaml:"fails" doc:"It ends with an error."`
+	// The command, as a person would paste it: kubectl … or istioctl …, with --context=cluster-a.
+	Run string `yaml:"run" required:"true"`
+	// What its output has.
+	Expect scenario.Pattern `yaml:"expect"`
+	// What its output does not have.
+	Absent scenario.Pattern `yaml:"absent"`
+	// It ends with an error.
+	Fails bool `yaml:"fails"`
 }
 
 // Validate refuses commands that are none, or that may change something.
@@ -114,9 +142,12 @@ func (a *commandArgs) Check(g Ground) (observe.Check, error) {
 }
 
 type dnsArgs struct {
-	From  scenario.App `yaml:"from" ref:"app" required:"true" doc:"Whose pod looks the name up."`
-	Name  string       `yaml:"name" required:"true" doc:"The full host name, like echo.production.svc.cluster.local."`
-	Fails bool         `yaml:"fails" doc:"It does not resolve."`
+	// Whose pod looks the name up.
+	From scenario.App `yaml:"from" ref:"app" required:"true"`
+	// The full host name, like echo.production.svc.cluster.local.
+	Name string `yaml:"name" required:"true"`
+	// It does not resolve.
+	Fails bool `yaml:"fails"`
 }
 
 func (a *dnsArgs) Check(Ground) (observe.Check, error) {
@@ -124,7 +155,8 @@ func (a *dnsArgs) Check(Ground) (observe.Check, error) {
 }
 
 type doctorArgs struct {
-	Finds string `yaml:"finds" required:"true" doc:"The id of the first finding, as eastwest doctor explain lists them, or nothing."`
+	// The id of the first finding, as eastwest doctor explain lists them, or nothing.
+	Finds string `yaml:"finds" required:"true"`
 }
 
 // Validate refuses findings that there are not.
@@ -144,10 +176,14 @@ func (a *doctorArgs) Check(g Ground) (observe.Check, error) {
 }
 
 type endpointsArgs struct {
-	SeenBy  scenario.App `yaml:"seen-by" ref:"app" required:"true" doc:"Whose proxy."`
-	Of      scenario.App `yaml:"of" ref:"app-or-service" required:"true" doc:"Of whom: echo@cluster-b is that cluster's own instance, echo the service in all clusters."`
-	Address string       `yaml:"address" enum:"gateway,pod" doc:"Every endpoint is the address of an east-west gateway, or of a pod itself."`
-	Count   *int         `yaml:"count" min:"0" max:"1000" doc:"How many endpoints; at least one if left out."`
+	// Whose proxy.
+	SeenBy scenario.App `yaml:"seen-by" ref:"app" required:"true"`
+	// Of whom: echo@cluster-b is that cluster's own instance, echo the service in all clusters.
+	Of scenario.App `yaml:"of" ref:"app-or-service" required:"true"`
+	// Every endpoint is the address of an east-west gateway, or of a pod itself.
+	Address string `yaml:"address" enum:"gateway,pod"`
+	// How many endpoints; at least one if left out.
+	Count *int `yaml:"count" min:"0" max:"1000"`
 }
 
 func (a *endpointsArgs) Check(Ground) (observe.Check, error) {
@@ -155,9 +191,12 @@ func (a *endpointsArgs) Check(Ground) (observe.Check, error) {
 }
 
 type fingerprintsArgs struct {
-	In    scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"The clusters to compare."`
-	Equal *bool             `yaml:"equal" required:"true" doc:"Whether they are equal."`
-	Names *bool             `yaml:"names-equal" doc:"Whether the names in the certificates are equal, which is what people compare by mistake."`
+	// The clusters to compare.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// Whether they are equal.
+	Equal *bool `yaml:"equal" required:"true"`
+	// Whether the names in the certificates are equal, which is what people compare by mistake.
+	Names *bool `yaml:"names-equal"`
 }
 
 // Validate refuses to compare one with itself.
@@ -173,9 +212,12 @@ func (a *fingerprintsArgs) Check(Ground) (observe.Check, error) {
 }
 
 type gatewaySeesArgs struct {
-	From   scenario.App `yaml:"from" ref:"app" required:"true" doc:"Who calls, in one cluster."`
-	To     scenario.App `yaml:"to" ref:"app" required:"true" doc:"Who is called, in the other: it is that cluster's gateway that sees the call."`
-	Absent bool         `yaml:"absent" doc:"The call does not get as far as the gateway."`
+	// Who calls, in one cluster.
+	From scenario.App `yaml:"from" ref:"app" required:"true"`
+	// Who is called, in the other: it is that cluster's gateway that sees the call.
+	To scenario.App `yaml:"to" ref:"app" required:"true"`
+	// The call does not get as far as the gateway.
+	Absent bool `yaml:"absent"`
 }
 
 // Validate refuses calls that cross no border.
@@ -186,11 +228,16 @@ func (a *gatewaySeesArgs) Check(Ground) (observe.Check, error) {
 }
 
 type issuerArgs struct {
-	Of      apps             `yaml:"of" required:"true" doc:"Whose certificates: apps like client@cluster-a, or istio-eastwestgateway@cluster-a."`
-	Pods    string           `yaml:"pods" enum:"all,newest,oldest" doc:"Which of their pods; all if left out."`
-	Is      string           `yaml:"is" enum:"cacerts,self-signed" doc:"Who signed them: the CA that stands in the cluster's Secret cacerts now, or the one that istiod made for itself."`
-	Not     bool             `yaml:"not" doc:"That is not who signed them."`
-	Matches scenario.Pattern `yaml:"matches" doc:"The name of the CA that signed them."`
+	// Whose certificates: apps like client@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of apps `yaml:"of" ref:"workload" required:"true"`
+	// Which of their pods; all if left out.
+	Pods string `yaml:"pods" enum:"all,newest,oldest"`
+	// Who signed them: the CA that stands in the cluster's Secret cacerts now, or the one that istiod made for itself.
+	Is string `yaml:"is" enum:"cacerts,self-signed"`
+	// That is not who signed them.
+	Not bool `yaml:"not"`
+	// The name of the CA that signed them.
+	Matches scenario.Pattern `yaml:"matches"`
 }
 
 // Validate wants something to look for.
@@ -202,30 +249,48 @@ func (a *issuerArgs) Validate() error {
 }
 
 func (a *issuerArgs) Check(Ground) (observe.Check, error) {
-	return observe.Issuer{Of: a.Of.workloads(), Pods: observe.Which(a.Pods), Is: observe.CASource(a.Is), Not: a.Not, Matches: a.Matches.Regexp}, nil
+	return observe.Issuer{
+		Of: a.Of.workloads(), Pods: observe.Which(a.Pods), Is: observe.CASource(a.Is), Not: a.Not, Matches: a.Matches.Regexp,
+	}, nil
 }
 
 type logArgs struct {
-	Of        scenario.App      `yaml:"of" required:"true" doc:"Whose log: an app like client@cluster-a, istiod@cluster-a, or istio-eastwestgateway@cluster-a."`
-	Container string            `yaml:"container" doc:"Which container: istiod's own, and the proxy of everything else, if left out; app is the app itself."`
-	Matches   scenario.Pattern  `yaml:"matches" required:"true" doc:"What the line says."`
-	Absent    bool              `yaml:"absent" doc:"There is no such line."`
-	Since     scenario.Duration `yaml:"since" doc:"Only lines that are no older; all since the scenario began if left out."`
+	// Whose log: an app like client@cluster-a, istiod@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of scenario.App `yaml:"of" ref:"workload" required:"true"`
+	// Which container: istiod's own, and the proxy of everything else, if left out; app is the app itself.
+	Container string `yaml:"container"`
+	// What the line says.
+	Matches scenario.Pattern `yaml:"matches" required:"true"`
+	// There is no such line.
+	Absent bool `yaml:"absent"`
+	// Only lines that are no older; all since the scenario began if left out.
+	Since scenario.Duration `yaml:"since"`
 }
 
 func (a *logArgs) Check(g Ground) (observe.Check, error) {
-	return observe.Log{From: g.Began, Of: workload(a.Of), Container: a.Container, Matches: a.Matches.Regexp, Absent: a.Absent, Since: time.Duration(a.Since)}, nil
+	return observe.Log{
+		From: g.Began, Of: workload(a.Of), Container: a.Container, Matches: a.Matches.Regexp, Absent: a.Absent,
+		Since: time.Duration(a.Since),
+	}, nil
 }
 
 type objectArgs struct {
-	In        scenario.Clusters `yaml:"in" ref:"cluster" required:"true" doc:"In which clusters; it has to hold in each."`
-	Kind      string            `yaml:"kind" required:"true" doc:"The object's kind, like Secret or gateways.networking.istio.io."`
-	Name      string            `yaml:"name" required:"true" doc:"The object's name."`
-	Namespace string            `yaml:"namespace" ref:"namespace" doc:"The object's namespace; none for kinds without."`
-	Path      string            `yaml:"path" doc:"A value inside it, by JSONPath as kubectl takes it, like {.status.readyReplicas}."`
-	Is        *string           `yaml:"is" doc:"The value, as text."`
-	Matches   scenario.Pattern  `yaml:"matches" doc:"What the value is like."`
-	Absent    bool              `yaml:"absent" doc:"The object is not there, or with path, nothing is at the path."`
+	// In which clusters; it has to hold in each.
+	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	// The object's kind, like Secret or gateways.networking.istio.io.
+	Kind string `yaml:"kind" required:"true"`
+	// The object's name.
+	Name string `yaml:"name" required:"true"`
+	// The object's namespace; none for kinds without.
+	Namespace string `yaml:"namespace" ref:"namespace"`
+	// A value inside it, by JSONPath as kubectl takes it, like {.status.readyReplicas}.
+	Path string `yaml:"path"`
+	// The value, as text.
+	Is *string `yaml:"is"`
+	// What the value is like.
+	Matches scenario.Pattern `yaml:"matches"`
+	// The object is not there, or with path, nothing is at the path.
+	Absent bool `yaml:"absent"`
 }
 
 // Validate refuses what contradicts itself.
@@ -241,15 +306,23 @@ func (a *objectArgs) Validate() error {
 }
 
 func (a *objectArgs) Check(Ground) (observe.Check, error) {
-	return observe.Object{In: a.In, Kind: a.Kind, Name: a.Name, Namespace: a.Namespace, Path: a.Path, Is: a.Is, Matches: a.Matches.Regexp, Absent: a.Absent}, nil
+	return observe.Object{
+		In: a.In, Kind: a.Kind, Name: a.Name, Namespace: a.Namespace, Path: a.Path, Is: a.Is, Matches: a.Matches.Regexp, Absent: a.Absent,
+	}, nil
 }
 
 type proxyStatArgs struct {
-	Of      scenario.App     `yaml:"of" required:"true" doc:"Whose proxies: an app like client@cluster-a, or istio-eastwestgateway@cluster-a."`
-	Stat    scenario.Pattern `yaml:"stat" required:"true" doc:"Which statistics, by their names in Envoy's page /stats; those that match are summed up."`
-	AtLeast *int             `yaml:"at-least" min:"0" doc:"The sum is at least so much."`
-	AtMost  *int             `yaml:"at-most" min:"0" doc:"The sum is at most so much."`
-	Grows   *bool            `yaml:"grows" doc:"Whether the sum grows within a few seconds. Proxies count from their start, so that what earlier scenarios left is in it."`
+	// Whose proxies: an app like client@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of scenario.App `yaml:"of" ref:"workload" required:"true"`
+	// Which statistics, by their names in Envoy's page /stats; those that match are summed up.
+	Stat scenario.Pattern `yaml:"stat" required:"true"`
+	// The sum is at least so much.
+	AtLeast *int `yaml:"at-least" min:"0"`
+	// The sum is at most so much.
+	AtMost *int `yaml:"at-most" min:"0"`
+	// Whether the sum grows within a few seconds. Proxies count from their start, so that what earlier scenarios left is
+	// in it.
+	Grows *bool `yaml:"grows"`
 }
 
 // Validate wants something to compare with.
@@ -268,7 +341,8 @@ func (a *proxyStatArgs) Check(Ground) (observe.Check, error) {
 }
 
 type proxyStatusArgs struct {
-	In string `yaml:"in" ref:"cluster" required:"true" doc:"Which cluster's proxies."`
+	// Which cluster's proxies.
+	In string `yaml:"in" ref:"cluster" required:"true"`
 }
 
 func (a *proxyStatusArgs) Check(Ground) (observe.Check, error) {
@@ -276,8 +350,10 @@ func (a *proxyStatusArgs) Check(Ground) (observe.Check, error) {
 }
 
 type remoteClustersArgs struct {
-	In     string            `yaml:"in" ref:"cluster" required:"true" doc:"Whose istiod."`
-	Expect map[string]string `yaml:"expect" enum:"synced,syncing,timeout,closed,absent" required:"true" doc:"What it says of each cluster, by the id under which it knows it. absent: it does not list it."`
+	// Whose istiod.
+	In string `yaml:"in" ref:"cluster" required:"true"`
+	// What it says of each cluster, by the id under which it knows it. absent: it does not list it.
+	Expect map[string]string `yaml:"expect" enum:"synced,syncing,timeout,closed,absent" required:"true"`
 }
 
 func (a *remoteClustersArgs) Check(Ground) (observe.Check, error) {
@@ -285,7 +361,8 @@ func (a *remoteClustersArgs) Check(Ground) (observe.Check, error) {
 }
 
 type rolledOutArgs struct {
-	Apps apps `yaml:"apps" required:"true" doc:"Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b."`
+	// Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b.
+	Apps apps `yaml:"apps" ref:"workload" required:"true"`
 }
 
 func (a *rolledOutArgs) Check(Ground) (observe.Check, error) {
@@ -293,14 +370,23 @@ func (a *rolledOutArgs) Check(Ground) (observe.Check, error) {
 }
 
 type rootsArgs struct {
-	Of      apps              `yaml:"of" doc:"Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a."`
-	In      scenario.Clusters `yaml:"in" ref:"cluster" doc:"All proxies of these clusters, in place of of. All of the mesh if both are left out."`
-	Pods    string            `yaml:"pods" enum:"all,newest,oldest" doc:"Which pods of the workloads in of; all if left out."`
-	Same    *bool             `yaml:"same" doc:"true: all have the same set of roots. false: some have another."`
-	Count   int               `yaml:"count" min:"1" max:"20" doc:"Each trusts so many roots."`
-	Is      string            `yaml:"is" enum:"shared,cacerts,self-signed" doc:"Each trusts just this: the lab's shared root, the roots in its cluster's Secret cacerts now, or the CA that its istiod made for itself."`
-	Trusts  string            `yaml:"trusts" enum:"shared,cacerts,self-signed" doc:"Each trusts this, and possibly more."`
-	Matches scenario.Pattern  `yaml:"matches" doc:"Each trusts a root with such a name."`
+	// Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of apps `yaml:"of" ref:"workload"`
+	// All proxies of these clusters, in place of of. All of the mesh if both are left out.
+	In scenario.Clusters `yaml:"in" ref:"cluster"`
+	// Which pods of the workloads in of; all if left out.
+	Pods string `yaml:"pods" enum:"all,newest,oldest"`
+	// true: all have the same set of roots. false: some have another.
+	Same *bool `yaml:"same"`
+	// Each trusts so many roots.
+	Count int `yaml:"count" min:"1" max:"20"`
+	// Each trusts just this: the lab's shared root, the roots in its cluster's Secret cacerts now, or the CA that its
+	// istiod made for itself.
+	Is string `yaml:"is" enum:"shared,cacerts,self-signed"`
+	// Each trusts this, and possibly more.
+	Trusts string `yaml:"trusts" enum:"shared,cacerts,self-signed"`
+	// Each trusts a root with such a name.
+	Matches scenario.Pattern `yaml:"matches"`
 }
 
 // Validate wants one way to say who, and something to look for.

@@ -74,6 +74,7 @@ func TestVerbsSayWhatTheyDo(t *testing.T) {
 		"continue-component: {in: cluster-b, component: etcd}":                                                          "let etcd of cluster-b go on",
 		"create-cacerts: {in: [cluster-a, cluster-b], root: own, trusts: [own, peers]}":                                 "put a CA below a root that nobody else has into the Secret cacerts of cluster-a and cluster-b, and trust a root that nobody else has and the roots of the other clusters",
 		"create-remote-secret: {in: cluster-a, of: cluster-b, server: 'https://127.0.0.1:6443', name: other}":           "create the remote secret of cluster-b in cluster-a, under the name other, with the address https://127.0.0.1:6443",
+		"delete: {in: cluster-a, kind: ConfigMap, name: x, if-there: true}":                                             "delete ConfigMap/x if it is there in cluster-a",
 		"delete: {in: cluster-a, kind: Service, name: echo, namespace: production}":                                     "delete Service/echo in namespace production in cluster-a",
 		"delete-cacerts: {in: cluster-a}":                                                                               "delete the Secret cacerts of cluster-a",
 		"dns: {from: client@cluster-a, name: echo.production.svc.cluster.local}":                                        "echo.production.svc.cluster.local resolves in client@cluster-a to the address of its Service",
