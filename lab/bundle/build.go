@@ -10,11 +10,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,30 +24,6 @@ type BuildOptions struct {
 	WithKind bool           // what kind clusters without a registry need, too: see KindNodeImage
 	Tools    bool           // kubectl and istioctl alone: see OpenTools
 }
-
-// Progress is a step of one component, or of the whole build where Component is empty.
-type Progress struct {
-	Component string
-	State     State
-	Done      int           // Go packages compiled so far
-	Total     int           // Go packages in all; 0 while unknown
-	Took      time.Duration // since the component was begun
-	Detail    string        // what is being done right now
-}
-
-// State of a component.
-type State string
-
-// The states, in the order in which a component passes them. Reused and Done are the good ends.
-const (
-	Waiting     State = "waiting"     // for its turn; for the whole build: another build in the same folder
-	Downloading State = "downloading" // sources
-	Building    State = "building"
-	Packing     State = "packing" // an image
-	Done        State = "done"
-	Reused      State = "reused" // it was there and its files are what they should be
-	Failed      State = "failed"
-)
 
 // Build makes the bundle that this command wants and returns it. What is there already is checked byte by byte and
 // kept, so an interrupted build goes on where it stopped and a damaged bundle is repaired. A second Build in the same
@@ -89,12 +63,14 @@ func build(ctx context.Context, o BuildOptions, components []component, extra ..
 		o.Parallel = runtime.NumCPU()
 	}
 	p := newReporter(o.Progress)
+	defer p.beat()()
 	s := store(dir)
 	unlock, err := s.hold(ctx, p)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+	p.doing("checking what is there")
 
 	sets := append([][]component{components}, extra...)
 	missing := make([][]component, len(sets))
@@ -112,6 +88,7 @@ func build(ctx context.Context, o BuildOptions, components []component, extra ..
 		if err := s.make(ctx, missing[i], o.Parallel, p); err != nil {
 			return nil, err
 		}
+		p.doing("completing the bundle")
 		if err := s.publish(set); err != nil {
 			return nil, s.explain("", fmt.Errorf("completing bundle: %w", err))
 		}
@@ -228,8 +205,8 @@ func needs(components []component) (bytes int64) {
 	return bytes
 }
 
-// make builds components: the groups side by side, in the order of the table, which has the long ones first, and then
-// what is made of the others.
+// make builds components side by side, in the order of the table, which has the long ones first, and then what is made of the
+// others.
 func (s store) make(ctx context.Context, missing []component, parallel int, p *reporter) error {
 	if i := slices.IndexFunc(missing, func(c component) bool { return c.last }); i > 0 {
 		if err := s.make(ctx, missing[:i], parallel, p); err != nil {
@@ -237,73 +214,7 @@ func (s store) make(ctx context.Context, missing []component, parallel int, p *r
 		}
 		missing = missing[i:]
 	}
-	var groups [][]component
-	place := map[string]int{}
-	for _, c := range missing {
-		i, ok := place[c.group]
-		if !ok || c.group == "" {
-			i = len(groups)
-			place[c.group] = i
-			groups = append(groups, nil)
-		}
-		groups[i] = append(groups[i], c)
-	}
-	// The first failure ends the others; theirs are only echoes of it.
-	all, ctx := errgroup.WithContext(ctx)
-	all.SetLimit(parallel)
-	for _, group := range groups {
-		all.Go(func() error {
-			for _, c := range group {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				if err := s.makeOne(ctx, c, p); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	return all.Wait()
-}
-
-// makeOne builds one component in a folder of its own and takes its files over when all of them are there.
-func (s store) makeOne(ctx context.Context, c component, p *reporter) (err error) {
-	start := time.Now()
-	tell := func(pr Progress) {
-		pr.Component, pr.Took = c.name, time.Since(start)
-		p.tell(pr)
-	}
-	dir, err := os.MkdirTemp(s.tmp(), c.name+"-")
-	if err != nil {
-		return s.explain(c.name, err)
-	}
-	defer func() {
-		if rerr := os.RemoveAll(dir); err == nil && rerr != nil {
-			err = fmt.Errorf("building %s: %w", c.name, rerr)
-		}
-		if err != nil {
-			tell(Progress{State: Failed, Detail: firstLine(err)})
-		} else {
-			tell(Progress{State: Done})
-		}
-	}()
-	tell(Progress{State: Building})
-	b := &bench{store: s, component: c.name, tmp: dir, out: filepath.Join(dir, "out"), tell: tell}
-	if err := os.Mkdir(b.out, 0o755); err != nil {
-		return s.explain(c.name, err)
-	}
-	images, err := c.build(ctx, b)
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return fmt.Errorf("building %s: %w", c.name, cause)
-		}
-		return s.explain(c.name, err)
-	}
-	if err := s.take(c, b.out, images); err != nil {
-		return s.explain(c.name, err)
-	}
-	return nil
+	return s.makeGroups(ctx, grouped(missing), parallel, p)
 }
 
 // take moves the files of out into the blobs and then writes the record, which makes the component finished.
@@ -431,59 +342,6 @@ func (s store) linked(m manifest, target string) bool {
 	return true
 }
 
-// explain turns failures that are the machine's into a SetupError and gives the others their component.
-func (s store) explain(component string, err error) error {
-	var setup *SetupError
-	if errors.As(err, &setup) {
-		if setup.Component == "" {
-			setup.Component = component
-		}
-		return setup
-	}
-	if full(err) {
-		return &SetupError{
-			Component: component, What: "the disk is full" + s.fullest(), Err: err,
-			Try: "free some space, or set " + EnvDir + " (results) and GOMODCACHE (sources) to folders on another disk; what is finished is kept",
-		}
-	}
-	if component == "" {
-		return err
-	}
-	return fmt.Errorf("building %s: %w", component, err)
-}
-
-// full tells whether a disk or quota ran out, for us or for a command that we ran.
-func full(err error) bool {
-	return err != nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), "no space left on device"))
-}
-
-// fullest tells how much is free where building writes: results and Go's sources. (Go works on without its build
-// cache when that one's disk is full.)
-func (s store) fullest() string {
-	dirs := []string{string(s)}
-	if dir := os.Getenv("GOMODCACHE"); dir != "" {
-		dirs = append(dirs, dir)
-	} else if home, err := os.UserHomeDir(); err == nil {
-		dirs = append(dirs, filepath.Join(home, "go", "pkg", "mod"))
-	}
-	var parts []string
-	for _, dir := range dirs {
-		if free, err := freeBytes(dir); err == nil {
-			parts = append(parts, fmt.Sprintf("%s: %s free", dir, size(free)))
-		}
-	}
-	return " (" + strings.Join(parts, ", ") + ")"
-}
-
-// freeBytes returns what an ordinary user may still write to the disk of dir.
-func freeBytes(dir string) (int64, error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		return 0, fmt.Errorf("asking for free space of %s: %w", dir, err)
-	}
-	return int64(fs.Bavail) * fs.Bsize, nil
-}
-
 func syncDisk(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -491,17 +349,4 @@ func syncDisk(dir string) error {
 	}
 	defer d.Close()
 	return unix.Syncfs(int(d.Fd()))
-}
-
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
-}
-
-// size writes a number of bytes for people: "1.4 GiB", "320 MiB".
-func size(bytes int64) string {
-	if bytes >= 1<<30 {
-		return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30))
-	}
-	return fmt.Sprintf("%d MiB", (bytes+1<<20-1)>>20)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,7 @@ import (
 // part is a component that writes one small file, and counts how often it is built.
 func part(name string, built *atomic.Int32) component {
 	return component{
-		name: name, group: name, version: "v1", inputs: []string{"content of " + name}, space: 1,
+		name: name, version: "v1", inputs: []string{"content of " + name}, space: 1,
 		build: func(_ context.Context, b *bench) ([]Image, error) {
 			if built != nil {
 				built.Add(1)
@@ -53,7 +54,9 @@ func (w *watch) see(p Progress) {
 	if w.states == nil {
 		w.states = map[string]State{}
 	}
-	w.states[p.Component] = p.State
+	if p.Component != "" || p.State == Waiting { // the rest follows the clock
+		w.states[p.Component] = p.State
+	}
 	w.all = append(w.all, p)
 }
 
@@ -481,6 +484,59 @@ func TestPauseIsReproducible(t *testing.T) {
 		digests = append(digests, b.Digest()+" "+image.Digest)
 	}
 	require.Equal(t, digests[0], digests[1])
+}
+
+// TestOneRunBuildsComponentsOfOneModule makes an image and a plain program of what is compiled once.
+func TestOneRunBuildsComponentsOfOneModule(t *testing.T) {
+	if _, err := goTool(); err != nil {
+		t.Skip("the Go command is needed: https://go.dev/dl/")
+	}
+	image := pause("image", "1.0")
+	plain := binaries(component{name: "plain", version: "1.0", from: image.from}, map[string]string{pauseProgram: "bin/pause"})
+	var seen watch
+	b, err := build(t.Context(), BuildOptions{Dir: t.TempDir(), Progress: seen.see}, []component{image, plain})
+	require.NoError(t, err)
+	require.Len(t, b.Images(), 1)
+	require.FileExists(t, b.Bin("pause"))
+	require.Equal(t, map[string]State{"image": Done, "plain": Done}, seen.states)
+	seen.all = slices.DeleteFunc(seen.all, func(p Progress) bool { return p.State != Building || p.Total == 0 })
+	require.NotEmpty(t, seen.all)
+	for i := 0; i < len(seen.all); i += 2 {
+		require.Equal(t, "image", seen.all[i].Component)
+		require.Equal(t, "plain", seen.all[i+1].Component, "both are told of each package")
+		require.Equal(t, seen.all[i].Done, seen.all[i+1].Done)
+	}
+}
+
+// TestDownloadsBeginAtOnce holds up the first component until the second one's download has begun.
+func TestDownloadsBeginAtOnce(t *testing.T) {
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	first, second := part("first", nil), part("second", nil)
+	finish := first.build
+	first.build = func(ctx context.Context, b *bench) ([]Image, error) {
+		<-begun
+		close(proceed)
+		return finish(ctx, b)
+	}
+	second.download = func(context.Context, *bench) error {
+		close(begun)
+		<-proceed
+		return nil
+	}
+	dir := t.TempDir()
+	_, err := build(t.Context(), BuildOptions{Dir: dir, Parallel: 1}, []component{first, second})
+	require.NoError(t, err)
+
+	second.inputs = []string{"another"}
+	second.download = func(context.Context, *bench) error { return errors.New("no such server") }
+	second.build = func(context.Context, *bench) ([]Image, error) {
+		return nil, errors.New("it began without its download")
+	}
+	var seen watch
+	_, err = build(t.Context(), BuildOptions{Dir: dir, Parallel: 1, Progress: seen.see}, []component{first, second})
+	require.EqualError(t, err, "building second: no such server")
+	require.Equal(t, Failed, seen.states["second"])
+	requireNothingHalf(t, dir)
 }
 
 func TestChildrenEndWithTheBuild(t *testing.T) {

@@ -6,26 +6,29 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 )
 
-// recipeVersion goes into every key. Raise it when a change to this package alters what is built and no other input
-// of the component shows it.
+// recipeVersion goes into every key. Raise it when a change to this package alters what is built and the key would stay the same
+// otherwise.
 const recipeVersion = 1
 
 // component is a part of the bundle that is built on its own. The build engine knows nothing else: tests give it
 // small ones.
 type component struct {
-	name string
-	// group names the Go module it is built from. Components of one group are built one after another, because they
-	// share most of their packages and the Go command does not share work between two of its runs.
-	group    string
-	inputs   []string          // everything that decides the result
+	name     string
+	from     goModule          // whose programs it is made of; without a name where there are none
+	programs []string          // main packages of this module or of its dependencies
+	inputs   []string          // what else decides the result
 	version  string            // as its project numbers it
 	contains map[string]string // what else Bundle.Versions tells of it
 	tools    []tool            // what the machine must have to build it
 	last     bool              // it is made of the others and built when they are there
 	space    int64             // bytes of free disk that building it takes, results included
-	build    func(context.Context, *bench) ([]Image, error)
+	// download gets what is no Go module, while the programs are compiled; nil if there is nothing.
+	download func(context.Context, *bench) error
+	// build puts the component together when its programs are there.
+	build func(context.Context, *bench) ([]Image, error)
 }
 
 // key names the result of a component before it is built.
@@ -35,7 +38,7 @@ func (c component) key() string {
 		Platform string
 		Name     string
 		Inputs   []string
-	}{recipeVersion, runtime.GOOS + "/" + runtime.GOARCH, c.name, c.inputs})
+	}{recipeVersion, runtime.GOOS + "/" + runtime.GOARCH, c.name, slices.Concat(c.from.inputs(), c.inputs)})
 }
 
 // bundleKey names the bundle that consists of components.

@@ -3,7 +3,6 @@ package bundle
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -25,40 +24,37 @@ func BuildConformance(ctx context.Context, o BuildOptions) (*Bundle, error) {
 
 func conformanceRecipes() []component {
 	kubernetes := pinned("conformance", "k8s.io/kubernetes")
-	flags := kubernetesFlags(kubernetes)
 	dig, nc := program("dig", "bind9-dnsutils"), program("nc", "netcat-openbsd")
 	return []component{
 		{
-			name: "conformance", version: kubernetes, group: "conformance", space: 2 << 30, tools: append(hostTools(), toolGo, dig, nc),
-			inputs: moduleInputs("conformance", flags, fmt.Sprint(hostPrograms, hostLibraries), testPrograms, testDNSVersion),
+			name: "conformance", version: kubernetes, from: goModule{name: "conformance", ldflags: kubernetesFlags(kubernetes)},
+			programs: []string{testProgram, agnhost}, space: 2 << 30, tools: append(hostTools(), toolGo, dig, nc),
+			inputs: []string{fmt.Sprint(hostPrograms, hostLibraries), testPrograms, testDNSVersion},
 			build: func(ctx context.Context, b *bench) ([]Image, error) {
-				const self = "github.com/eastwest-lab/eastwest/scripts/components/conformance"
-				agnhost := filepath.Join(b.tmp, "agnhost")
-				err := b.goBuild(ctx, goBuild{module: "conformance", ldflags: flags, packages: map[string]string{
-					self: filepath.Join(b.out, "bin", "e2e"), "k8s.io/kubernetes/test/images/agnhost": agnhost,
-				}})
-				if err != nil {
+				if err := b.keep(map[string]string{testProgram: "bin/e2e"}); err != nil {
 					return nil, err
 				}
-				return b.testImages(ctx, agnhost)
+				return b.testImages(ctx)
 			},
 		},
-		{
-			name: "conformance-pause", version: testPauseVersion, group: "pause", space: 30 << 20, tools: []tool{toolGo},
-			inputs: moduleInputs("pause", stripped, testPauseVersion),
-			build:  pauseImage(testPauseVersion),
-		},
+		pause("conformance-pause", testPauseVersion),
 	}
 }
+
+// The main packages of the tests and of what runs in their pods.
+const (
+	testProgram = "github.com/eastwest-lab/eastwest/scripts/components/conformance"
+	agnhost     = "k8s.io/kubernetes/test/images/agnhost"
+)
 
 // testPrograms are those that the tests run in their pods beside agnhost.
 const testPrograms = "dig getent grep hostname nc nslookup seq"
 
 // testImages makes agnhost, and the image for lookups by glibc, which has the same programs and its own name. What agnhost's
 // Dockerfile takes from Alpine comes from this machine; left out are its registry of images, iperf and an old CoreDNS.
-func (b *bench) testImages(ctx context.Context, agnhost string) ([]Image, error) {
+func (b *bench) testImages(ctx context.Context) ([]Image, error) {
 	file := func(name string) (string, error) {
-		data, err := b.moduleFile(ctx, "conformance", "k8s.io/kubernetes", "test/images/agnhost/"+name)
+		data, err := b.module.file(ctx, "k8s.io/kubernetes", "test/images/agnhost/"+name)
 		return string(data), err
 	}
 	version, err := file("VERSION")
@@ -79,7 +75,7 @@ func (b *bench) testImages(ctx context.Context, agnhost string) ([]Image, error)
 		}
 	}
 	t := newTree()
-	t.program("/agnhost", agnhost)
+	t.program("/agnhost", b.program(agnhost))
 	t.symlink("/agnhost-2", "agnhost") // tests replace the entrypoint by it
 	t.folder("/uploads", 0o755)
 	for _, name := range []string{"localhost.crt", "localhost.key"} { // published: they protect nothing

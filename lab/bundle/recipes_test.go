@@ -3,10 +3,12 @@ package bundle
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,6 +30,55 @@ func TestRecipesAreDistinct(t *testing.T) {
 		require.Positive(t, c.space, c.name)
 	}
 	require.Equal(t, bundleKey(recipes()), bundleKey(recipes()))
+}
+
+// TestGroups holds what one run of the Go command builds, and that none of its programs overwrites another.
+func TestGroups(t *testing.T) {
+	var names []string
+	for _, g := range grouped(slices.Concat(recipes(), conformanceRecipes(), kindRecipes())) {
+		programs := map[string]bool{}
+		for _, p := range g.programs() {
+			if p == pauseProgram && programs[mainName(p)] {
+				continue // two images of one program
+			}
+			require.False(t, programs[mainName(p)], p)
+			programs[mainName(p)] = true
+		}
+		names = append(names, fmt.Sprintf("%s %d", g.name(), len(programs)))
+	}
+	require.Equal(t, []string{
+		"istio 5", "kubernetes 6", "coredns 1", "containerd 3", "etcd 1", "runc 1", "cni 4", "pause 1", "conformance 2",
+		"local-path-provisioner 1", "kubeadm 1", "kind 1", "kind-node 0",
+	}, names)
+}
+
+// TestTheCommandHasIstiosVersions holds the command's own dependencies to the versions that the pinned Istio is built with, so
+// that the bundle's build has most of the command's packages compiled, and the other way round.
+func TestTheCommandHasIstiosVersions(t *testing.T) {
+	// No package of these is compiled for both, or nothing big is made of it.
+	apart := []string{
+		"cel.dev/expr", "github.com/envoyproxy/go-control-plane/envoy", "github.com/mattn/go-runewidth",
+		"github.com/santhosh-tekuri/jsonschema/v6", "github.com/spiffe/go-spiffe/v2", "golang.org/x/crypto",
+	}
+	pin := regexp.MustCompile(`(?m)^\t(\S+) (v\S+)`)
+	files, err := components.Module("istio")
+	require.NoError(t, err)
+	istio := map[string]string{}
+	for _, m := range pin.FindAllStringSubmatch(files["go.mod"], -1) {
+		istio[m[1]] = m[2]
+	}
+	own, err := os.ReadFile("../../go.mod")
+	require.NoError(t, err)
+	shared := 0
+	for _, m := range pin.FindAllStringSubmatch(string(own), -1) {
+		want, ok := istio[m[1]]
+		if !ok || slices.Contains(apart, m[1]) {
+			continue
+		}
+		shared++
+		require.Equal(t, want, m[2], "%s: go get it at the version of scripts/components/istio/go.mod, or add it to apart", m[1])
+	}
+	require.Greater(t, shared, 50)
 }
 
 // TestTagFollowsThePin holds Tag to the commit of the pinned Istio: images of two commits must not share a name.

@@ -3,10 +3,11 @@ package bundle
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // tool is something the machine must have.
@@ -40,18 +41,6 @@ func hostProgram(name string) (string, error) {
 	return "", fmt.Errorf("program %s is not on this machine", name)
 }
 
-// goTool finds the Go command; sudo drops /usr/local/go/bin from PATH.
-func goTool() (string, error) {
-	if path, err := exec.LookPath("go"); err == nil {
-		return path, nil
-	}
-	const usual = "/usr/local/go/bin/go"
-	if _, err := os.Stat(usual); err == nil {
-		return usual, nil
-	}
-	return "", &SetupError{What: "the Go command is not on PATH", Try: "install Go from https://go.dev/dl/"}
-}
-
 var (
 	toolGo = tool{name: "go", debian: "golang-go", find: func(context.Context) string {
 		if _, err := goTool(); err != nil {
@@ -63,7 +52,7 @@ var (
 	toolSeccomp = tool{name: "libseccomp", debian: "libseccomp-dev pkg-config", find: func(ctx context.Context) string {
 		out, err := exec.CommandContext(ctx, "pkg-config", "--exists", "--print-errors", "libseccomp").CombinedOutput()
 		if err != nil {
-			return firstLine(fmt.Errorf("%s: %w", strings.TrimSpace(string(out)), err))
+			return words.FirstLine(fmt.Sprintf("%s: %v", strings.TrimSpace(string(out)), err))
 		}
 		return ""
 	}}

@@ -78,7 +78,7 @@ var rules = map[string]rule{
 	"lab/host":             {imports: []string{"lab/wait"}, why: "the machine's package knows nothing of Kubernetes"},
 	"lab/wait":             {why: "everybody waits with it"},
 	"lab/words":            {why: "everybody writes sentences with it"},
-	"lab/bundle":           {imports: []string{"scripts/components"}, why: "the bundle is built before there is any lab"},
+	"lab/bundle":           {imports: []string{"lab/words", "scripts/components"}, why: "the bundle is built before there is any lab"},
 	"lab/cluster":          {why: "it says what a cluster is; providers are below it and chosen by package lab"},
 	"lab/cluster/machine": {
 		imports: []string{"lab/cluster", "lab/host", "lab/wait"},

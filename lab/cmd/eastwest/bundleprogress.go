@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -10,9 +13,10 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// bundleProgress returns a listener for bundle.Build and what has to be called when the build is over.
+// bundleProgress returns a listener for bundle.Build, and a function to call when the build is over.
 func bundleProgress(w io.Writer) (show func(bundle.Progress), end func()) {
 	if fancy(w) {
 		return bundleBars(w)
@@ -20,40 +24,68 @@ func bundleProgress(w io.Writer) (show func(bundle.Progress), end func()) {
 	return bundleLines(w), func() {}
 }
 
-// bundleLines prints a line when a component begins, at each quarter of its packages, and when it ends.
+// bundleLines prints a line when a component begins to compile or pack, and when it ends. Between them it prints how far the whole
+// build is, so that there is a line at least every 10 s: bundle.Build reports that every second.
 func bundleLines(w io.Writer) func(bundle.Progress) {
+	const quiet = 9 * time.Second
 	start := time.Now()
 	last := map[string]bundle.Progress{}
+	var printed time.Time
 	return func(p bundle.Progress) {
 		was := last[p.Component]
 		last[p.Component] = p
-		quarters := func(p bundle.Progress) int { return 4 * p.Done / max(p.Total, 1) }
-		var text string
+		name, text := p.Component, ""
 		switch {
+		case p.Component == "" && p.State == bundle.Waiting && was.Detail != p.Detail, p.Component == "" && time.Since(printed) >= quiet:
+			name, text = wholeBuild(p)
 		case p.Component == "":
-			text = "waiting: " + p.Detail
-		case p.State == bundle.Waiting && p.Detail != "":
-			text = p.Detail
+		case p.State == bundle.Waiting && p.Detail != "", p.State == bundle.Failed:
+			text = cmp.Or(p.Detail, "failed")
 		case p.State == bundle.Done:
-			text = fmt.Sprintf("done in %.1f s", p.Took.Seconds())
-		case p.State == bundle.Failed:
-			text = "failed"
-		case p.State == bundle.Downloading && was.State != bundle.Downloading, p.State == bundle.Packing:
+			text = "done in " + words.Seconds(p.Took)
+		case p.State == bundle.Packing:
 			text = fmt.Sprintf("%s %s", p.State, p.Detail)
-		case p.State == bundle.Building && p.Done > 0 && p.Done < p.Total && quarters(p) > quarters(was):
-			text = fmt.Sprintf("%d of %d packages compiled", p.Done, p.Total)
 		case p.State == bundle.Building && p.Total > 0 && was.Total == 0:
 			text = fmt.Sprintf("building %d packages, less those in Go's cache", p.Total)
-		default:
+		}
+		if text == "" {
 			return
 		}
-		fmt.Fprintf(w, "%7.1f s  %-10s  %s\n", time.Since(start).Seconds(), p.Component, text)
+		printed = time.Now()
+		fmt.Fprintf(w, "%7.1f s  %-10s  %s\n", time.Since(start).Seconds(), name, text)
 	}
 }
 
-// bundleBars draws a bar per component, with what is being done right now behind it.
+// wholeBuild returns the share that is done, "31 %", and what is being done, with the time that is left.
+func wholeBuild(p bundle.Progress) (share, text string) {
+	if p.State == bundle.Waiting {
+		return "", "waiting: " + p.Detail
+	}
+	if p.Share > 0 {
+		share = fmt.Sprintf("%.0f %%", math.Floor(100*p.Share))
+	}
+	if p.Left > 0 {
+		return share, p.Detail + "; " + left(p.Left)
+	}
+	return share, p.Detail
+}
+
+// left says how long something will still take, no more precisely than anybody can know.
+func left(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return "a few seconds left"
+	case d < 2*time.Minute:
+		return fmt.Sprintf("about %.0f s left", d.Round(10*time.Second).Seconds())
+	}
+	return fmt.Sprintf("about %.0f min left", d.Round(time.Minute).Minutes())
+}
+
+// bundleBars draws a bar for each component, followed by what is being done for it, and one for the whole build.
 func bundleBars(w io.Writer) (show func(bundle.Progress), end func()) {
+	const whole = "all"
 	var mu sync.Mutex // the bars are drawn by a goroutine of their own
+	waiting := false
 	last := map[string]bundle.Progress{}
 	begun := map[string]time.Time{}
 	bars := map[string]*mpb.Bar{}
@@ -63,13 +95,17 @@ func bundleBars(w io.Writer) (show func(bundle.Progress), end func()) {
 		mu.Lock()
 		defer mu.Unlock()
 		p := last[name]
+		if name == whole {
+			share, text := wholeBuild(p)
+			return strings.TrimSpace(share + " " + text)
+		}
 		switch p.State {
 		case bundle.Waiting:
 			return p.Detail
 		case bundle.Reused:
 			return "ready"
 		case bundle.Done:
-			return fmt.Sprintf("built in %s", p.Took.Round(100*time.Millisecond))
+			return "built in " + words.Seconds(p.Took)
 		case bundle.Failed:
 			return "failed"
 		}
@@ -80,10 +116,14 @@ func bundleBars(w io.Writer) (show func(bundle.Progress), end func()) {
 		return s + " " + shorten(p.Detail, 48)
 	}
 	show = func(p bundle.Progress) {
-		if p.Component == "" {
-			fmt.Fprintln(all, p.Detail+": waiting for it")
+		if p.Component == "" && p.State == bundle.Waiting {
+			if !waiting {
+				fmt.Fprintln(all, "waiting: "+p.Detail)
+			}
+			waiting = true
 			return
 		}
+		p.Component = cmp.Or(p.Component, whole)
 		mu.Lock()
 		if _, ok := begun[p.Component]; !ok && p.State != bundle.Waiting {
 			begun[p.Component] = time.Now()
@@ -97,6 +137,11 @@ func bundleBars(w io.Writer) (show func(bundle.Progress), end func()) {
 				mpb.PrependDecorators(decor.Name(name, decor.WC{W: 12, C: decor.DindentRight})),
 				mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + tail(name) })))
 			bars[name] = bar
+		}
+		if p.Component == whole {
+			bar.SetTotal(1000, false)
+			bar.SetCurrent(int64(1000 * p.Share))
+			return
 		}
 		switch p.State {
 		case bundle.Done, bundle.Reused:
