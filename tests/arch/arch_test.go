@@ -36,8 +36,8 @@ type rule struct {
 var rules = map[string]rule{
 	"lab/cmd/eastwest": {
 		imports: []string{
-			"lab", "lab/bench", "lab/bundle", "lab/catalogue", "lab/doctor", "lab/engine", "lab/host", "lab/report",
-			"lab/scenario", "lab/verb", "lab/words", "scenarios",
+			"lab", "lab/bench", "lab/bundle", "lab/catalogue", "lab/doctor", "lab/engine", "lab/host", "lab/report", "lab/scenario",
+			"lab/verb", "lab/words", "scenarios",
 		},
 		why: "the command is flags, texts and exit codes; what it does is in the packages below it",
 	},
@@ -55,7 +55,8 @@ var rules = map[string]rule{
 	},
 	"lab/engine": {
 		imports: []string{
-			"lab", "lab/fault", "lab/mesh", "lab/observe", "lab/report", "lab/scenario", "lab/traffic", "lab/verb", "lab/wait", "lab/words",
+			"lab", "lab/fault", "lab/mesh", "lab/observe", "lab/report", "lab/scenario", "lab/traffic", "lab/verb", "lab/wait",
+			"lab/words",
 		},
 		why: "the engine runs one scenario on one lab: which verbs there are and how a lab is made is known below it",
 	},
@@ -65,8 +66,8 @@ var rules = map[string]rule{
 	},
 	"lab": {
 		imports: []string{
-			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/cluster/existing", "lab/cluster/kind", "lab/cluster/machine", "lab/host",
-			"lab/mesh", "lab/scenario", "lab/words",
+			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/cluster/existing", "lab/cluster/kind", "lab/cluster/machine",
+			"lab/host", "lab/mesh", "lab/scenario", "lab/words",
 		},
 		why: "package lab is the life of a lab: clusters, a mesh on them, and what is written down of both. What is done to a mesh stands above it",
 	},
@@ -110,10 +111,8 @@ var rules = map[string]rule{
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
 	},
 	"lab/doctor": {
-		imports: []string{
-			"lab/doctor/exam", "lab/doctor/findings", "lab/doctor/gather", "lab/mesh", "lab/observe", "lab/words",
-		},
-		why: "doctor reads any clusters through their kubeconfigs: it needs no lab, and only joins the packages below it",
+		imports: []string{"lab/doctor/exam", "lab/doctor/findings", "lab/doctor/gather", "lab/mesh", "lab/observe", "lab/words"},
+		why:     "doctor reads any clusters through their kubeconfigs: it needs no lab, and only joins the packages below it",
 	},
 	"lab/doctor/gather": {
 		imports: []string{"lab/cluster", "lab/doctor/facts", "lab/mesh", "lab/observe", "lab/pki", "lab/wait", "lab/words"},
@@ -127,14 +126,15 @@ var rules = map[string]rule{
 		imports: []string{"lab/doctor/facts", "lab/words"},
 		why:     "findings are documented where no cluster is",
 	},
-	"lab/doctor/facts":   {imports: []string{"lab/pki"}, why: "facts are data: they can be kept, sent and examined elsewhere"},
-	"lab/traffic":        {why: "traffic is calls over time, recorded now and judged later"},
-	"manifests":          {why: "manifests are files"},
-	"scripts/components": {why: "components are pins"},
-	"scripts/runtime":    {why: "it becomes runc: it is built alone, by scripts/docker-up"},
-	"scripts/components/pause": {
-		why: "the pause image holds this program alone",
+	"lab/doctor/facts": {imports: []string{"lab/pki"}, why: "facts are data: they can be kept, sent and examined elsewhere"},
+	"lab/traffic": {
+		imports: []string{"lab/words"},
+		why:     "traffic is calls over time, recorded now and judged later",
 	},
+	"manifests":                      {why: "manifests are files"},
+	"scripts/components":             {why: "components are pins"},
+	"scripts/runtime":                {why: "it becomes runc: it is built alone, by scripts/docker-up"},
+	"scripts/components/pause":       {why: "the pause image holds this program alone"},
 	"scripts/components/conformance": {why: "it is Kubernetes' tests and knows nothing of labs"},
 }
 
