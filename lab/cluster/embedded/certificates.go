@@ -62,6 +62,10 @@ func makeCertificates(n node) error {
 		{"kube-controller-manager", pki.LeafOptions{
 			CommonName: "system:kube-controller-manager", Organizations: []string{"system:masters"}, Client: true,
 		}, true},
+		// What the controller manager and the scheduler show to those who read their metrics, on the node's loopback.
+		{"components", pki.LeafOptions{
+			CommonName: "components", Server: true, DNSNames: []string{n.hostName(), "localhost"}, IPs: []netip.Addr{loopback},
+		}, false},
 		{"kube-scheduler", pki.LeafOptions{CommonName: "system:kube-scheduler", Client: true}, true},
 		{"kube-proxy", pki.LeafOptions{CommonName: "system:kube-proxy", Client: true}, true},
 		{"admin", pki.LeafOptions{CommonName: n.Name + "-admin", Organizations: []string{"system:masters"}, Client: true}, true},

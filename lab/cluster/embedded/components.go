@@ -24,6 +24,9 @@ const (
 	kubeProxy         = "kube-proxy"
 )
 
+// etcdURL is where etcd answers the API server of its node.
+const etcdURL = "http://127.0.0.1:2379"
+
 func componentNames() []string {
 	return []string{containerd, etcd, apiServer, controllerManager, kubeProxy, scheduler, kubeletName}
 }
@@ -36,13 +39,13 @@ func (n node) command(name string) host.Command {
 		etcd: {
 			"--data-dir=/var/lib/etcd", "--name=" + n.Name,
 			"--unsafe-no-fsync", // the lab's data need not survive the machine
-			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
+			"--listen-client-urls=" + etcdURL, "--advertise-client-urls=" + etcdURL,
 			"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
 			"--initial-cluster=" + n.Name + "=http://127.0.0.1:2380", "--log-level=warn",
 		},
 		apiServer: {
 			"--advertise-address=" + n.ip().String(), "--bind-address=" + n.ip().String(), "--secure-port=6443",
-			"--etcd-servers=http://127.0.0.1:2379", "--service-cluster-ip-range=" + services,
+			"--etcd-servers=" + etcdURL, "--service-cluster-ip-range=" + services,
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
 			"--client-ca-file=" + pki("ca.crt"), "--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),
 			"--kubelet-client-certificate=" + pki("apiserver-kubelet-client.crt"), "--kubelet-client-key=" + pki("apiserver-kubelet-client.key"),
@@ -59,8 +62,13 @@ func (n node) command(name string) host.Command {
 			"--cluster-cidr=" + n.Addresses().Pods(n.Index).String(), "--allocate-node-cidrs=true", "--node-cidr-mask-size=21",
 			"--service-cluster-ip-range=" + services,
 			"--service-account-private-key-file=" + pki("sa.key"), "--root-ca-file=" + pki("ca.crt"),
+			// Without a certificate both of these would make two RSA keys at every start.
+			"--tls-cert-file=" + pki("components.crt"), "--tls-private-key-file=" + pki("components.key"),
 		},
-		scheduler:  {"--kubeconfig=" + pki(scheduler+".conf"), "--bind-address=127.0.0.1", "--leader-elect=false"},
+		scheduler: {
+			"--kubeconfig=" + pki(scheduler+".conf"), "--bind-address=127.0.0.1", "--leader-elect=false",
+			"--tls-cert-file=" + pki("components.crt"), "--tls-private-key-file=" + pki("components.key"),
+		},
 		containerd: {"--config=/etc/containerd/config.toml", "--log-level=warn"},
 		kubeletName: {
 			"--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=" + pki("kubelet.conf"),
@@ -119,6 +127,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor
     sandbox = %q
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = %t
+  stats_collect_period = "10s"
   [plugins.'io.containerd.cri.v1.runtime'.containerd]
     default_runtime_name = "runc"
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
@@ -36,7 +37,7 @@ func (p Place) Usable(ctx context.Context, api kubernetes.Interface, nodeName st
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return nodeReady(ctx, api, nodeName, milestone) })
 	group.Go(func() error { return serviceAccountThere(ctx, api) })
-	group.Go(func() error { return p.dnsAnswers(ctx) })
+	group.Go(func() error { return p.dnsAnswers(ctx, api) })
 	return group.Wait()
 }
 
@@ -94,8 +95,21 @@ func watchUntil(ctx context.Context, what string, open func() (watch.Interface, 
 	})
 }
 
-// dnsAnswers waits until the cluster's own DNS server resolves the API's name through its Service address.
-func (p Place) dnsAnswers(ctx context.Context) error {
+// dnsAnswers waits until the cluster's own DNS server resolves the API's name through its Service address. It does not
+// ask before the Service has an endpoint: a lookup every 25 ms would keep a slow machine busy.
+func (p Place) dnsAnswers(ctx context.Context, api kubernetes.Interface) error {
+	its := metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kube-dns"}
+	err := watchUntil(ctx, "a Ready pod of CoreDNS", func() (watch.Interface, error) {
+		return api.DiscoveryV1().EndpointSlices(metav1.NamespaceSystem).Watch(ctx, its)
+	}, func(obj any) bool {
+		s, ok := obj.(*discoveryv1.EndpointSlice)
+		return ok && slices.ContainsFunc(s.Endpoints, func(e discoveryv1.Endpoint) bool {
+			return e.Conditions.Ready == nil || *e.Conditions.Ready
+		})
+	})
+	if err != nil {
+		return err
+	}
 	server := net.JoinHostPort(p.Addresses().DNSService(p.Index).String(), "53")
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "udp", server)
