@@ -92,7 +92,7 @@ var files = map[string]string{
 	"second-gateway.yaml": `apiVersion: v1
 kind: Service
 metadata: {name: eastwest-2, namespace: istio-system, labels: {topology.istio.io/network: network-b}}
-spec: {type: LoadBalancer, selector: {istio: eastwest-2}, ports: [{name: tls, port: 15443}]}
+spec: {type: LoadBalancer, selector: {istio: eastwestgateway, pods: none}, ports: [{name: tls, port: 15443}]}
 `,
 }
 
