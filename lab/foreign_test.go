@@ -32,7 +32,8 @@ func TestWhatALabWasMadeWithIsKnown(t *testing.T) {
 	for words, o := range map[string]Options{
 		"other contexts (east, west)": {Topology: DefaultTopology(), Existing: Foreign{Contexts: []string{"west", "east"}}},
 		"--adopt=false":               {Topology: DefaultTopology(), Existing: Foreign{Contexts: []string{"east", "west"}, Adopt: true}},
-		"another topology":            {Topology: scenario.Topology{Kind: scenario.Single, Network: scenario.SeparateNetworks, Trust: scenario.SharedRoot}, Existing: *r.Existing},
+		"another topology": {Topology: scenario.Topology{Kind: scenario.Single, Network: scenario.SeparateNetworks,
+			Trust: scenario.SharedRoot}, Existing: *r.Existing},
 	} {
 		require.Contains(t, r.other(Existing, o), words)
 	}

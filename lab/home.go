@@ -152,7 +152,14 @@ func (r record) removable() error {
 	if r.Existing == nil || !r.Existing.Adopt || r.Left == "" {
 		return nil
 	}
-	return &SetupError{Err: fmt.Errorf("lab %s was left in the middle of scenario %s, on a mesh that is not eastwest's: put it back first, with `eastwest run %[2]s --undo --name %[1]s`", r.Name, r.Left)}
+	return &SetupError{
+		Err: fmt.Errorf(
+			"lab %s was left in the middle of scenario %s, on a mesh that is not eastwest's: put it back first, with `eastwest run %[2]s "+
+				"--undo --name %[1]s`",
+			r.Name,
+			r.Left,
+		),
+	}
 }
 
 func labDir(home, name string) string     { return filepath.Join(home, "labs", name) }

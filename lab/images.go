@@ -45,7 +45,12 @@ func (i Images) check(provider string) error {
 	case i.Hub == "":
 		return fmt.Errorf("--tag %s: wanted --hub with it, the registry's folder that has pilot, proxyv2 and app with this tag", i.Tag)
 	case provider == Embedded:
-		return fmt.Errorf("--hub and --tag: nodes of the provider %s reach no registry: wanted --provider %s or %s with them", Embedded, Kind, Existing)
+		return fmt.Errorf(
+			"--hub and --tag: nodes of the provider %s reach no registry: wanted --provider %s or %s with them",
+			Embedded,
+			Kind,
+			Existing,
+		)
 	case !hubName.MatchString(i.Hub) || !tagName.MatchString(i.Tag):
 		return fmt.Errorf("--hub %s --tag %s: wanted the parts of an image's name, like --hub docker.io/istio --tag 1.31.0", i.Hub, i.Tag)
 	}

@@ -59,7 +59,13 @@ func TestOnlyTools(t *testing.T) {
 // A lab keeps its images; others are another lab.
 func TestImagesOfALabAreKnown(t *testing.T) {
 	home := t.TempDir()
-	r := record{Name: "demo", Provider: Kind, Topology: DefaultTopology(), Images: Images{Hub: "docker.io/istio", Tag: "1.31.0"}, Complete: true}
+	r := record{
+		Name:     "demo",
+		Provider: Kind,
+		Topology: DefaultTopology(),
+		Images:   Images{Hub: "docker.io/istio", Tag: "1.31.0"},
+		Complete: true,
+	}
 	require.NoError(t, r.write(home))
 	o := Options{Home: home, Name: "demo", Topology: DefaultTopology()}
 	same := o.settled()

@@ -251,10 +251,17 @@ func (l *Lab) withoutImages(err error) error {
 	case !errors.As(err, &pull):
 		return err
 	case l.record.Images.Published():
-		return fmt.Errorf("%w: try `docker pull %s`: the registry has to have it (--hub, --tag) for everybody, and the nodes have to reach the registry", err, pull.Image)
+		return fmt.Errorf(
+			"%w: try `docker pull %s`: the registry has to have it (--hub, --tag) for everybody, and the nodes have to reach the registry",
+			err,
+			pull.Image,
+		)
 	case l.record.Existing != nil:
-		return fmt.Errorf("%w: no registry has the bundle's images: name one that has such with --hub and --tag, or load the bundle's (%s) into the nodes",
-			err, filepath.Join(l.bundle.Dir(), "images"))
+		return fmt.Errorf(
+			"%w: no registry has the bundle's images: name one that has such with --hub and --tag, or load the bundle's (%s) into the nodes",
+			err,
+			filepath.Join(l.bundle.Dir(), "images"),
+		)
 	}
 	return err
 }
@@ -415,9 +422,17 @@ func meshTopology(t scenario.Topology) (mesh.Topology, error) {
 	if err := t.Validate(); err != nil {
 		return mesh.Topology{}, err
 	}
-	m := mesh.Topology{Trust: mesh.Trust(cmp.Or(t.Trust, scenario.SharedRoot)), MeshID: mesh.DefaultMeshID, CertificateLifetime: time.Duration(t.CertificateLifetime), MultiRoot: t.MultiRoot}
+	m := mesh.Topology{
+		Trust:               mesh.Trust(cmp.Or(t.Trust, scenario.SharedRoot)),
+		MeshID:              mesh.DefaultMeshID,
+		CertificateLifetime: time.Duration(t.CertificateLifetime),
+		MultiRoot:           t.MultiRoot,
+	}
 	for _, c := range t.All() {
-		m.Clusters = append(m.Clusters, mesh.ClusterSpec{Name: c.Name, Network: c.Network, Primary: c.Primary, Config: c.Config, NoGateway: c.NoGateway()})
+		m.Clusters = append(
+			m.Clusters,
+			mesh.ClusterSpec{Name: c.Name, Network: c.Network, Primary: c.Primary, Config: c.Config, NoGateway: c.NoGateway()},
+		)
 	}
 	return m, m.Validate()
 }
@@ -455,7 +470,14 @@ func (l *Lab) hasKubernetes() error {
 }
 
 func wrongKubernetes(c scenario.Cluster, has, version string) error {
-	return fmt.Errorf("%s: cluster %s: wanted Kubernetes %s, %s %s: write %[5]s, or leave kubernetes: out", c.Place, c.Name, c.Kubernetes, has, version)
+	return fmt.Errorf(
+		"%s: cluster %s: wanted Kubernetes %s, %s %s: write %[5]s, or leave kubernetes: out",
+		c.Place,
+		c.Name,
+		c.Kubernetes,
+		has,
+		version,
+	)
 }
 
 // SameTopology compares what is asked for, in whatever words and wherever in a file it was asked.

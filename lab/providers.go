@@ -41,7 +41,17 @@ func newProvider(name, home string, b *bundle.Bundle, o Options) (provider, erro
 	case Embedded:
 		return embeddedProvider{&embedded.Provider{Home: home, Bundle: b, Range: o.Range, Egress: o.Egress, Progress: o.milestone()}}, nil
 	case Kind:
-		p := &kind.Provider{Home: home, Bundle: b, Image: o.KindImage, Range: o.Range, Egress: o.Egress, Published: o.Images.Published(), ID: o.id, Nodes: len(o.Topology.Clusters()), Progress: o.milestone()}
+		p := &kind.Provider{
+			Home:      home,
+			Bundle:    b,
+			Image:     o.KindImage,
+			Range:     o.Range,
+			Egress:    o.Egress,
+			Published: o.Images.Published(),
+			ID:        o.id,
+			Nodes:     len(o.Topology.Clusters()),
+			Progress:  o.milestone(),
+		}
 		if o.Bare {
 			return bareKindProvider{kind.Bare{Provider: p}}, nil
 		}

@@ -236,7 +236,16 @@ health before it to the mesh put back.
 		if m, ok := times[s.Name]; ok {
 			took, with = fmt.Sprintf("%.1f s", m.Seconds), fmt.Sprintf("Istio %s, Envoy %s", m.Istio, m.Envoy)
 		}
-		row(&b, fmt.Sprintf("[%s](%[1]s/scenario.yaml)", s.Name), s.Title, topology(s), cmp.Or(strings.Join(parts, ", "), none), radius(s), took, with)
+		row(
+			&b,
+			fmt.Sprintf("[%s](%[1]s/scenario.yaml)", s.Name),
+			s.Title,
+			topology(s),
+			cmp.Or(strings.Join(parts, ", "), none),
+			radius(s),
+			took,
+			with,
+		)
 	}
 	b.WriteString(`
 ## The lesson, statement by statement
@@ -248,9 +257,21 @@ health before it to the mesh put back.
 			count[s.Verdict]++
 		}
 	}
-	fmt.Fprintf(&b, "%d statements hold, %d in part, %d are disproved, %d are not tried here.\n", count[holds], count[partly], count[disproved], count[unproven])
+	fmt.Fprintf(
+		&b,
+		"%d statements hold, %d in part, %d are disproved, %d are not tried here.\n",
+		count[holds],
+		count[partly],
+		count[disproved],
+		count[unproven],
+	)
 	for _, part := range sections {
-		fmt.Fprintf(&b, "\n### %s\n\n%s.\n\n| the lesson says | verdict | evidence | proven by |\n| --- | --- | --- | --- |\n", part.Section, part.Title)
+		fmt.Fprintf(
+			&b,
+			"\n### %s\n\n%s.\n\n| the lesson says | verdict | evidence | proven by |\n| --- | --- | --- | --- |\n",
+			part.Section,
+			part.Title,
+		)
 		for _, s := range part.Statements {
 			var by []string
 			for _, proof := range s.ProvenBy {

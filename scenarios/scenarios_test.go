@@ -185,7 +185,11 @@ func (b *batch) run(t *testing.T) {
 	}
 	ctx, cancel := t.Context(), context.CancelFunc(func() {})
 	if deadline, ok := t.Deadline(); ok {
-		ctx, cancel = context.WithDeadlineCause(ctx, deadline.Add(-reserve), fmt.Errorf("go test's own time is nearly over: give it more with -timeout"))
+		ctx, cancel = context.WithDeadlineCause(
+			ctx,
+			deadline.Add(-reserve),
+			fmt.Errorf("go test's own time is nearly over: give it more with -timeout"),
+		)
 	}
 	ended := make(chan error, 1)
 	go func() {

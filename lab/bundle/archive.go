@@ -56,7 +56,8 @@ func (b *Bundle) exportTo(ctx context.Context, tw *tar.Writer, prefix string) er
 	if err != nil {
 		return fmt.Errorf("exporting bundle: %w", err)
 	}
-	if err := tw.WriteHeader(&tar.Header{Name: prefix + manifestName, Mode: 0o444, Size: int64(len(data)), ModTime: time.Unix(0, 0)}); err != nil {
+	if err := tw.WriteHeader(&tar.Header{Name: prefix + manifestName, Mode: 0o444, Size: int64(len(data)), ModTime: time.Unix(0,
+		0)}); err != nil {
 		return fmt.Errorf("exporting bundle: %w", err)
 	}
 	if _, err := tw.Write(data); err != nil {
@@ -199,7 +200,13 @@ func (s store) unpack(ctx context.Context, in io.Reader, sets [][]component, sta
 }
 
 // unpackSet takes the manifest, whose header has been read, and its files.
-func (s store) unpackSet(ctx context.Context, tr *tar.Reader, h *tar.Header, components []component, prefix, staged string) (manifest, error) {
+func (s store) unpackSet(
+	ctx context.Context,
+	tr *tar.Reader,
+	h *tar.Header,
+	components []component,
+	prefix, staged string,
+) (manifest, error) {
 	m, err := readManifest(tr, h, components, prefix)
 	if err != nil {
 		return m, err
@@ -265,8 +272,15 @@ func readManifest(tr *tar.Reader, h *tar.Header, components []component, prefix 
 	}
 	if want := bundleKey(components); m.Key != want {
 		return m, &SetupError{
-			What: fmt.Sprintf("the file holds the bundle of another version of eastwest: wanted %s for %s/%s, seen %s for %s", want, runtime.GOOS, runtime.GOARCH, m.Key, m.Platform),
-			Try:  "export it with the same version of eastwest that imports it",
+			What: fmt.Sprintf(
+				"the file holds the bundle of another version of eastwest: wanted %s for %s/%s, seen %s for %s",
+				want,
+				runtime.GOOS,
+				runtime.GOARCH,
+				m.Key,
+				m.Platform,
+			),
+			Try: "export it with the same version of eastwest that imports it",
 		}
 	}
 	if len(m.Components) != len(components) {

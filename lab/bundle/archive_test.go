@@ -199,7 +199,8 @@ func TestImportRefusesLies(t *testing.T) {
 	}
 	require.True(t, slices.Equal(members, rewritten(func([]record) {})), "the lies below differ in nothing but what they name")
 	for name, members := range map[string][]member{
-		"other content":           append(append([]member(nil), members[:len(members)-1]...), member{members[len(members)-1].name, "x" + noise()[1:]}),
+		"other content": append(append([]member(nil), members[:len(members)-1]...), member{members[len(members)-1].name,
+			"x" + noise()[1:]}),
 		"one too many":            append(append([]member(nil), members...), member{"bin/more", "more"}),
 		"one too few":             members[:len(members)-1],
 		"other order":             {members[0], members[2], members[1], members[3]},
@@ -214,8 +215,9 @@ func TestImportRefusesLies(t *testing.T) {
 		"another key":             rewritten(func(r []record) { r[0].Key = "../../outside" }),
 		"one component too many":  {{members[0].name, strings.TrimSuffix(members[0].content, "\n ]\n}\n") + ", {}]}"}},
 		"a lost component":        {{members[0].name, strings.Replace(members[0].content, `"components": [`, `"components": [], "was": [`, 1)}},
-		"other digest":            append([]member{{members[0].name, strings.Replace(members[0].content, b.Digest(), "sha256:"+strings.Repeat("0", 64), 1)}}, members[1:]...),
-		"no JSON":                 {{members[0].name, "{"}},
+		"other digest": append([]member{{members[0].name, strings.Replace(members[0].content, b.Digest(),
+			"sha256:"+strings.Repeat("0", 64), 1)}}, members[1:]...),
+		"no JSON": {{members[0].name, "{"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lie := filepath.Join(t.TempDir(), "lie")

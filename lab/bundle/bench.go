@@ -46,7 +46,8 @@ func unreachable(output string) bool {
 	for _, sign := range []string{
 		"module lookup disabled by GOPROXY=off", "dial tcp", "no such host", "connection refused", "connection reset", "i/o timeout",
 		"TLS handshake", "x509:", "502 Bad Gateway", "503 Service Unavailable", "504 Gateway", "unexpected EOF", "network is unreachable",
-		"Temporary failure in name resolution", "NewConnectionError", "ConnectTimeoutError", "Connection refused", "No matching distribution", "SSLError", "ProxyError",
+		"Temporary failure in name resolution", "NewConnectionError", "ConnectTimeoutError", "Connection refused",
+		"No matching distribution", "SSLError", "ProxyError",
 	} {
 		if strings.Contains(output, sign) {
 			return true

@@ -363,7 +363,11 @@ func TestFailureNamesItsComponentAndKeepsTheOthers(t *testing.T) {
 	}
 	dir := t.TempDir()
 	var seen watch
-	_, err := build(t.Context(), BuildOptions{Dir: dir, Parallel: 1, Progress: seen.see}, []component{part("good", &built), bad, part("later", &built)})
+	_, err := build(
+		t.Context(),
+		BuildOptions{Dir: dir, Parallel: 1, Progress: seen.see},
+		[]component{part("good", &built), bad, part("later", &built)},
+	)
 	require.EqualError(t, err, "building bad: no such luck")
 	require.Equal(t, map[string]State{"good": Done, "bad": Failed, "later": Waiting}, seen.states)
 	requireNothingHalf(t, dir)
@@ -559,9 +563,12 @@ func TestChildrenEndWithTheBuild(t *testing.T) {
 }
 
 func TestRunKeepsTheLastLines(t *testing.T) {
-	tail, err := run(exec.CommandContext(t.Context(), "sh", "-c", "for i in $(seq 100); do echo line $i >&2; echo line $i >&2; done; exit 1"), func(line string) bool {
-		return line == "line 99"
-	})
+	tail, err := run(
+		exec.CommandContext(t.Context(), "sh", "-c", "for i in $(seq 100); do echo line $i >&2; echo line $i >&2; done; exit 1"),
+		func(line string) bool {
+			return line == "line 99"
+		},
+	)
 	require.Error(t, err)
 	lines := strings.Split(tail, "\n")
 	require.Len(t, lines, 30)
@@ -571,15 +578,24 @@ func TestRunKeepsTheLastLines(t *testing.T) {
 
 func TestMainName(t *testing.T) {
 	for pkg, want := range map[string]string{
-		"go.etcd.io/etcd/server/v3": "server", "github.com/opencontainers/runc": "runc", "example.com/v": "v", "k8s.io/kubernetes/cmd/kubelet": "kubelet",
+		"go.etcd.io/etcd/server/v3": "server", "github.com/opencontainers/runc": "runc", "example.com/v": "v",
+		"k8s.io/kubernetes/cmd/kubelet": "kubelet",
 	} {
 		require.Equal(t, want, mainName(pkg), pkg)
 	}
 }
 
 func TestBuildEnvironmentIgnoresWhatChangesResults(t *testing.T) {
-	env := goEnv([]string{"HOME=/h", "GOFLAGS=-race", "GOAMD64=v3", "GOPROXY=https://example.com", "CGO_ENABLED=1", "GOWORK=/w", "GOTMPDIR=/x"}, "/tmp/y", false)
-	require.Equal(t, []string{"HOME=/h", "GOPROXY=https://example.com", "GOWORK=off", "GOFLAGS=-buildvcs=false", "GOTMPDIR=/tmp/y", "CGO_ENABLED=0"}, env)
+	env := goEnv(
+		[]string{"HOME=/h", "GOFLAGS=-race", "GOAMD64=v3", "GOPROXY=https://example.com", "CGO_ENABLED=1", "GOWORK=/w", "GOTMPDIR=/x"},
+		"/tmp/y",
+		false,
+	)
+	require.Equal(
+		t,
+		[]string{"HOME=/h", "GOPROXY=https://example.com", "GOWORK=off", "GOFLAGS=-buildvcs=false", "GOTMPDIR=/tmp/y", "CGO_ENABLED=0"},
+		env,
+	)
 }
 
 func TestSize(t *testing.T) {

@@ -51,7 +51,11 @@ func DefaultDir() (string, error) {
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", &SetupError{What: "no folder for the bundle is known", Err: err, Try: "set " + EnvDir + " to a folder with 4 GiB of free space"}
+		return "", &SetupError{
+			What: "no folder for the bundle is known",
+			Err:  err,
+			Try:  "set " + EnvDir + " to a folder with 4 GiB of free space",
+		}
 	}
 	return filepath.Join(cache, "eastwest", "bundle"), nil
 }
@@ -107,7 +111,10 @@ func open(dir string, components []component, extra ...[]component) (*Bundle, er
 	}
 	b, err := read(dir, components, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &SetupError{What: "there is no bundle for this version of eastwest in " + dir, Try: "run `eastwest bundle build`, or `eastwest bundle import FILE`"}
+		return nil, &SetupError{
+			What: "there is no bundle for this version of eastwest in " + dir,
+			Try:  "run `eastwest bundle build`, or `eastwest bundle import FILE`",
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -144,7 +151,10 @@ func (b *Bundle) damaged(p Problem) error {
 	if b.forKind {
 		what, build = "the part of the bundle for kind", "eastwest bundle build --with kind"
 	}
-	return &SetupError{What: fmt.Sprintf("%s in %s is damaged: %s", what, b.root, p), Try: fmt.Sprintf("run `%s`, which makes only the damaged parts again", build)}
+	return &SetupError{
+		What: fmt.Sprintf("%s in %s is damaged: %s", what, b.root, p),
+		Try:  fmt.Sprintf("run `%s`, which makes only the damaged parts again", build),
+	}
 }
 
 // Digest returns the content digest of the bundle, "sha256:…": equal for equal files, wherever and whenever they were

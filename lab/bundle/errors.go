@@ -65,7 +65,8 @@ func (s store) explain(component string, err error) error {
 
 // full tells whether a disk or quota ran out, for us or for a command that we ran.
 func full(err error) bool {
-	return err != nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), "no space left on device"))
+	return err != nil &&
+		(errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || strings.Contains(err.Error(), "no space left on device"))
 }
 
 // fullest tells how much is free where building writes: results and Go's sources. (Go works on without its build

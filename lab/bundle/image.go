@@ -76,7 +76,14 @@ func (t *tree) write(w io.Writer) error {
 }
 
 func (e entry) write(tw *tar.Writer) error {
-	h := &tar.Header{Name: strings.TrimPrefix(e.path, "/"), Mode: e.mode, Uid: e.uid, Gid: e.uid, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
+	h := &tar.Header{
+		Name:    strings.TrimPrefix(e.path, "/"),
+		Mode:    e.mode,
+		Uid:     e.uid,
+		Gid:     e.uid,
+		ModTime: time.Unix(0, 0),
+		Format:  tar.FormatPAX,
+	}
 	switch {
 	case e.dir:
 		h.Typeflag, h.Name = tar.TypeDir, h.Name+"/"
@@ -166,7 +173,8 @@ func (b *bench) imageOf(ref string, config v1.Config, layers ...v1.Layer) (Image
 	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
 	for _, l := range layers {
 		var err error
-		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: types.OCIUncompressedLayer, History: v1.History{CreatedBy: "eastwest bundle build"}}); err != nil {
+		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: types.OCIUncompressedLayer,
+			History: v1.History{CreatedBy: "eastwest bundle build"}}); err != nil {
 			return Image{}, fmt.Errorf("adding layer to %s: %w", ref, err)
 		}
 	}
@@ -217,8 +225,11 @@ func writeArchive(to, ref string, img v1.Image, layers []v1.Layer) (digest strin
 		SchemaVersion: 2, MediaType: types.OCIImageIndex,
 		Manifests: []v1.Descriptor{{
 			MediaType: types.OCIManifestSchema1, Digest: hash, Size: int64(len(manifest)),
-			Platform:    &v1.Platform{OS: "linux", Architecture: runtime.GOARCH},
-			Annotations: map[string]string{"io.containerd.image.name": ref, "org.opencontainers.image.ref.name": ref[strings.LastIndex(ref, ":")+1:]},
+			Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH},
+			Annotations: map[string]string{
+				"io.containerd.image.name":          ref,
+				"org.opencontainers.image.ref.name": ref[strings.LastIndex(ref, ":")+1:],
+			},
 		}},
 	})
 	if err != nil {

@@ -106,13 +106,17 @@ var (
 		}
 		return ""
 	}}
-	toolDocker = tool{name: "Docker", way: "start Docker, or scripts/docker-up, which starts one where there is none", find: func(ctx context.Context) string {
-		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-		defer cancel()
-		out, err := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}").CombinedOutput()
-		if err != nil {
-			return words.FirstLine(cmp.Or(strings.TrimSpace(string(out)), err.Error()))
-		}
-		return ""
-	}}
+	toolDocker = tool{
+		name: "Docker",
+		way:  "start Docker, or scripts/docker-up, which starts one where there is none",
+		find: func(ctx context.Context) string {
+			ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+			defer cancel()
+			out, err := exec.CommandContext(ctx, "docker", "version", "--format", "{{.Server.Version}}").CombinedOutput()
+			if err != nil {
+				return words.FirstLine(cmp.Or(strings.TrimSpace(string(out)), err.Error()))
+			}
+			return ""
+		},
+	}
 )

@@ -193,7 +193,11 @@ func TestJoinedArchive(t *testing.T) {
 	for _, m := range index.Manifests {
 		names = append(names, m.Annotations["io.containerd.image.name"])
 	}
-	require.Equal(t, []string{"registry.k8s.io/pause:3.10.1", "registry.k8s.io/pause:3.10", "docker.io/kindest/kindnetd:v1", "eastwest.local/app:v2"}, names)
+	require.Equal(
+		t,
+		[]string{"registry.k8s.io/pause:3.10.1", "registry.k8s.io/pause:3.10", "docker.io/kindest/kindnetd:v1", "eastwest.local/app:v2"},
+		names,
+	)
 	blobs := slices.DeleteFunc(slices.Clone(order), func(name string) bool {
 		return !strings.HasPrefix(name, "blobs/sha256/") || strings.HasSuffix(name, "/")
 	})

@@ -35,7 +35,11 @@ func (n *nodeImage) baseImage(ctx context.Context) (Image, error) {
 	err := n.run(ctx, func() (string, error) { return hostProgram("debootstrap") }, n.tmp, nil, "--variant=minbase", "--keyring="+debianKeys,
 		"--include="+strings.Join(debianPackages, ","), debianSuite, root, debianMirror)
 	if err != nil {
-		return Image{}, &SetupError{What: "debootstrap could not make a Debian " + debianSuite, Err: err, Try: "check the network: " + debianMirror + " has to be reachable, by http_proxy if need be"}
+		return Image{}, &SetupError{
+			What: "debootstrap could not make a Debian " + debianSuite,
+			Err:  err,
+			Try:  "check the network: " + debianMirror + " has to be reachable, by http_proxy if need be",
+		}
 	}
 	n.tell(Progress{State: Packing, Detail: "base image of the node"})
 	if err := n.furnish(root); err != nil {

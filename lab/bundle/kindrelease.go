@@ -187,8 +187,10 @@ func (n *nodeImage) names(ctx context.Context) (imageNames, error) {
 		}
 	}
 	for name, ref := range map[string]string{
-		"kube-apiserver": names.apiServer, "kube-controller-manager": names.controllerManager, "kube-scheduler": names.scheduler, "kube-proxy": names.proxy,
-		"etcd": names.etcd, "coredns": names.dns, "pause": names.pause, "kindnetd": names.network, "local-path-provisioner": names.provisioner, "local-path-helper": names.helper,
+		"kube-apiserver": names.apiServer, "kube-controller-manager": names.controllerManager, "kube-scheduler": names.scheduler,
+		"kube-proxy": names.proxy,
+		"etcd":       names.etcd, "coredns": names.dns, "pause": names.pause, "kindnetd": names.network,
+		"local-path-provisioner": names.provisioner, "local-path-helper": names.helper,
 	} {
 		if ref == "" {
 			return names, fmt.Errorf("neither kubeadm %s nor kind's sources name an image for %s", n.kubernetes, name)

@@ -107,7 +107,8 @@ func TestKubernetesReplacements(t *testing.T) {
 
 func TestKubernetesFlags(t *testing.T) {
 	flags := kubernetesFlags("v1.36.1")
-	for _, want := range []string{"component-base/version.gitVersion=v1.36.1", "component-base/version.gitMinor=36", "client-go/pkg/version.gitVersion=v1.36.1"} {
+	for _, want := range []string{"component-base/version.gitVersion=v1.36.1", "component-base/version.gitMinor=36",
+		"client-go/pkg/version.gitVersion=v1.36.1"} {
 		require.Contains(t, flags, want)
 	}
 }

@@ -101,7 +101,13 @@ func rootfs() (*tree, error) {
 
 // accounts adds users, folders and the links of a merged /usr, which every image of ours has.
 func (t *tree) accounts() {
-	t.text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nistio-proxy:x:1337:1337::/home/istio-proxy:/bin/sh\napplication:x:1338:1338::/home/application:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n")
+	t.text(
+		"/etc/passwd",
+		"root:x:0:0:root:/root:/bin/sh\n"+
+			"istio-proxy:x:1337:1337::/home/istio-proxy:/bin/sh\n"+
+			"application:x:1338:1338::/home/application:/bin/sh\n"+
+			"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+	)
 	t.text("/etc/group", "root:x:0:\nistio-proxy:x:1337:\napplication:x:1338:\nnogroup:x:65534:\n")
 	t.folder("/tmp", 0o1777)
 	t.folder("/run", 0o755)

@@ -105,7 +105,11 @@ func (l *loader) traffic(n *yaml.Node, v reflect.Value, s strict.Spot) {
 	var streams []Stream
 	for _, f := range l.Fields(n, s) {
 		if !kebab.MatchString(f.Key.Value) {
-			l.Report(f.Key, s, Problem{What: "not a stream's name", Wanted: "small letters, digits and hyphens, like a-to-b", Seen: strict.Quote(f.Key.Value)})
+			l.Report(
+				f.Key,
+				s,
+				Problem{What: "not a stream's name", Wanted: "small letters, digits and hyphens, like a-to-b", Seen: strict.Quote(f.Key.Value)},
+			)
 		}
 		stream := Stream{Name: f.Key.Value, Connections: Fresh}
 		l.Value(f.Value, reflect.ValueOf(&stream).Elem(), s.In(f.Key))

@@ -71,7 +71,10 @@ func newLoader(file string, v Vocabulary, folder fs.FS) *loader {
 // scenario reads the whole file and checks what no field alone shows.
 func (l *loader) scenario(root *yaml.Node, s *Scenario) {
 	if isTopology(root) {
-		l.Add(root, Problem{What: "not a scenario but a topology", Wanted: scenarioFormat.Fields, Seen: "no scenario:", Try: "eastwest up -f " + l.file})
+		l.Add(
+			root,
+			Problem{What: "not a scenario but a topology", Wanted: scenarioFormat.Fields, Seen: "no scenario:", Try: "eastwest up -f " + l.file},
+		)
 		return
 	}
 	// Fields are read in the order of the struct, so that names are known before the steps that refer to them.

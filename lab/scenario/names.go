@@ -74,7 +74,12 @@ func (n *names) app(kind, name string) *Problem {
 func (n *names) beside(name string) *Problem {
 	const wanted = "a file beside the scenario"
 	if !fs.ValidPath(name) || name == "." || strings.Contains(name, `\`) {
-		return &Problem{What: "not a file of the scenario's folder", Wanted: wanted, Seen: strict.Quote(name), Try: "a plain name, like manifest.yaml"}
+		return &Problem{
+			What:   "not a file of the scenario's folder",
+			Wanted: wanted,
+			Seen:   strict.Quote(name),
+			Try:    "a plain name, like manifest.yaml",
+		}
 	}
 	if n.folder == nil {
 		return nil

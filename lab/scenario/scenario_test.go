@@ -167,8 +167,12 @@ func TestPhasesInOrder(t *testing.T) {
 		}
 		got = append(got, line)
 	}
-	assert.Equal(t, []string{"break 3", "symptoms 2 within 45s", "diagnose 2", "wrong-fixes 1 restart istiod only", "wrong-fixes 1 restart everything",
-		"recover 2", "healthy 1 within 1m", "always 1"}, got)
+	assert.Equal(
+		t,
+		[]string{"break 3", "symptoms 2 within 45s", "diagnose 2", "wrong-fixes 1 restart istiod only", "wrong-fixes 1 restart everything",
+			"recover 2", "healthy 1 within 1m", "always 1"},
+		got,
+	)
 	args, ok := s.Symptoms.Expect[0].Args.(*calls)
 	require.True(t, ok)
 	assert.Equal(t, s.Symptoms.Expect[0].Place.Line, args.Place.Line, "arguments know their place")
@@ -382,13 +386,15 @@ func TestAdvice(t *testing.T) {
 		"break: [restart-istiod: cluster-a]":   "restart-istiod: {in: cluster-a}",
 		"break: [restart-istiod]":              "- restart-istiod: {in: cluster-a}",
 		"break: [restart-istiod: [cluster-a]]": "restart-istiod: {in: [cluster-a]}",
-		"symptoms: [restart: {}]":              "symptoms:\n  within: 30s  # How long the checks may take to hold, all together\n  expect: [ … ]  # The checks",
-		"apps: client@cluster-a":               "put it into a list: [client@cluster-a]",
-		"break: {restart: {}}":                 "put it into a list: [ … ]",
-		"wrong-fixes: [restart]":               "- fix: …  # What people try, in a few words\n  why: …  # Why people try it and why it cannot work\n  do: [ … ]  # The steps of the wrong fix",
-		"title: t\n\twhy: w":                   "indent with spaces, never with tabs",
-		"title:\n\t- a":                        "indent with spaces, never with tabs",
-		"title: @a":                            "put a text that starts with a special character into quotes",
+		"symptoms: [restart: {}]": "symptoms:\n  within: 30s  # How long the checks may take to hold, all together\n  " +
+			"expect: [ … ]  # The checks",
+		"apps: client@cluster-a": "put it into a list: [client@cluster-a]",
+		"break: {restart: {}}":   "put it into a list: [ … ]",
+		"wrong-fixes: [restart]": "- fix: …  # What people try, in a few words\n  why: …  # Why people try it and why it " +
+			"cannot work\n  do: [ … ]  # The steps of the wrong fix",
+		"title: t\n\twhy: w": "indent with spaces, never with tabs",
+		"title:\n\t- a":      "indent with spaces, never with tabs",
+		"title: @a":          "put a text that starts with a special character into quotes",
 	} {
 		_, err := Parse("x.yaml", []byte("scenario: one\n"+text+"\n"), table)
 		var problems *Problems
@@ -403,7 +409,9 @@ func TestAdvice(t *testing.T) {
 
 // What a misspelled field means is neither missing, nor are the names in it unknown.
 func TestASlipIsOneProblem(t *testing.T) {
-	text := strings.NewReplacer("traffic:", "trafic:", "title:", "titel:").Replace(minimal) + "operate: []\nalways: [{calls: {stream: away}}]\n"
+	text := strings.NewReplacer("traffic:", "trafic:", "title:", "titel:").
+		Replace(minimal) +
+		"operate: []\nalways: [{calls: {stream: away}}]\n"
 	_, err := Parse("x.yaml", []byte(text), vocabulary)
 	var problems *Problems
 	require.ErrorAs(t, err, &problems)
@@ -415,7 +423,14 @@ func TestASlipIsOneProblem(t *testing.T) {
 }
 
 func TestBreakHasSteps(t *testing.T) {
-	_, err := Parse("x.yaml", []byte(minimal+"break: []\nrecover: []\nsymptoms: {within: 1s, expect: [{calls: {stream: away}}]}\nhealthy: {within: 1s, expect: [{calls: {stream: away}}]}\n"), vocabulary)
+	_, err := Parse(
+		"x.yaml",
+		[]byte(
+			minimal+"break: []\nrecover: []\nsymptoms: {within: 1s, expect: [{calls: {stream: away}}]}\nhealthy: {within: 1s, expect: "+
+				"[{calls: {stream: away}}]}\n",
+		),
+		vocabulary,
+	)
 	require.ErrorContains(t, err, "x.yaml:8:8: break: too few\n  wanted  at least 1\n  seen    0")
 }
 
@@ -466,15 +481,23 @@ func TestSchemaAgreesWithTheLoader(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "manifest.yml"), manifest, 0o644))
 	slip := filepath.Join(dir, "slip.yaml")
 	for _, c := range [][2]string{ // the text, and what it becomes
-		{"title: ", "titel: "}, {"why: |", "why: |\nextra: |"}, {"kind: multi-primary", "kind: multi"}, {"network: separate, ", "networks: separate, "},
-		{"lifetime: 10m", "lifetime: 10"}, {"client@cluster-a, echo@cluster-a,", "client@cluster-a, 7,"}, {"apps: [client@cluster-a", "apps: [Client@cluster-a"},
-		{"every: 50ms, connections: reused", "every: 50, connections: reused"}, {"connections: reused", "connections: pooled"}, {"from: client@cluster-a, to: echo,", "to: echo,"},
-		{"  home: {", "  Home_: {"}, {"in: [cluster-a, cluster-b]", "in: [cluster-a, cluster-a]"}, {"in: [cluster-a, cluster-b]", "in: []"}, {"in: [cluster-a, cluster-b]", "in: Cluster_X"},
+		{"title: ", "titel: "}, {"why: |", "why: |\nextra: |"}, {"kind: multi-primary", "kind: multi"}, {"network: separate, ",
+			"networks: separate, "},
+		{"lifetime: 10m", "lifetime: 10"}, {"client@cluster-a, echo@cluster-a,", "client@cluster-a, 7,"}, {"apps: [client@cluster-a",
+			"apps: [Client@cluster-a"},
+		{"every: 50ms, connections: reused", "every: 50, connections: reused"}, {"connections: reused", "connections: pooled"},
+		{"from: client@cluster-a, to: echo,", "to: echo,"},
+		{"  home: {", "  Home_: {"}, {"in: [cluster-a, cluster-b]", "in: [cluster-a, cluster-a]"}, {"in: [cluster-a, cluster-b]",
+			"in: []"}, {"in: [cluster-a, cluster-b]", "in: Cluster_X"},
 		{"port: 15443", "port: -1"}, {"port: 15443", "port: '15443'"}, {"ratio: 3", "ratio: 10"}, {"labels: {a: \"1\"}", "labels: {a: 1}"},
-		{"    merge: ", "    merged: "}, {"within: 45s", "within: soon"}, {"at-most: 0}, for: 5s", "at-most: 101}, for: 5s"}, {"cluster-b: absent}}\n\n", "cluster_b: absent}}\n\n"},
-		{"cluster-b: absent}}\n\n", "cluster-b: gone}}\n\n"}, {"absent: true", "absent: yes please"}, {"- remote-clusters:", "- restart:"}, {"- restart:\n  still", "- {}\n  still"},
-		{"- restart:\n  still", "- restart:\n    calls: {stream: home}\n  still"}, {"- apply: ", "- aply: "}, {"components: istiod", "components: pilot"}, {"components: istiod", "components: {}"},
-		{"recover:", "operate:"}, {"healthy:\n  within: 1m\n", "healthy:\n"}, {"- fix: restart istiod only\n", "- how: restart istiod only\n"}, {"symptoms:", "diagnosis:"},
+		{"    merge: ", "    merged: "}, {"within: 45s", "within: soon"}, {"at-most: 0}, for: 5s", "at-most: 101}, for: 5s"},
+		{"cluster-b: absent}}\n\n", "cluster_b: absent}}\n\n"},
+		{"cluster-b: absent}}\n\n", "cluster-b: gone}}\n\n"}, {"absent: true", "absent: yes please"}, {"- remote-clusters:",
+			"- restart:"}, {"- restart:\n  still", "- {}\n  still"},
+		{"- restart:\n  still", "- restart:\n    calls: {stream: home}\n  still"}, {"- apply: ", "- aply: "}, {"components: istiod",
+			"components: pilot"}, {"components: istiod", "components: {}"},
+		{"recover:", "operate:"}, {"healthy:\n  within: 1m\n", "healthy:\n"}, {"- fix: restart istiod only\n",
+			"- how: restart istiod only\n"}, {"symptoms:", "diagnosis:"},
 		{"scenario: remote-secret-revoked", "scenario: Remote Secret"}, {"hints:\n- Ask", "hints:\n  Ask"},
 	} {
 		text := strings.Replace(string(full), c[0], c[1], 1)
@@ -560,7 +583,8 @@ func TestCheckFindsWhatIsWrongWithTheTable(t *testing.T) {
 		}},
 	}
 	err := table.Check()
-	for _, want := range []string{"verb a: stands after b", "verb a: no description", "verb a: may stand in no phase", "verb a: New makes no pointer",
+	for _, want := range []string{"verb a: stands after b", "verb a: no description", "verb a: may stand in no phase",
+		"verb a: New makes no pointer",
 		`verb "C d": not a name`, `unknown phase "brake"`, "NoTag: no yaml tag", "NoDoc: no description", "no file can hold chan int",
 		"a map whose keys are no texts", `unknown ref "clutser"`, `cannot read min "a"`, `cannot read max "9"`, "contains itself",
 		`unknown form of name "camel"`, `cannot read most "3" of a list`, `cannot read least "few" of a list`} {
@@ -587,7 +611,8 @@ func FuzzParse(f *testing.F) {
 			f.Add(data)
 		}
 	}
-	for _, seed := range []string{"", "\xff", minimal, "a: &a [*a]", "? {a: b}\n: c", "<<: *x", "[[[[", "a: !!int x", "break: [{calls: ~}]", "apps: [\"@\", \"a@\", \"@b\"]"} {
+	for _, seed := range []string{"", "\xff", minimal, "a: &a [*a]", "? {a: b}\n: c", "<<: *x", "[[[[", "a: !!int x",
+		"break: [{calls: ~}]", "apps: [\"@\", \"a@\", \"@b\"]"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {

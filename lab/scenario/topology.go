@@ -181,13 +181,31 @@ func (t Topology) Validate() error {
 	case t.Kind == "" && t.Members == nil && !t.unread:
 		errs = append(errs, Problem{What: "neither kind nor clusters", Wanted: one, Try: "kind: " + string(MultiPrimary)})
 	case t.Kind != "" && t.Members != nil:
-		bad("clusters", Problem{What: "both kind and clusters", Wanted: one, Seen: "kind: " + string(t.Kind), Try: "remove kind: the clusters say it all"})
+		bad(
+			"clusters",
+			Problem{What: "both kind and clusters", Wanted: one, Seen: "kind: " + string(t.Kind), Try: "remove kind: the clusters say it all"},
+		)
 	}
 	switch {
 	case t.Network != "" && t.Members != nil:
-		bad("network", Problem{What: "network beside clusters", Wanted: "the network of each cluster, in its own entry", Seen: "network: " + string(t.Network), Try: "remove it here"})
+		bad(
+			"network",
+			Problem{
+				What:   "network beside clusters",
+				Wanted: "the network of each cluster, in its own entry",
+				Seen:   "network: " + string(t.Network),
+				Try:    "remove it here",
+			},
+		)
 	case t.Kind == Single && t.Network == SharedNetwork:
-		bad("network", Problem{What: "one cluster has no other to share a network with", Wanted: string(SeparateNetworks) + ", or a kind with two clusters", Seen: string(t.Network)})
+		bad(
+			"network",
+			Problem{
+				What:   "one cluster has no other to share a network with",
+				Wanted: string(SeparateNetworks) + ", or a kind with two clusters",
+				Seen:   string(t.Network),
+			},
+		)
 	}
 	known := t.checkNames(bad)
 	for i, c := range t.Members {
@@ -249,8 +267,11 @@ func (t Topology) checkNames(bad func(field string, p Problem)) directory {
 		case c.Name == "":
 			d.nameless = true
 		case twice:
-			p := Problem{What: "two clusters are called " + c.Name, Wanted: "a name of its own for each: remote secrets, contexts and metrics tell clusters apart by it",
-				Try: "rename one of the two"}
+			p := Problem{
+				What:   "two clusters are called " + c.Name,
+				Wanted: "a name of its own for each: remote secrets, contexts and metrics tell clusters apart by it",
+				Try:    "rename one of the two",
+			}
 			if first.Place.Line > 0 {
 				p.Seen = fmt.Sprintf("the first at line %d", first.Place.Line)
 			}
@@ -280,7 +301,11 @@ func (d directory) checkPrimary(c Cluster, key func(string) string, bad func(fie
 	primary, ok := d.find(c.Primary, key("primary"), bad)
 	if ok && !primary.hasIstiod() {
 		bad(key("primary"), Problem{What: primary.Name + " has no istiod that could serve others", Wanted: "a cluster with an istiod of its own",
-			Seen: fmt.Sprintf("%s is a remote of %s", primary.Name, primary.Primary), Try: "primary: " + primary.Primary + ", or remove the primary of " + primary.Name})
+			Seen: fmt.Sprintf(
+				"%s is a remote of %s",
+				primary.Name,
+				primary.Primary,
+			), Try: "primary: " + primary.Primary + ", or remove the primary of " + primary.Name})
 	}
 }
 
@@ -292,15 +317,19 @@ func (d directory) checkConfig(c Cluster, key func(string) string, bad func(fiel
 	config, ok := d.find(c.Config, key("config-cluster"), bad)
 	switch {
 	case !c.hasIstiod():
-		bad(key("config-cluster"), Problem{What: "there is no istiod here that would read a configuration", Wanted: "config-cluster only in a cluster without primary",
-			Seen: "primary: " + c.Primary, Try: "remove one of the two"})
+		bad(
+			key("config-cluster"),
+			Problem{What: "there is no istiod here that would read a configuration", Wanted: "config-cluster only in a cluster without primary",
+				Seen: "primary: " + c.Primary, Try: "remove one of the two"},
+		)
 	case ok && c.external() && !d.vague[c.Name] && config.Primary != c.Name:
 		served := "an istiod of its own"
 		if !config.hasIstiod() {
 			served = "the primary " + config.Primary
 		}
 		bad(key("config-cluster"), Problem{What: fmt.Sprintf("%s reads its configuration from %s, which it does not serve", c.Name, c.Config),
-			Wanted: "a cluster whose primary is " + c.Name, Seen: fmt.Sprintf("%s has %s", c.Config, served), Try: fmt.Sprintf("primary: %s in the entry of %s", c.Name, c.Config)})
+			Wanted: "a cluster whose primary is " + c.Name, Seen: fmt.Sprintf("%s has %s", c.Config, served),
+			Try: fmt.Sprintf("primary: %s in the entry of %s", c.Name, c.Config)})
 	}
 }
 
@@ -321,8 +350,11 @@ func (t Topology) checkGateways(bad func(field string, p Problem)) {
 			delete(closed, c.Network)
 		case served >= 0:
 			delete(closed, c.Network) // one complaint is enough
-			bad(fmt.Sprintf("clusters.%d.gateway", i), Problem{What: c.Name + " needs its east-west gateway: the clusters that its istiod serves reach it there",
-				Wanted: "a gateway, as " + t.Members[served].Name + " has the primary " + c.Name, Seen: "gateway: false", Try: "remove it"})
+			bad(
+				fmt.Sprintf("clusters.%d.gateway", i),
+				Problem{What: c.Name + " needs its east-west gateway: the clusters that its istiod serves reach it there",
+					Wanted: "a gateway, as " + t.Members[served].Name + " has the primary " + c.Name, Seen: "gateway: false", Try: "remove it"},
+			)
 		}
 	}
 	for _, network := range networks {
@@ -331,9 +363,12 @@ func (t Topology) checkGateways(bad func(field string, p Problem)) {
 			continue
 		}
 		others := slices.DeleteFunc(slices.Clone(networks), func(n string) bool { return n == network })
-		bad(fmt.Sprintf("clusters.%d.gateway", i), Problem{What: network + " has no east-west gateway: nobody gets in from " + strict.Choice(others),
-			Wanted: "a gateway in one cluster of each network, since there are several", Seen: "gateway: false in all clusters of " + network,
-			Try: "remove gateway: false from one of them"})
+		bad(
+			fmt.Sprintf("clusters.%d.gateway", i),
+			Problem{What: network + " has no east-west gateway: nobody gets in from " + strict.Choice(others),
+				Wanted: "a gateway in one cluster of each network, since there are several", Seen: "gateway: false in all clusters of " + network,
+				Try: "remove gateway: false from one of them"},
+		)
 	}
 }
 

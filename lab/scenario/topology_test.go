@@ -57,7 +57,12 @@ func TestExamplesOfTopologies(t *testing.T) {
 		require.NoError(t, validate(t, schema, file))
 		data, err := os.ReadFile(file)
 		require.NoError(t, err)
-		assert.True(t, bytes.HasPrefix(data, []byte("# yaml-language-server: $schema=schema.json\n")), "%s: editors find the schema by its first line", file)
+		assert.True(
+			t,
+			bytes.HasPrefix(data, []byte("# yaml-language-server: $schema=schema.json\n")),
+			"%s: editors find the schema by its first line",
+			file,
+		)
 	}
 }
 
@@ -73,29 +78,41 @@ func TestWhatCannotBeAMesh(t *testing.T) {
 	for text, want := range map[string][]string{
 		"kind: multi-primary": nil,
 		"kind: none":          nil,
-		"kind: external-control-plane, network: shared":                                     nil,
-		"clusters: [" + a + ", " + b + "], trust: separate-roots":                           nil,
-		"clusters: [" + a + ", " + bOfB + "], trust: separate-roots":                        nil,
-		"clusters: [" + a + ", " + bOfA + "]":                                               nil,
-		"clusters: [" + bNoGW + "]":                                                         nil,
-		"trust: shared-root":                                                                {"neither kind nor clusters"},
-		"kind: single, clusters: [" + a + "]":                                               {"clusters: both kind and clusters"},
-		"network: shared, clusters: [" + a + "]":                                            {"network: network beside clusters"},
-		"kind: single, network: shared":                                                     {"network: one cluster has no other to share a network with"},
-		"kind: primary-remote, trust: separate-roots":                                       {"trust: one istiod signs everything: there are no two roots that could differ"},
-		"kind: external-control-plane, trust: separate-roots":                               {"trust: one istiod signs everything: there are no two roots that could differ"},
-		"clusters: [" + a + ", " + bOfA + "], trust: separate-roots":                        {"trust: one istiod signs everything: there are no two roots that could differ"},
-		"clusters: [" + a + ", " + a + "]":                                                  {"clusters: cluster: two clusters are called cluster-a"},
-		"clusters: [" + bOfA + "]":                                                          {`clusters: primary: unknown cluster "cluster-a"`},
-		"clusters: [" + a + ", " + bOfA + ", {cluster: c, network: n, primary: cluster-b}]": {"clusters: primary: cluster-b has no istiod that could serve others"},
+		"kind: external-control-plane, network: shared":              nil,
+		"clusters: [" + a + ", " + b + "], trust: separate-roots":    nil,
+		"clusters: [" + a + ", " + bOfB + "], trust: separate-roots": nil,
+		"clusters: [" + a + ", " + bOfA + "]":                        nil,
+		"clusters: [" + bNoGW + "]":                                  nil,
+		"trust: shared-root":                                         {"neither kind nor clusters"},
+		"kind: single, clusters: [" + a + "]":                        {"clusters: both kind and clusters"},
+		"network: shared, clusters: [" + a + "]":                     {"network: network beside clusters"},
+		"kind: single, network: shared": {"network: one cluster has no other to " +
+			"share a network with"},
+		"kind: primary-remote, trust: separate-roots": {"trust: one istiod signs everything: " +
+			"there are no two roots that could differ"},
+		"kind: external-control-plane, trust: separate-roots": {"trust: one istiod signs everything: " +
+			"there are no two roots that could differ"},
+		"clusters: [" + a + ", " + bOfA + "], trust: separate-roots": {"trust: one istiod signs everything: " +
+			"there are no two roots that could differ"},
+		"clusters: [" + a + ", " + a + "]": {"clusters: cluster: two clusters are " +
+			"called cluster-a"},
+		"clusters: [" + bOfA + "]": {`clusters: primary: unknown cluster "cluster-a"`},
+		"clusters: [" + a + ", " + bOfA + ", {cluster: c, network: n, primary: cluster-b}]": {"clusters: primary: cluster-b has no " +
+			"istiod that could serve others"},
 		"clusters: [{cluster: cluster-a, network: n, primary: cluster-b}, " + bOfA + "]": {
-			"clusters: primary: cluster-b has no istiod that could serve others", "clusters: primary: cluster-a has no istiod that could serve others"},
+			"clusters: primary: cluster-b has no istiod that could serve others",
+			"clusters: primary: cluster-a has no istiod that could serve others"},
 		"clusters: [" + a + ", {cluster: c, network: n, primary: cluster-a, config-cluster: cluster-a}]": {
 			"clusters: config-cluster: there is no istiod here that would read a configuration"},
-		"clusters: [" + a + ", {cluster: c, network: n, config-cluster: d}]":                                                            {`clusters: config-cluster: unknown cluster "d"`},
-		"clusters: [" + a + ", {cluster: c, network: n, config-cluster: cluster-a}]":                                                    {"clusters: config-cluster: c reads its configuration from cluster-a, which it does not serve"},
-		"clusters: [" + a + ", " + bNoGW + "]":                                                                                          {"clusters: gateway: network-b has no east-west gateway: nobody gets in from network-a"},
-		"clusters: [" + bOfA + ", {cluster: cluster-a, network: network-b, gateway: false}]":                                            {"clusters: gateway: cluster-a needs its east-west gateway: the clusters that its istiod serves reach it there"},
+		"clusters: [" + a + ", {cluster: c, network: n, config-cluster: " +
+			"d}]": {`clusters: config-cluster: unknown cluster "d"`},
+		"clusters: [" + a + ", {cluster: c, network: n, config-cluster: " +
+			"cluster-a}]": {"clusters: config-cluster: c reads its configuration from " +
+			"cluster-a, which it does not serve"},
+		"clusters: [" + a + ", " + bNoGW + "]": {"clusters: gateway: network-b has no east-west gateway: nobody gets in from network-a"},
+		"clusters: [" + bOfA + ", {cluster: cluster-a, network: network-b, gateway: " +
+			"false}]": {"clusters: gateway: cluster-a needs its east-west gateway: the clusters " +
+			"that its istiod serves reach it there"},
 		"clusters: [{cluster: x, network: n, config-cluster: cluster-b}, {cluster: cluster-b, network: m, primary: x, gateway: false}]": nil,
 	} {
 		t.Run(text, func(t *testing.T) {
@@ -231,10 +248,14 @@ func TestTopologySchemaAgreesWithTheLoader(t *testing.T) {
 	require.NoError(t, err)
 	slip := filepath.Join(t.TempDir(), "slip.yaml")
 	for _, c := range [][2]string{
-		{"topology: everything", "topology: Every thing"}, {"topology: everything", "title: x"}, {"title: ", "titel: "}, {"trust: separate-roots", "trust: many-roots"},
-		{"10m", "10"}, {"trust:", "kind: single\ntrust:"}, {"trust:", "kind: single\nnetwork: shared\ntrust:"}, {"trust:", "network: shared\ntrust:"},
-		{"clusters:", "members:"}, {"cluster: config,", "cluster: Config,"}, {"cluster: config,", ""}, {"network: network-a, ", ""}, {"network: network-a", "network: a_b"},
-		{"primary: external", "primary: [external]"}, {"v1.36.1", "1.36.1"}, {"v1.36.1", "v1.36"}, {"gateway: false", "gateway: none"}, {"config-cluster: config", "config: config"},
+		{"topology: everything", "topology: Every thing"}, {"topology: everything", "title: x"}, {"title: ", "titel: "},
+		{"trust: separate-roots", "trust: many-roots"},
+		{"10m", "10"}, {"trust:", "kind: single\ntrust:"}, {"trust:", "kind: single\nnetwork: shared\ntrust:"}, {"trust:",
+			"network: shared\ntrust:"},
+		{"clusters:", "members:"}, {"cluster: config,", "cluster: Config,"}, {"cluster: config,", ""}, {"network: network-a, ", ""},
+		{"network: network-a", "network: a_b"},
+		{"primary: external", "primary: [external]"}, {"v1.36.1", "1.36.1"}, {"v1.36.1", "v1.36"}, {"gateway: false", "gateway: none"},
+		{"config-cluster: config", "config: config"},
 		{"cluster: worker", "cluster: " + strings.Repeat("w", 41)},
 	} {
 		text := strings.Replace(string(everything), c[0], c[1], 1)

@@ -71,7 +71,11 @@ func (course) FieldDocs() map[string]string {
 
 func (c course) Validate() error {
 	if c.Dish == "ice" && c.Hot != nil && *c.Hot {
-		return errors.Join(At("hot", errors.New("ice is cold")), At("hot.very.9", Problem{What: "it melts", Try: "a bowl"}), errors.New("nobody eats that"))
+		return errors.Join(
+			At("hot", errors.New("ice is cold")),
+			At("hot.very.9", Problem{What: "it melts", Try: "a bowl"}),
+			errors.New("nobody eats that"),
+		)
 	}
 	return nil
 }
@@ -128,9 +132,11 @@ more: m
 	require.Equal(t, "^good", like.String())
 	m.Like = nil
 	assert.Equal(t, menu{
-		Name: "noon", Day: "friday", Chef: "Ann", Price: 9.5, Seats: &seats, Delta: -3, Vegan: true, Takes: Duration(90 * time.Minute), Rests: 5 * time.Minute,
-		Share: 12.5, Table: table{"3", "window"}, Courses: []course{{"soup", &hot}, {"ice", nil}}, With: people{"Bob"}, Prices: map[string]int{"Ann": 5},
-		Notes: map[string]string{"a": "b"}, Free: map[string]any{"a": []any{int64(1), 1.5, "x", true, nil, int64(16)}}, extra: extra{"m"},
+		Name: "noon", Day: "friday", Chef: "Ann", Price: 9.5, Seats: &seats, Delta: -3, Vegan: true, Takes: Duration(90 * time.Minute),
+		Rests: 5 * time.Minute,
+		Share: 12.5, Table: table{"3", "window"}, Courses: []course{{"soup", &hot}, {"ice", nil}}, With: people{"Bob"},
+		Prices: map[string]int{"Ann": 5},
+		Notes:  map[string]string{"a": "b"}, Free: map[string]any{"a": []any{int64(1), 1.5, "x", true, nil, int64(16)}}, extra: extra{"m"},
 		Place: Place{"m.yaml", 2, 1},
 	}, m)
 }
@@ -286,7 +292,11 @@ m.yaml:2:3: the alias *a
 m.yaml:3:3: unknown field "dihs"
   wanted  dish or hot
   try     did you mean dish?`)
-	require.ErrorContains(t, Read("m.yaml", []byte("- a"), &menus, new(menu)), "m.yaml:1:1: not a menu\n  wanted  fields such as name:\n  seen    a list\n  try     ask the chef")
+	require.ErrorContains(
+		t,
+		Read("m.yaml", []byte("- a"), &menus, new(menu)),
+		"m.yaml:1:1: not a menu\n  wanted  fields such as name:\n  seen    a list\n  try     ask the chef",
+	)
 }
 
 func TestFilesThatCannotBeRead(t *testing.T) {
@@ -304,14 +314,19 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	_, err = menus.ReadFile(large)
 	var problems *Problems
 	require.ErrorAs(t, err, &problems)
-	require.EqualError(t, err, large+":1:1: the file is too large\n  wanted  at most 1048576 bytes\n  seen    1048577 bytes\n  try     leave courses out")
+	require.EqualError(
+		t,
+		err,
+		large+":1:1: the file is too large\n  wanted  at most 1048576 bytes\n  seen    1048577 bytes\n  try     leave courses out",
+	)
 }
 
 func TestTexts(t *testing.T) {
 	assert.Equal(t, "f:1:2", Place{"f", 1, 2}.String())
 	assert.Equal(t, "f:1", Place{File: "f", Line: 1}.String())
 	assert.Equal(t, "f", Place{File: "f"}.String())
-	for d, want := range map[time.Duration]string{time.Minute: "1m", time.Hour: "1h", 90 * time.Second: "1m30s", 50 * time.Millisecond: "50ms", 20 * time.Minute: "20m"} {
+	for d, want := range map[time.Duration]string{time.Minute: "1m", time.Hour: "1h", 90 * time.Second: "1m30s",
+		50 * time.Millisecond: "50ms", 20 * time.Minute: "20m"} {
 		assert.Equal(t, want, Duration(d).String())
 		again, err := time.ParseDuration(want)
 		require.NoError(t, err)
@@ -342,8 +357,10 @@ func TestExample(t *testing.T) {
 // Whatever stands in a file, the reader returns, and every problem has a place.
 func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
-		"", "\xff", "name: a\ncourses: [{dish: ice, hot: true}]", "a: &a [*a]", "? {a: b}\n: c", "<<: *x", "[[[[", "takes: 1h", "like: (", "table: a-b", "with: ~",
-		"free: {a: {b: [1, ~]}}", "a:\n\tb: c", "prices: {Ann: 5, Ann: 6}", "seats: 0x10", "price: .inf", "- a", "name: !!str x", "---\n---\na: b",
+		"", "\xff", "name: a\ncourses: [{dish: ice, hot: true}]", "a: &a [*a]", "? {a: b}\n: c", "<<: *x", "[[[[", "takes: 1h", "like: (",
+		"table: a-b", "with: ~",
+		"free: {a: {b: [1, ~]}}", "a:\n\tb: c", "prices: {Ann: 5, Ann: 6}", "seats: 0x10", "price: .inf", "- a", "name: !!str x",
+		"---\n---\na: b",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -69,9 +70,13 @@ var rules = map[string]rule{
 			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/cluster/existing", "lab/cluster/kind", "lab/cluster/machine",
 			"lab/host", "lab/mesh", "lab/scenario", "lab/words",
 		},
-		why: "package lab is the life of a lab: clusters, a mesh on them, and what is written down of both. What is done to a mesh stands above it",
+		why: "package lab is the life of a lab: clusters, a mesh on them, and what is written down of both. What is done to a mesh " +
+			"stands above it",
 	},
-	"lab/scenario":         {imports: []string{"lab/strict", "lab/words"}, why: "a scenario is data: it can be checked where no cluster can be made"},
+	"lab/scenario": {
+		imports: []string{"lab/strict", "lab/words"},
+		why:     "a scenario is data: it can be checked where no cluster can be made",
+	},
 	"lab/strict/fielddocs": {why: "it reads source and writes source"},
 	"lab/strict":           {imports: []string{"lab/words"}, why: "it reads files and does not know what they are about"},
 	"lab/report":           {imports: []string{"lab/words"}, why: "a report is made of events alone: any run folder can be shown again"},
@@ -194,7 +199,14 @@ func TestPackagesImportDownwardOnly(t *testing.T) {
 		}
 		seen[f.pkg()] = true
 		r, known := rules[f.pkg()]
-		if !assert.Truef(t, known, "%s: package %s has no place in the map of packages: give it one in %s", f.path, f.pkg(), "tests/arch/arch_test.go") {
+		if !assert.Truef(
+			t,
+			known,
+			"%s: package %s has no place in the map of packages: give it one in %s",
+			f.path,
+			f.pkg(),
+			"tests/arch/arch_test.go",
+		) {
 			continue
 		}
 		for _, i := range f.ast.Imports {
@@ -293,7 +305,13 @@ func TestWaitsAreBounded(t *testing.T) {
 				return true
 			}
 			if x, ok := s.X.(*ast.Ident); ok && x.Name == "time" {
-				assert.NotEqualf(t, "Sleep", s.Sel.Name, "%s: wait with lab/wait or a watch, which have a bound and tell what they saw", set.Position(s.Pos()))
+				assert.NotEqualf(
+					t,
+					"Sleep",
+					s.Sel.Name,
+					"%s: wait with lab/wait or a watch, which have a bound and tell what they saw",
+					set.Position(s.Pos()),
+				)
 			}
 			return true
 		})
@@ -308,7 +326,13 @@ func TestLibraryCodeIsNotTestCode(t *testing.T) {
 		}
 		for _, i := range f.ast.Imports {
 			p := strings.Trim(i.Path.Value, `"`)
-			assert.Falsef(t, p == "testing" || strings.HasPrefix(p, "github.com/stretchr/testify"), "%s imports %s: library code returns errors", f.path, p)
+			assert.Falsef(
+				t,
+				p == "testing" || strings.HasPrefix(p, "github.com/stretchr/testify"),
+				"%s imports %s: library code returns errors",
+				f.path,
+				p,
+			)
 		}
 	}
 }
@@ -344,6 +368,30 @@ func TestTopLevelIsFixed(t *testing.T) {
 	for _, e := range entries {
 		if name := e.Name(); !strings.HasPrefix(name, ".") && !strings.HasPrefix(name, "_") {
 			assert.Containsf(t, allowed, name, "%s: what it holds belongs into one of the folders that are there", name)
+		}
+	}
+}
+
+// TestLinesAreShort keeps lines at a length that is read at one look. What stands in a raw string is data.
+func TestLinesAreShort(t *testing.T) {
+	const most = 140 // characters
+	set, files := parse(t)
+	for _, f := range files {
+		raw := map[int]bool{}
+		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if l, ok := n.(*ast.BasicLit); ok && strings.HasPrefix(l.Value, "`") {
+				for line := set.Position(l.Pos()).Line; line <= set.Position(l.End()).Line; line++ {
+					raw[line] = true
+				}
+			}
+			return true
+		})
+		data, err := os.ReadFile(filepath.Join(root, f.path))
+		require.NoError(t, err)
+		for i, line := range strings.Split(string(data), "\n") {
+			if n := utf8.RuneCountInString(line); n > most && !raw[i+1] {
+				t.Errorf("%s:%d: a line of %d characters: break it, or move its comment above it: wanted at most %d", f.path, i+1, n, most)
+			}
 		}
 	}
 }

@@ -185,8 +185,27 @@ func inside(t *testing.T, story string) map[string]string {
 	work, scripts := t.TempDir(), script(t)
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), "unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc", machine+story)
-	cmd.Env = append(os.Environ(), "WORK="+work, "SELF="+self, "SCRIPTS="+scripts, "EASTWEST_DOCKER_DIR="+filepath.Join(work, "docker"), "DOCKER_HOST=")
+	cmd := exec.CommandContext(
+		t.Context(),
+		"unshare",
+		"--mount",
+		"--net",
+		"--pid",
+		"--fork",
+		"--mount-proc",
+		"--kill-child",
+		"sh",
+		"-euc",
+		machine+story,
+	)
+	cmd.Env = append(
+		os.Environ(),
+		"WORK="+work,
+		"SELF="+self,
+		"SCRIPTS="+scripts,
+		"EASTWEST_DOCKER_DIR="+filepath.Join(work, "docker"),
+		"DOCKER_HOST=",
+	)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s", out)
 	require.NoError(t, err)

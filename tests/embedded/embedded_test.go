@@ -70,7 +70,10 @@ func startPod(t *testing.T, kube kubernetes.Interface) {
 		ObjectMeta: metav1.ObjectMeta{Name: "app", Labels: map[string]string{"app": "app"}},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{
 			Name: "app", Image: labs.AppImage(), ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{"--port", fmt.Sprint(podPort)},
-			ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(podPort)}}},
+			ReadinessProbe: &corev1.Probe{
+				PeriodSeconds: 1,
+				ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(podPort)}},
+			},
 		}}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -146,7 +149,10 @@ func outside(t *testing.T) string {
 	}()
 	listener := <-listening
 	require.NotNil(t, listener)
-	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "outside") }), ReadHeaderTimeout: time.Second}
+	server := &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "outside") }),
+		ReadHeaderTimeout: time.Second,
+	}
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(func() { _ = server.Close() })
 	return "http://" + address + "/"
@@ -219,19 +225,22 @@ func TestTwoClusters(t *testing.T) {
 	t.Run("components come back", func(t *testing.T) {
 		for _, component := range []string{"etcd", "kube-apiserver", "kubelet"} {
 			require.NoError(t, a.(cluster.Underlay).Kill(t.Context(), component))
-			require.NoError(t, wait.Until(t.Context(), component+" to be there again", wait.Options{Within: 60 * time.Second}, func(ctx context.Context) error {
-				status, err := a.(*embedded.Node).Status(ctx)
-				if err != nil {
-					return err
-				}
-				for _, c := range status.Components {
-					if c.Name == component && (c.PID == 0 || c.Starts < 2) {
-						return fmt.Errorf("%+v", c)
+			require.NoError(
+				t,
+				wait.Until(t.Context(), component+" to be there again", wait.Options{Within: 60 * time.Second}, func(ctx context.Context) error {
+					status, err := a.(*embedded.Node).Status(ctx)
+					if err != nil {
+						return err
 					}
-				}
-				_, err = l.kube[0].CoreV1().Pods("default").Get(ctx, "app", metav1.GetOptions{})
-				return err
-			}))
+					for _, c := range status.Components {
+						if c.Name == component && (c.PID == 0 || c.Starts < 2) {
+							return fmt.Errorf("%+v", c)
+						}
+					}
+					_, err = l.kube[0].CoreV1().Pods("default").Get(ctx, "app", metav1.GetOptions{})
+					return err
+				}),
+			)
 		}
 		heal, err := a.(cluster.Underlay).Stop(t.Context(), "kube-apiserver")
 		require.NoError(t, err)

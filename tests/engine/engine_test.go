@@ -105,7 +105,13 @@ kind: Namespace
 metadata: {name: extra}
 `
 
-func run(ctx context.Context, t *testing.T, l *lab.Lab, s *scenario.Scenario, o engine.RunOptions) (engine.Verdict, *report.Recording, error) {
+func run(
+	ctx context.Context,
+	t *testing.T,
+	l *lab.Lab,
+	s *scenario.Scenario,
+	o engine.RunOptions,
+) (engine.Verdict, *report.Recording, error) {
 	t.Helper()
 	folder, err := report.NewFolder(filepath.Join(t.TempDir(), "run"))
 	require.NoError(t, err)
@@ -216,7 +222,11 @@ recover:
 		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Failed, verdict.Result, verdict.Reason)
-		require.Contains(t, verdict.Reason, "wanted the blast radius is one-way, within 5s; seen inside and one-way: a-to-b 0 %, b-to-a 100 %, inside-a 100 %, inside-b 0 %")
+		require.Contains(
+			t,
+			verdict.Reason,
+			"wanted the blast radius is one-way, within 5s; seen inside and one-way: a-to-b 0 %, b-to-a 100 %, inside-a 100 %, inside-b 0 %",
+		)
 		asBefore(t)
 	})
 
@@ -246,7 +256,10 @@ recover:
 		verdict, events, err := run(t.Context(), t, l, later("inside, one-way"), engine.RunOptions{})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
-		require.True(t, slices.ContainsFunc(events.Events(), func(e report.Event) bool { return e.Phase == "later" && e.Type == report.PhaseEnded }))
+		require.True(
+			t,
+			slices.ContainsFunc(events.Events(), func(e report.Event) bool { return e.Phase == "later" && e.Type == report.PhaseEnded }),
+		)
 		asBefore(t)
 		verdict, _, err = run(t.Context(), t, l, later("both-ways"), engine.RunOptions{})
 		require.NoError(t, err)
@@ -414,7 +427,11 @@ always:
 	})
 
 	t.Run("one that fails after it went on is undone", func(t *testing.T) {
-		s := parse(t, "resumed-in-vain", strings.Replace(severed, "reconnect: {between: [cluster-a, cluster-b]}", "restart: {apps: client@cluster-a}", 1))
+		s := parse(
+			t,
+			"resumed-in-vain",
+			strings.Replace(severed, "reconnect: {between: [cluster-a, cluster-b]}", "restart: {apps: client@cluster-a}", 1),
+		)
 		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{Until: scenario.Break})
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
@@ -467,22 +484,27 @@ operate:
 		require.NoError(t, err)
 		require.Equal(t, report.Passed, verdict.Result, verdict.Reason)
 		b := l.Mesh.Members[1].Kube
-		_, err = b.AppsV1().Deployments(mesh.SystemNamespace).Patch(t.Context(), mesh.Istiod, types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{})
+		_, err = b.AppsV1().
+			Deployments(mesh.SystemNamespace).
+			Patch(t.Context(), mesh.Istiod, types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{})
 		require.NoError(t, err)
-		require.NoError(t, wait.Until(t.Context(), "istiod to crash twice", wait.Options{Within: time.Minute, Every: time.Second}, func(ctx context.Context) error {
-			pods, err := b.CoreV1().Pods(mesh.SystemNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
-			if err != nil {
-				return err
-			}
-			for _, p := range pods.Items {
-				for _, c := range p.Status.ContainerStatuses {
-					if c.RestartCount >= 2 {
-						return nil
+		require.NoError(
+			t,
+			wait.Until(t.Context(), "istiod to crash twice", wait.Options{Within: time.Minute, Every: time.Second}, func(ctx context.Context) error {
+				pods, err := b.CoreV1().Pods(mesh.SystemNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
+				if err != nil {
+					return err
+				}
+				for _, p := range pods.Items {
+					for _, c := range p.Status.ContainerStatuses {
+						if c.RestartCount >= 2 {
+							return nil
+						}
 					}
 				}
-			}
-			return errors.New("it has not")
-		}))
+				return errors.New("it has not")
+			}),
+		)
 		undone(t, "crashing")
 	})
 

@@ -146,7 +146,11 @@ func (f foreign) live(t *testing.T) {
 func web(name string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "shop", Labels: map[string]string{"app": "echo", "sidecar.istio.io/inject": "true"}},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: bundle.Hub + "/app:" + bundle.Tag, ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{"--port=8080"}}}},
+		Spec: corev1.PodSpec{
+			Containers: []corev1.Container{
+				{Name: "app", Image: bundle.Hub + "/app:" + bundle.Tag, ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{"--port=8080"}},
+			},
+		},
 	}
 }
 
@@ -190,7 +194,8 @@ func (u user) state(ctx context.Context) (map[string]string, error) {
 					unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "deployment.kubernetes.io/revision")
 					unstructured.RemoveNestedField(o.Object, "spec", "template", "metadata", "annotations", "kubectl.kubernetes.io/restartedAt")
 					unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "control-plane.alpha.kubernetes.io/leader") // istiod's leases
-					if o.GetKind() == "Node" {                                                                                      // one that has just become ready loses them
+					// one that has just become ready loses them
+					if o.GetKind() == "Node" {
 						unstructured.RemoveNestedField(o.Object, "spec", "taints")
 					}
 					// The address of a load balancer is nobody's but the owner's.
@@ -235,18 +240,26 @@ func (f foreign) exchange(t *testing.T, states map[string]map[string]string, dep
 	}
 	for in, u := range f.clusters {
 		var now map[string]string
-		require.NoError(t, wait.Until(t.Context(), "the end of the old pods of "+deployment, wait.Options{Every: time.Second}, func(ctx context.Context) (err error) {
-			if now, err = u.state(ctx); err != nil {
-				return err
-			}
-			maps.DeleteFunc(now, func(key, text string) bool { return !has(key, text) })
-			for key, text := range now {
-				if strings.Contains(text, `"deletionTimestamp"`) {
-					return fmt.Errorf("%s is there", key)
-				}
-			}
-			return nil
-		}))
+		require.NoError(
+			t,
+			wait.Until(
+				t.Context(),
+				"the end of the old pods of "+deployment,
+				wait.Options{Every: time.Second},
+				func(ctx context.Context) (err error) {
+					if now, err = u.state(ctx); err != nil {
+						return err
+					}
+					maps.DeleteFunc(now, func(key, text string) bool { return !has(key, text) })
+					for key, text := range now {
+						if strings.Contains(text, `"deletionTimestamp"`) {
+							return fmt.Errorf("%s is there", key)
+						}
+					}
+					return nil
+				},
+			),
+		)
 		require.NotEmpty(t, now)
 		maps.DeleteFunc(states[in], has)
 		maps.Copy(states[in], now)
@@ -257,16 +270,24 @@ func (f foreign) exchange(t *testing.T, states map[string]map[string]string, dep
 func (f foreign) same(t *testing.T, before map[string]map[string]string) {
 	t.Helper()
 	for in, u := range f.clusters {
-		require.NoError(t, wait.Until(t.Context(), "the objects of "+in+" to be what they were", wait.Options{Within: 30 * time.Second, Every: time.Second}, func(ctx context.Context) error {
-			now, err := u.state(ctx)
-			if err != nil {
-				return err
-			}
-			if differences := differences(before[in], now); len(differences) > 0 {
-				return fmt.Errorf("%s", strings.Join(differences, "\n"))
-			}
-			return nil
-		}))
+		require.NoError(
+			t,
+			wait.Until(
+				t.Context(),
+				"the objects of "+in+" to be what they were",
+				wait.Options{Within: 30 * time.Second, Every: time.Second},
+				func(ctx context.Context) error {
+					now, err := u.state(ctx)
+					if err != nil {
+						return err
+					}
+					if differences := differences(before[in], now); len(differences) > 0 {
+						return fmt.Errorf("%s", strings.Join(differences, "\n"))
+					}
+					return nil
+				},
+			),
+		)
 	}
 }
 
@@ -318,15 +339,31 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 
 	t.Run("interrupted", func(t *testing.T) {
 		before := f.states(t)
-		cmd := exec.Command(eastwest, "up", "--name", name, "--provider", "existing", "--kubeconfig", f.kubeconfig, "--context", east, "--context", west)
+		cmd := exec.Command(
+			eastwest,
+			"up",
+			"--name",
+			name,
+			"--provider",
+			"existing",
+			"--kubeconfig",
+			f.kubeconfig,
+			"--context",
+			east,
+			"--context",
+			west,
+		)
 		cmd.Env = append(os.Environ(), "KUBECONFIG=")
 		var out strings.Builder
 		cmd.Stdout, cmd.Stderr = &out, &out
 		require.NoError(t, cmd.Start())
-		require.NoError(t, wait.Until(t.Context(), "istiod to be asked for", wait.Options{Within: 2 * time.Minute}, func(ctx context.Context) error {
-			_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
-			return err
-		}))
+		require.NoError(
+			t,
+			wait.Until(t.Context(), "istiod to be asked for", wait.Options{Within: 2 * time.Minute}, func(ctx context.Context) error {
+				_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
+				return err
+			}),
+		)
 		require.NoError(t, cmd.Process.Signal(os.Interrupt))
 		_ = cmd.Wait() // its exit code tells
 		require.Equal(t, 130, cmd.ProcessState.ExitCode(), out.String())
@@ -335,13 +372,29 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 
 	t.Run("killed", func(t *testing.T) {
 		before := f.states(t)
-		cmd := exec.Command(eastwest, "up", "--name", name, "--provider", "existing", "--kubeconfig", f.kubeconfig, "--context", east, "--context", west)
+		cmd := exec.Command(
+			eastwest,
+			"up",
+			"--name",
+			name,
+			"--provider",
+			"existing",
+			"--kubeconfig",
+			f.kubeconfig,
+			"--context",
+			east,
+			"--context",
+			west,
+		)
 		cmd.Env = append(os.Environ(), "KUBECONFIG=")
 		require.NoError(t, cmd.Start())
-		require.NoError(t, wait.Until(t.Context(), "istiod to be asked for", wait.Options{Within: 2 * time.Minute}, func(ctx context.Context) error {
-			_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
-			return err
-		}))
+		require.NoError(
+			t,
+			wait.Until(t.Context(), "istiod to be asked for", wait.Options{Within: 2 * time.Minute}, func(ctx context.Context) error {
+				_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
+				return err
+			}),
+		)
 		require.NoError(t, cmd.Process.Kill())
 		_ = cmd.Wait() // it was killed
 		_, code := f.execute(t, "down", name)
@@ -383,21 +436,29 @@ func (f foreign) takeAddresses(t *testing.T, in string) {
 		require.NoError(t, err)
 	}
 	last := 0
-	require.NoError(t, wait.Until(t.Context(), "all addresses to be taken", wait.Options{Within: 2 * time.Minute, Every: time.Second, InARow: 3}, func(ctx context.Context) error {
-		list, err := services.List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return err
-		}
-		with := 0
-		for _, s := range list.Items {
-			with += len(s.Status.LoadBalancer.Ingress)
-		}
-		grown := with > last
-		if last = with; grown || with < 250 {
-			return fmt.Errorf("%d are", with)
-		}
-		return nil
-	}))
+	require.NoError(
+		t,
+		wait.Until(
+			t.Context(),
+			"all addresses to be taken",
+			wait.Options{Within: 2 * time.Minute, Every: time.Second, InARow: 3},
+			func(ctx context.Context) error {
+				list, err := services.List(ctx, metav1.ListOptions{})
+				if err != nil {
+					return err
+				}
+				with := 0
+				for _, s := range list.Items {
+					with += len(s.Status.LoadBalancer.Ingress)
+				}
+				grown := with > last
+				if last = with; grown || with < 250 {
+					return fmt.Errorf("%d are", with)
+				}
+				return nil
+			},
+		),
+	)
 }
 
 func TestALabOnClustersThatAreThere(t *testing.T) {
@@ -434,9 +495,13 @@ func TestALabOnClustersThatAreThere(t *testing.T) {
 
 	t.Run("what is there and not ours is left alone", func(t *testing.T) {
 		u := f.clusters[west]
-		_, err := u.kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "istio-system"}}, metav1.CreateOptions{})
+		_, err := u.kube.CoreV1().
+			Namespaces().
+			Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "istio-system"}}, metav1.CreateOptions{})
 		require.NoError(t, err)
-		role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "istio-reader-clusterrole-istio-system", Labels: cluster.Labels("existing-refused", "another")}}
+		role := &rbacv1.ClusterRole{
+			ObjectMeta: metav1.ObjectMeta{Name: "istio-reader-clusterrole-istio-system", Labels: cluster.Labels("existing-refused", "another")},
+		}
 		_, err = u.kube.RbacV1().ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{})
 		require.NoError(t, err)
 		require.NoError(t, wait.Until(t.Context(), "what comes with a namespace", wait.Options{}, func(ctx context.Context) error {
@@ -450,7 +515,11 @@ func TestALabOnClustersThatAreThere(t *testing.T) {
 		out, code := f.up(t, "existing-refused", "--context", east, "--context", west)
 		require.Equal(t, 3, code)
 		require.Contains(t, out, `Namespace istio-system in cluster-b, context "admin@west" (no lab's)`)
-		require.Contains(t, out, `ClusterRole istio-reader-clusterrole-istio-system in cluster-b, context "admin@west" (of lab existing-refused, id another)`)
+		require.Contains(
+			t,
+			out,
+			`ClusterRole istio-reader-clusterrole-istio-system in cluster-b, context "admin@west" (of lab existing-refused, id another)`,
+		)
 		require.NotContains(t, out, "in cluster-a, context")
 		f.same(t, with)
 		require.NoError(t, u.kube.RbacV1().ClusterRoles().Delete(t.Context(), role.Name, metav1.DeleteOptions{}))
@@ -493,7 +562,8 @@ func TestALabOnClustersThatAreThere(t *testing.T) {
 			for name, text := range now {
 				_, namespaced, _ := strings.Cut(name, " ")
 				namespace, _, _ := strings.Cut(namespaced, "/")
-				if before[in][name] != "" || namespace == "istio-system" || namespace == "production" || strings.HasPrefix(name, "apiservices") || strings.HasPrefix(name, "ipaddresses") {
+				if before[in][name] != "" || namespace == "istio-system" || namespace == "production" || strings.HasPrefix(name, "apiservices") ||
+					strings.HasPrefix(name, "ipaddresses") {
 					continue // its objects have objects of their own, which Kubernetes makes
 				}
 				require.Contains(t, text, `"`+cluster.IDLabel+`":"`, "%s: %s", in, name)
@@ -528,7 +598,11 @@ func TestALabOnClustersThatAreThere(t *testing.T) {
 		kind := schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"}
 		entry := &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": map[string]any{"name": "bank", "namespace": "shop"},
-			"spec": map[string]any{"hosts": []any{"bank.example"}, "ports": []any{map[string]any{"number": int64(443), "name": "https", "protocol": "TLS"}}, "resolution": "DNS"},
+			"spec": map[string]any{
+				"hosts":      []any{"bank.example"},
+				"ports":      []any{map[string]any{"number": int64(443), "name": "https", "protocol": "TLS"}},
+				"resolution": "DNS",
+			},
 		}}
 		_, err := u.dynamic.Resource(kind).Namespace("shop").Create(t.Context(), entry, metav1.CreateOptions{})
 		require.NoError(t, err)

@@ -222,12 +222,20 @@ func TestKilledWhileDockerMakesANode(t *testing.T) {
 	t.Logf("commands that outlive it: %v", host.Commands("docker", container))
 	require.NoError(t, lab.Down(t.Context(), home, name))
 	// Longer than a node takes to appear.
-	require.NoError(t, wait.Until(t.Context(), "10 s without anything of the lab", wait.Options{Every: 500 * time.Millisecond, InARow: 20}, func(context.Context) error {
-		if found := append(left(t, name), docker(t, "ps", "--all", "--quiet", "--filter", "name="+container)...); len(found) > 0 {
-			return wait.Permanent(fmt.Errorf("there is %v", found))
-		}
-		return nil
-	}))
+	require.NoError(
+		t,
+		wait.Until(
+			t.Context(),
+			"10 s without anything of the lab",
+			wait.Options{Every: 500 * time.Millisecond, InARow: 20},
+			func(context.Context) error {
+				if found := append(left(t, name), docker(t, "ps", "--all", "--quiet", "--filter", "name="+container)...); len(found) > 0 {
+					return wait.Permanent(fmt.Errorf("there is %v", found))
+				}
+				return nil
+			},
+		),
+	)
 	require.NoDirExists(t, filepath.Join(home, "labs", name))
 }
 
@@ -248,7 +256,8 @@ func TestWithoutRoot(t *testing.T) {
 	from, err := bundle.DefaultDir()
 	require.NoError(t, err)
 	for _, command := range [][]string{
-		{"sh", "-c", `cp --archive --link "$0" "$1" || cp --archive "$0" "$1"`, from, filepath.Join(dir, "bundle")}, {"cp", string(eastwest), filepath.Join(dir, "eastwest")},
+		{"sh", "-c", `cp --archive --link "$0" "$1" || cp --archive "$0" "$1"`, from, filepath.Join(dir, "bundle")}, {"cp",
+			string(eastwest), filepath.Join(dir, "eastwest")},
 		{"chown", "65534", dir}, {"chmod", "0755", dir},
 	} {
 		out, err := exec.CommandContext(t.Context(), command[0], command[1:]...).CombinedOutput()
@@ -372,7 +381,9 @@ func TestDiskFull(t *testing.T) {
 	require.NoError(t, err)
 	disk := t.TempDir()
 	cmd := up(t, "SCRIPTS="+scripts, "DISK="+disk, "EASTWEST_DOCKER_DIR="+filepath.Join(disk, "docker"), "DOCKER_HOST=")
-	inside := append([]string{"--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc", smallDisk + `"$@"`, "sh"}, cmd.Args...)
+	inside := append(
+		[]string{"--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-euc", smallDisk + `"$@"`, "sh"},
+		cmd.Args...)
 	wrapped := exec.CommandContext(t.Context(), "unshare", inside...)
 	wrapped.Env = cmd.Env
 	refused(t, wrapped, "the disk is full: Docker's folder")

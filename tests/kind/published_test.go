@@ -124,7 +124,14 @@ func publishedNode(t *testing.T) string {
 	docker(t, "load", "--input", archive)
 	dir, ref := t.TempDir(), "eastwest.invalid/"+labName+"-node:latest"
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(fmt.Sprintf("server = %q\n", "http://"+world)), 0o644))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+image+"\nCOPY hosts.toml /etc/containerd/certs.d/"+world+"/hosts.toml\n"), 0o644))
+	require.NoError(
+		t,
+		os.WriteFile(
+			filepath.Join(dir, "Dockerfile"),
+			[]byte("FROM "+image+"\nCOPY hosts.toml /etc/containerd/certs.d/"+world+"/hosts.toml\n"),
+			0o644,
+		),
+	)
 	docker(t, "build", "--tag", ref, dir)
 	t.Cleanup(func() {
 		out, err := exec.Command("docker", "image", "rm", ref).CombinedOutput()

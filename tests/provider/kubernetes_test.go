@@ -132,9 +132,18 @@ func runKubernetes(t *testing.T, l *lab.Lab, cluster, e2e string, names []string
 		patterns[i] = " " + regexp.QuoteMeta(name) + "$"
 	}
 	report := filepath.Join(dir, "report.json")
-	cmd := exec.CommandContext(t.Context(), e2e,
-		"--kubeconfig="+l.Env().Kubeconfig, "--context="+cluster, "--provider=skeleton", "--kubectl-path="+filepath.Join(l.Env().BinDir, "kubectl"),
-		"--e2e-output-dir="+dir, "--ginkgo.focus="+strings.Join(patterns, "|"), "--ginkgo.json-report="+report, "--ginkgo.no-color", "--ginkgo.timeout=20m",
+	cmd := exec.CommandContext(
+		t.Context(),
+		e2e,
+		"--kubeconfig="+l.Env().Kubeconfig,
+		"--context="+cluster,
+		"--provider=skeleton",
+		"--kubectl-path="+filepath.Join(l.Env().BinDir, "kubectl"),
+		"--e2e-output-dir="+dir,
+		"--ginkgo.focus="+strings.Join(patterns, "|"),
+		"--ginkgo.json-report="+report,
+		"--ginkgo.no-color",
+		"--ginkgo.timeout=20m",
 	)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

@@ -168,15 +168,22 @@ func startPod(t *testing.T, kube kubernetes.Interface) {
 		Spec: corev1.PodSpec{
 			Containers: []corev1.Container{{
 				Name: podName, Image: labs.AppImage(), ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{"--port", fmt.Sprint(podPort)},
-				ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(podPort)}}},
-				VolumeMounts:   []corev1.VolumeMount{{Name: "changing", MountPath: "/changing"}, {Name: "projected", MountPath: "/projected"}},
+				ReadinessProbe: &corev1.Probe{
+					PeriodSeconds: 1,
+					ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(podPort)}},
+				},
+				VolumeMounts: []corev1.VolumeMount{{Name: "changing", MountPath: "/changing"}, {Name: "projected", MountPath: "/projected"}},
 			}},
 			Volumes: []corev1.Volume{
 				{Name: "changing", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "changing"}}},
 				{Name: "projected", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
 					{Secret: &corev1.SecretProjection{LocalObjectReference: corev1.LocalObjectReference{Name: "late"}, Optional: &optional}},
 					{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "conformance", Path: "token"}},
-					{DownwardAPI: &corev1.DownwardAPIProjection{Items: []corev1.DownwardAPIVolumeFile{{Path: "name", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}}}},
+					{
+						DownwardAPI: &corev1.DownwardAPIProjection{
+							Items: []corev1.DownwardAPIVolumeFile{{Path: "name", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+						},
+					},
 				}}}},
 			},
 		},
@@ -340,18 +347,26 @@ func images(t *testing.T, s *suite) {
 		Containers: []corev1.Container{{Name: name, Image: "registry.k8s.io/pause:0.0-" + name, ImagePullPolicy: corev1.PullIfNotPresent}},
 	}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.NoError(t, wait.Until(t.Context(), "the pull to be refused", wait.Options{Within: 20 * time.Second, Every: 500 * time.Millisecond}, func(ctx context.Context) error {
-		pod, err := pods.Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		for _, c := range pod.Status.ContainerStatuses {
-			if w := c.State.Waiting; w != nil && (w.Reason == "ErrImagePull" || w.Reason == "ImagePullBackOff") {
-				return nil
-			}
-		}
-		return fmt.Errorf("seen %v", pod.Status.ContainerStatuses)
-	}))
+	require.NoError(
+		t,
+		wait.Until(
+			t.Context(),
+			"the pull to be refused",
+			wait.Options{Within: 20 * time.Second, Every: 500 * time.Millisecond},
+			func(ctx context.Context) error {
+				pod, err := pods.Get(ctx, name, metav1.GetOptions{})
+				if err != nil {
+					return err
+				}
+				for _, c := range pod.Status.ContainerStatuses {
+					if w := c.State.Waiting; w != nil && (w.Reason == "ErrImagePull" || w.Reason == "ImagePullBackOff") {
+						return nil
+					}
+				}
+				return fmt.Errorf("seen %v", pod.Status.ContainerStatuses)
+			},
+		),
+	)
 	require.NotZero(t, pulls(t, kube), "pulls are not counted")
 	require.NoError(t, pods.Delete(t.Context(), name, metav1.DeleteOptions{}))
 }
@@ -371,17 +386,20 @@ func service(t *testing.T, kube kubernetes.Interface, name string, kind corev1.S
 func (s *suite) balanced(t *testing.T) string {
 	t.Helper()
 	var address string
-	require.NoError(t, wait.Until(t.Context(), "an address for the Service", wait.Options{Within: addressWithin}, func(ctx context.Context) error {
-		service, err := s.first.kube[1].CoreV1().Services(namespace).Get(ctx, "balanced", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if len(service.Status.LoadBalancer.Ingress) == 0 {
-			return errors.New("no address yet")
-		}
-		address = service.Status.LoadBalancer.Ingress[0].IP
-		return nil
-	}))
+	require.NoError(
+		t,
+		wait.Until(t.Context(), "an address for the Service", wait.Options{Within: addressWithin}, func(ctx context.Context) error {
+			service, err := s.first.kube[1].CoreV1().Services(namespace).Get(ctx, "balanced", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if len(service.Status.LoadBalancer.Ingress) == 0 {
+				return errors.New("no address yet")
+			}
+			address = service.Status.LoadBalancer.Ingress[0].IP
+			return nil
+		}),
+	)
 	return address
 }
 
@@ -429,9 +447,17 @@ func volumeRefresh(t *testing.T, s *suite) {
 	_, err := s.first.kube[0].CoreV1().Secrets(namespace).Update(t.Context(), secret("changing", "new"), metav1.UpdateOptions{})
 	require.NoError(t, err)
 	begin := time.Now()
-	require.NoError(t, wait.Until(t.Context(), "the new Secret in the pod", wait.Options{Within: refreshWithin, Every: 200 * time.Millisecond}, func(context.Context) error {
-		return value("new")
-	}))
+	require.NoError(
+		t,
+		wait.Until(
+			t.Context(),
+			"the new Secret in the pod",
+			wait.Options{Within: refreshWithin, Every: 200 * time.Millisecond},
+			func(context.Context) error {
+				return value("new")
+			},
+		),
+	)
 	t.Logf("after %s", time.Since(begin).Round(100*time.Millisecond))
 }
 
@@ -461,9 +487,17 @@ func projection(t *testing.T, s *suite) {
 	_, err = s.first.kube[0].CoreV1().Secrets(namespace).Create(t.Context(), secret("late", "here"), metav1.CreateOptions{})
 	require.NoError(t, err)
 	look := s.contains(t, "/projected/value", "")
-	require.NoError(t, wait.Until(t.Context(), "the late Secret in the pod", wait.Options{Within: refreshWithin, Every: 200 * time.Millisecond}, func(context.Context) error {
-		return look("here")
-	}))
+	require.NoError(
+		t,
+		wait.Until(
+			t.Context(),
+			"the late Secret in the pod",
+			wait.Options{Within: refreshWithin, Every: 200 * time.Millisecond},
+			func(context.Context) error {
+				return look("here")
+			},
+		),
+	)
 }
 
 func execInPod(t *testing.T, s *suite) {

@@ -76,7 +76,11 @@ func state(t *testing.T, l *lab.Lab) string {
 			require.NoError(t, err, out)
 			all.WriteString(out)
 		}
-		out, err := shell(t, l, "kubectl --context="+c.Name()+` get secrets -n istio-system -o jsonpath='{range .items[*]}{.metadata.name} {.data}{"\n"}{end}'`)
+		out, err := shell(
+			t,
+			l,
+			"kubectl --context="+c.Name()+` get secrets -n istio-system -o jsonpath='{range .items[*]}{.metadata.name} {.data}{"\n"}{end}'`,
+		)
 		require.NoError(t, err)
 		for _, line := range strings.Split(kubeconfig.ReplaceAllString(out, "a kubeconfig"), "\n") {
 			name, data, _ := strings.Cut(line, " ")

@@ -17,7 +17,13 @@ import (
 // A cluster that is paused does nothing until it is healed, and a lab is removed whether it was or not.
 func TestPause(t *testing.T) {
 	const name = "pause-test"
-	l := labs.Up(t, lab.Options{Name: name, Topology: scenario.Topology{Kind: scenario.NoMesh, Network: scenario.SeparateNetworks, Trust: scenario.SharedRoot}})
+	l := labs.Up(
+		t,
+		lab.Options{
+			Name:     name,
+			Topology: scenario.Topology{Kind: scenario.NoMesh, Network: scenario.SeparateNetworks, Trust: scenario.SharedRoot},
+		},
+	)
 	member, other := l.Mesh.Members[0], l.Mesh.Members[1]
 	serves := func(m int) error {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)

@@ -169,7 +169,12 @@ func calls(t *testing.T, l *lab.Lab) {
 	for _, from := range l.Mesh.InMesh() {
 		for _, to := range l.Mesh.InMesh() {
 			for caller, id := range map[string]string{"client": clientID, "echo": echoID} {
-				call := observe.Call{From: app(caller, from), To: app("echo", to), Client: regexp.MustCompile("^" + id + "$"), Server: regexp.MustCompile("^" + echoID + "$")}
+				call := observe.Call{
+					From:   app(caller, from),
+					To:     app("echo", to),
+					Client: regexp.MustCompile("^" + id + "$"),
+					Server: regexp.MustCompile("^" + echoID + "$"),
+				}
 				if !l.Mesh.Trusts(from.Spec, to.Spec) {
 					call = observe.Call{From: call.From, To: call.To, Fails: regexp.MustCompile(`CERTIFICATE_VERIFY_FAILED`)}
 				}
@@ -219,7 +224,15 @@ func tools(t *testing.T, l *lab.Lab) {
 			synced := map[string]string{}
 			for _, of := range l.Mesh.InMesh() {
 				synced[of.Name()] = "synced"
-				holds(t, l, observe.Command{Run: "istioctl remote-clusters --context=" + c.Name(), Expect: regexp.MustCompile(of.Name() + `\s.*synced`), Tools: istioctl})
+				holds(
+					t,
+					l,
+					observe.Command{
+						Run:    "istioctl remote-clusters --context=" + c.Name(),
+						Expect: regexp.MustCompile(of.Name() + `\s.*synced`),
+						Tools:  istioctl,
+					},
+				)
 			}
 			holds(t, l, observe.RemoteClusters{In: c.Name(), Expect: synced})
 		}
@@ -227,15 +240,31 @@ func tools(t *testing.T, l *lab.Lab) {
 			holds(t, l, observe.ProxyStatus{In: c.Name()})
 		}
 		if c.Spec.HasIstiod() && c.Spec.InMesh() {
-			holds(t, l, observe.Command{Run: "istioctl proxy-status --context=" + c.Name(), Expect: regexp.MustCompile(`echo-\S+\.production`), Tools: istioctl})
+			holds(
+				t,
+				l,
+				observe.Command{
+					Run:    "istioctl proxy-status --context=" + c.Name(),
+					Expect: regexp.MustCompile(`echo-\S+\.production`),
+					Tools:  istioctl,
+				},
+			)
 		}
 	}
 }
 
 func holds(t *testing.T, l *lab.Lab, check observe.Check) {
 	t.Helper()
-	require.NoError(t, wait.Until(t.Context(), check.String(), wait.Options{Within: 20 * time.Second, Every: 100 * time.Millisecond}, func(ctx context.Context) error {
-		_, err := check.Look(ctx, l.Mesh)
-		return err
-	}))
+	require.NoError(
+		t,
+		wait.Until(
+			t.Context(),
+			check.String(),
+			wait.Options{Within: 20 * time.Second, Every: 100 * time.Millisecond},
+			func(ctx context.Context) error {
+				_, err := check.Look(ctx, l.Mesh)
+				return err
+			},
+		),
+	)
 }

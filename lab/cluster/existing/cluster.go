@@ -155,7 +155,9 @@ func (c *Cluster) endpoint(ctx context.Context, s corev1.Service, port int32) (f
 	if i < 0 {
 		return forward.Pod{}, 0, fmt.Errorf("Service %s/%s has no port %d", s.Namespace, s.Name, port) //nolint:revive,staticcheck // a kind
 	}
-	list, err := c.kube.DiscoveryV1().EndpointSlices(s.Namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + s.Name})
+	list, err := c.kube.DiscoveryV1().
+		EndpointSlices(s.Namespace).
+		List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + s.Name})
 	if err != nil {
 		return forward.Pod{}, 0, err
 	}
@@ -185,7 +187,11 @@ func (c *Cluster) Dump(ctx context.Context, dir string) error {
 	if err != nil {
 		return c.says(ctx, err)
 	}
-	data, err := json.MarshalIndent(map[string]any{"context": c.info.Context, "server": c.config.Host, "version": json.RawMessage(version), "nodes": nodes.Items}, "", "  ")
+	data, err := json.MarshalIndent(
+		map[string]any{"context": c.info.Context, "server": c.config.Host, "version": json.RawMessage(version), "nodes": nodes.Items},
+		"",
+		"  ",
+	)
 	if err != nil {
 		return err
 	}

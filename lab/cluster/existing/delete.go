@@ -183,7 +183,11 @@ func (c *Cluster) innocent(ctx context.Context, client metadata.Interface, all [
 		return nil
 	}
 	slices.Sort(others)
-	return fmt.Errorf("nothing was deleted: these objects are not the lab's, and would go with the definitions of their kinds, which are: %s: keep them elsewhere and delete them first", strings.Join(others, ", "))
+	return fmt.Errorf(
+		"nothing was deleted: these objects are not the lab's, and would go with the definitions of their kinds, which are: %s: keep "+
+			"them elsewhere and delete them first",
+		strings.Join(others, ", "),
+	)
 }
 
 // some reports whether there is anything to delete.
@@ -216,14 +220,19 @@ func (r *removal) delete(ctx context.Context, o object) error {
 	if err != nil {
 		return fmt.Errorf("deleting %s: %w", o, err)
 	}
-	return wait.Until(ctx, "the end of "+o.String(), wait.Options{Within: goneWithin, Every: 200 * time.Millisecond}, func(ctx context.Context) error {
-		now, err := client.Get(ctx, o.Name, metav1.GetOptions{})
-		switch {
-		case apierrors.IsNotFound(err) || err == nil && now.UID != o.UID:
-			return nil
-		case err != nil:
-			return err
-		}
-		return fmt.Errorf("it is still there; what it waits for: finalizers %v", now.Finalizers)
-	})
+	return wait.Until(
+		ctx,
+		"the end of "+o.String(),
+		wait.Options{Within: goneWithin, Every: 200 * time.Millisecond},
+		func(ctx context.Context) error {
+			now, err := client.Get(ctx, o.Name, metav1.GetOptions{})
+			switch {
+			case apierrors.IsNotFound(err) || err == nil && now.UID != o.UID:
+				return nil
+			case err != nil:
+				return err
+			}
+			return fmt.Errorf("it is still there; what it waits for: finalizers %v", now.Finalizers)
+		},
+	)
 }

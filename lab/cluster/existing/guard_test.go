@@ -56,10 +56,13 @@ func TestGuardLetsOnlyOurOwnBeWritten(t *testing.T) {
 		{"anything in a namespace of ours", "POST", "/api/v1/namespaces/production/pods", bare, ""},
 		{"a part of it", "PATCH", "/apis/apps/v1/namespaces/production/deployments/echo/scale", `{"spec":{}}`, ""},
 		{"all of a kind in it", "DELETE", "/api/v1/namespaces/production/pods", "", ""},
-		{"a namespace of another lab of that name", "POST", "/api/v1/namespaces/istio-system/secrets", bare, "would not carry the labels of lab demo"},
-		{"their object", "DELETE", "/api/v1/namespaces/shop/secrets/theirs", "", `secrets/theirs in namespace shop of context "kind-east" is not of lab demo (it has no label of a lab)`},
+		{"a namespace of another lab of that name", "POST", "/api/v1/namespaces/istio-system/secrets", bare,
+			"would not carry the labels of lab demo"},
+		{"their object", "DELETE", "/api/v1/namespaces/shop/secrets/theirs", "",
+			`secrets/theirs in namespace shop of context "kind-east" is not of lab demo (it has no label of a lab)`},
 		{"their object, taken over", "PATCH", "/api/v1/namespaces/shop/secrets/theirs?force=true", labeled, "is not of lab demo"},
-		{"their object, made again", "POST", "/api/v1/namespaces/shop/secrets", strings.Replace(labeled, "new", "theirs", 1), "is not of lab demo"},
+		{"their object, made again", "POST", "/api/v1/namespaces/shop/secrets", strings.Replace(labeled, "new", "theirs", 1),
+			"is not of lab demo"},
 		{"our object among theirs", "DELETE", "/api/v1/namespaces/shop/secrets/moved", "", ""},
 		{"a new object of ours among theirs", "POST", "/api/v1/namespaces/shop/secrets", labeled, ""},
 		{"a new object without labels", "POST", "/api/v1/namespaces/shop/secrets", bare, "would not carry"},
@@ -71,8 +74,10 @@ func TestGuardLetsOnlyOurOwnBeWritten(t *testing.T) {
 		{"a role of theirs", "PUT", "/apis/rbac.authorization.k8s.io/v1/clusterroles/view", labeled, "is not of lab demo"},
 		{"a role of ours", "PUT", "/apis/rbac.authorization.k8s.io/v1/clusterroles/istiod", bare, ""},
 		{"what is not there", "DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterroles/gone", "", ""},
-		{"what is of a lab without an id", "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.istio", "", "it is of lab demo with the id "},
-		{"an Istio that was not adopted", "DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterroles/istiod-of-somebody", "", "is not of lab demo"},
+		{"what is of a lab without an id", "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.istio", "",
+			"it is of lab demo with the id "},
+		{"an Istio that was not adopted", "DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterroles/istiod-of-somebody", "",
+			"is not of lab demo"},
 		{"no object", "POST", "/debug/flags/v", "5", "no object"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
@@ -153,7 +158,10 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 
 func TestWhatGoesAndWhen(t *testing.T) {
 	of := func(group, resource, namespace, name string, owners ...metav1.OwnerReference) object {
-		return object{schema.GroupVersionResource{Group: group, Version: "v1", Resource: resource}, metav1.ObjectMeta{Namespace: namespace, Name: name, OwnerReferences: owners}}
+		return object{
+			schema.GroupVersionResource{Group: group, Version: "v1", Resource: resource},
+			metav1.ObjectMeta{Namespace: namespace, Name: name, OwnerReferences: owners},
+		}
 	}
 	const admission, rbac = "admissionregistration.k8s.io", "rbac.authorization.k8s.io"
 	var order [][]string

@@ -78,7 +78,10 @@ func (p *Provider) load() (*api.Config, error) {
 		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
 	}
 	if len(config.Contexts) == 0 {
-		return nil, fmt.Errorf("reading the kubeconfig: there is no context in %s: name another file with --kubeconfig", strings.Join(rules.Precedence, ", "))
+		return nil, fmt.Errorf(
+			"reading the kubeconfig: there is no context in %s: name another file with --kubeconfig",
+			strings.Join(rules.Precedence, ", "),
+		)
 	}
 	return config, nil
 }
@@ -132,8 +135,15 @@ func (p *Provider) unreachable(name, context, server string) error {
 	if u, err := url.Parse(server); err != nil || !loopback(u.Hostname()) {
 		return nil // what is no address the connection will tell
 	}
-	return fmt.Errorf("%s (context %q): the address of its API server is %s, which is another machine for everybody else: istiod of the other clusters has to reach it. "+
-		"Give an address that they reach with --api-server %[1]s=https://ADDRESS:PORT (of a kind cluster: https://NAME-control-plane:6443 or the container's own address, port 6443)", name, context, server)
+	return fmt.Errorf(
+		"%s (context %q): the address of its API server is %s, which is another machine for everybody else: istiod of the other "+
+			"clusters has to reach it. "+
+			"Give an address that they reach with --api-server %[1]s=https://ADDRESS:PORT (of a kind cluster: "+
+			"https://NAME-control-plane:6443 or the container's own address, port 6443)",
+		name,
+		context,
+		server,
+	)
 }
 
 // loopback reports whether everybody means himself by the host.
@@ -160,7 +170,14 @@ func (p *Provider) checkClusters(ctx context.Context, config *api.Config) error 
 	}
 	for i, uid := range uids {
 		if other := slices.Index(uids[:i], uid); uid != "" && other >= 0 {
-			problems = append(problems, fmt.Errorf("contexts %q and %q are the same cluster: each of the lab's clusters has to be another one", p.Contexts[other], p.Contexts[i]))
+			problems = append(
+				problems,
+				fmt.Errorf(
+					"contexts %q and %q are the same cluster: each of the lab's clusters has to be another one",
+					p.Contexts[other],
+					p.Contexts[i],
+				),
+			)
 		}
 	}
 	return errors.Join(problems...)
@@ -190,7 +207,11 @@ func ask(ctx context.Context, config *api.Config, context string) (uid string, e
 		return "", c.says(ctx, err)
 	}
 	if !review.Status.Allowed {
-		return "", fmt.Errorf("context %q is not a cluster administrator's: Istio is cluster roles, webhooks and definitions of kinds, and Kubernetes lets nobody grant what he may not do himself", context)
+		return "", fmt.Errorf(
+			"context %q is not a cluster administrator's: Istio is cluster roles, webhooks and definitions of kinds, and Kubernetes lets "+
+				"nobody grant what he may not do himself",
+			context,
+		)
 	}
 	return string(system.UID), nil
 }
@@ -258,7 +279,11 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	if err != nil {
 		return nil, err
 	}
-	data, err := json.MarshalIndent(info{Lab: spec.Lab, ID: p.ID, Name: spec.Name, Context: context, APIServer: p.APIServers[spec.Name]}, "", "  ")
+	data, err := json.MarshalIndent(
+		info{Lab: spec.Lab, ID: p.ID, Name: spec.Name, Context: context, APIServer: p.APIServers[spec.Name]},
+		"",
+		"  ",
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -47,15 +47,21 @@ func TestWordsAreCheckedBeforeAnyClusterIsAsked(t *testing.T) {
 		problem []string // all of them are told
 	}{
 		{"right", Provider{Contexts: []string{"east", "west"}}, nil},
-		{"with an address", Provider{Contexts: []string{"east", "west"}, Read: both, APIServers: map[string]string{"cluster-b": "https://203.0.113.2:6443"}}, nil},
+		{"with an address", Provider{Contexts: []string{"east", "west"}, Read: both,
+			APIServers: map[string]string{"cluster-b": "https://203.0.113.2:6443"}}, nil},
 		{"no context", Provider{}, []string{"wanted a --context for each of cluster-a, cluster-b, in this order; seen 0"}},
-		{"unknown contexts", Provider{Contexts: []string{"east", "wst"}}, []string{`there is no context "wst" in the kubeconfig: there are east, lost, west`}},
+		{"unknown contexts", Provider{Contexts: []string{"east", "wst"}},
+			[]string{`there is no context "wst" in the kubeconfig: there are east, lost, west`}},
 		{"a context without its cluster", Provider{Contexts: []string{"east", "lost"}}, []string{`"lost" names the cluster "gone"`}},
 		{"a context twice", Provider{Contexts: []string{"east", "east"}}, []string{`"east" is named twice`}},
-		{"an address of this machine", Provider{Contexts: []string{"east", "west"}, Read: both}, []string{`cluster-b (context "west"): the address of its API server is https://127.0.0.1:40123`, "--api-server cluster-b=https://"}},
-		{"another address of this machine", Provider{Contexts: []string{"east", "west"}, Read: both, APIServers: map[string]string{"cluster-b": "https://localhost:6443"}}, []string{"https://localhost:6443"}},
-		{"all at once", Provider{Contexts: []string{"wst", "west"}, Read: both, APIServers: map[string]string{"cluster-c": "https://x", "cluster-a": "10.0.0.1"}},
-			[]string{`"wst"`, "--api-server cluster-b=", "cluster-c: the lab has no such cluster", `cluster-a: wanted an address like https://10.0.0.1:6443, seen "10.0.0.1"`}},
+		{"an address of this machine", Provider{Contexts: []string{"east", "west"}, Read: both},
+			[]string{`cluster-b (context "west"): the address of its API server is https://127.0.0.1:40123`, "--api-server cluster-b=https://"}},
+		{"another address of this machine", Provider{Contexts: []string{"east", "west"}, Read: both,
+			APIServers: map[string]string{"cluster-b": "https://localhost:6443"}}, []string{"https://localhost:6443"}},
+		{"all at once", Provider{Contexts: []string{"wst", "west"}, Read: both, APIServers: map[string]string{"cluster-c": "https://x",
+			"cluster-a": "10.0.0.1"}},
+			[]string{`"wst"`, "--api-server cluster-b=", "cluster-c: the lab has no such cluster",
+				`cluster-a: wanted an address like https://10.0.0.1:6443, seen "10.0.0.1"`}},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			c.p.Kubeconfig, c.p.Clusters = file, both
@@ -131,7 +137,8 @@ func TestCredentialsAreTheOwnersAlone(t *testing.T) {
 }
 
 func TestLoopback(t *testing.T) {
-	for host, is := range map[string]bool{"127.0.0.1": true, "127.1.2.3": true, "::1": true, "0.0.0.0": true, "localhost": true, "api.localhost": true, "10.0.0.1": false, "api.example": false} {
+	for host, is := range map[string]bool{"127.0.0.1": true, "127.1.2.3": true, "::1": true, "0.0.0.0": true, "localhost": true,
+		"api.localhost": true, "10.0.0.1": false, "api.example": false} {
 		require.Equal(t, is, loopback(host), host)
 	}
 }

@@ -109,7 +109,8 @@ func (f *Forwarder) conn(pod Pod) (httpstream.Connection, error) {
 		return nil, err
 	}
 	url := f.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
-	conn, _, err = spdy.NewDialer(typedErrors{upgrader}, &http.Client{Transport: transport}, http.MethodPost, url).Dial(portforward.PortForwardProtocolV1Name)
+	conn, _, err = spdy.NewDialer(typedErrors{upgrader}, &http.Client{Transport: transport}, http.MethodPost, url).
+		Dial(portforward.PortForwardProtocolV1Name)
 	if err != nil {
 		return nil, fmt.Errorf("forwarding to pod %s: %w", pod.Name, err)
 	}

@@ -143,17 +143,22 @@ table ip eastwest-sealed {
 // follow waits for Kubernetes, serves LoadBalancers as long as ctx lasts, and returns when the node is usable.
 func (a *agent) follow(ctx context.Context) error {
 	var api kubernetes.Interface
-	err := wait.Until(ctx, "kubeadm to make the API server", wait.Options{Within: 10 * time.Minute, Every: 250 * time.Millisecond}, func(ctx context.Context) error {
-		config, err := machine.Config(adminConf)
-		if err != nil {
-			return err
-		}
-		config.QPS = -1 // no limit of our own on a node of our own
-		if api, err = kubernetes.NewForConfig(config); err != nil {
-			return err
-		}
-		return api.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
-	})
+	err := wait.Until(
+		ctx,
+		"kubeadm to make the API server",
+		wait.Options{Within: 10 * time.Minute, Every: 250 * time.Millisecond},
+		func(ctx context.Context) error {
+			config, err := machine.Config(adminConf)
+			if err != nil {
+				return err
+			}
+			config.QPS = -1 // no limit of our own on a node of our own
+			if api, err = kubernetes.NewForConfig(config); err != nil {
+				return err
+			}
+			return api.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+		},
+	)
 	if err != nil {
 		return err
 	}

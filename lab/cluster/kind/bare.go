@@ -121,7 +121,10 @@ func (n node) writeBare() error {
 // runKind runs kind's command on the node's cluster. The command ends with this process, and with ctx together with what it
 // has started; it writes no kubeconfig but the node's.
 func (n node) runKind(ctx context.Context, cli, verb string, args ...string) error {
-	cmd := exec.CommandContext(ctx, cli, slices.Concat([]string{verb, "cluster", "--name", n.kindName(), "--kubeconfig", n.path(kubeconfig)}, args)...)
+	cmd := exec.CommandContext(
+		ctx,
+		cli,
+		slices.Concat([]string{verb, "cluster", "--name", n.kindName(), "--kubeconfig", n.path(kubeconfig)}, args)...)
 	cmd.Env = append(os.Environ(), networkEnv+"="+networkName(n.Lab), "KIND_EXPERIMENTAL_PROVIDER=docker")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -176,28 +179,33 @@ func (c *BareNode) Usable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = wait.Until(ctx, c.Spec.Name+" to be usable", wait.Options{Within: 3 * time.Minute, Every: 100 * time.Millisecond}, func(ctx context.Context) error {
-		node, err := api.CoreV1().Nodes().Get(ctx, c.Container(), metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if !machine.NodeReady(node) {
-			return errors.New("the node is not Ready")
-		}
-		if _, err := api.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{}); err != nil {
-			return err
-		}
-		dns, err := api.AppsV1().Deployments("kube-system").Get(ctx, "coredns", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(dns.Status.Conditions, func(c appsv1.DeploymentCondition) bool {
-			return c.Type == appsv1.DeploymentAvailable && c.Status == corev1.ConditionTrue
-		}) {
-			return errors.New("CoreDNS is not available")
-		}
-		return nil
-	})
+	err = wait.Until(
+		ctx,
+		c.Spec.Name+" to be usable",
+		wait.Options{Within: 3 * time.Minute, Every: 100 * time.Millisecond},
+		func(ctx context.Context) error {
+			node, err := api.CoreV1().Nodes().Get(ctx, c.Container(), metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if !machine.NodeReady(node) {
+				return errors.New("the node is not Ready")
+			}
+			if _, err := api.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{}); err != nil {
+				return err
+			}
+			dns, err := api.AppsV1().Deployments("kube-system").Get(ctx, "coredns", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(dns.Status.Conditions, func(c appsv1.DeploymentCondition) bool {
+				return c.Type == appsv1.DeploymentAvailable && c.Status == corev1.ConditionTrue
+			}) {
+				return errors.New("CoreDNS is not available")
+			}
+			return nil
+		},
+	)
 	if err == nil && c.tell != nil {
 		c.tell(cluster.Usable)
 	}

@@ -71,20 +71,26 @@ func (c *Node) Usage() (host.CgroupUsage, error) {
 
 // Usable implements cluster.Starting.
 func (c *Node) Usable(ctx context.Context) error {
-	err := wait.Until(ctx, c.Spec.Name+" to be usable", wait.Options{Within: 3 * time.Minute, Every: 100 * time.Millisecond}, func(ctx context.Context) error {
-		status, err := c.Status(ctx)
-		switch {
-		case err != nil:
-			return err
-		case status.Problem != "":
-			return wait.Permanent(errors.New(status.Problem))
-		case !status.Usable:
-			return errors.New("the node, the default ServiceAccount or CoreDNS is not there yet")
-		}
-		return nil
-	})
+	err := wait.Until(
+		ctx,
+		c.Spec.Name+" to be usable",
+		wait.Options{Within: 3 * time.Minute, Every: 100 * time.Millisecond},
+		func(ctx context.Context) error {
+			status, err := c.Status(ctx)
+			switch {
+			case err != nil:
+				return err
+			case status.Problem != "":
+				return wait.Permanent(errors.New(status.Problem))
+			case !status.Usable:
+				return errors.New("the node, the default ServiceAccount or CoreDNS is not there yet")
+			}
+			return nil
+		},
+	)
 	if err != nil && ctx.Err() == nil {
-		if said, jerr := docker(ctx, "exec", c.container(), "journalctl", "--no-pager", "--output=cat", "--lines=3", "--unit=eastwest"); jerr == nil {
+		if said, jerr := docker(ctx, "exec", c.container(), "journalctl", "--no-pager", "--output=cat", "--lines=3",
+			"--unit=eastwest"); jerr == nil {
 			err = fmt.Errorf("%w; the part of eastwest in the node says: %s", err, said)
 		}
 	}

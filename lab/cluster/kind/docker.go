@@ -36,10 +36,17 @@ const (
 // Answers returns nil if a Docker that can make nodes answers, or what is in the way and what to do about it.
 func Answers(ctx context.Context) error {
 	if runtime.GOOS != "linux" {
-		return fmt.Errorf("this machine runs %s: the part of eastwest that runs in kind's nodes is a Linux program; use eastwest on Linux, or --provider existing on clusters that are there", runtime.GOOS)
+		return fmt.Errorf(
+			"this machine runs %s: the part of eastwest that runs in kind's nodes is a Linux program; use eastwest on Linux, or --provider "+
+				"existing on clusters that are there",
+			runtime.GOOS,
+		)
 	}
 	if _, err := exec.LookPath("docker"); err != nil {
-		return errors.New("the tool \"docker\" is missing: install Docker (https://docs.docker.com/engine/install/; apt-get install docker.io), or use --provider embedded")
+		return errors.New(
+			"the tool \"docker\" is missing: install Docker (https://docs.docker.com/engine/install/; apt-get install docker.io), or use " +
+				"--provider embedded",
+		)
 	}
 	bound, cancel := context.WithTimeoutCause(ctx, answerWithin, fmt.Errorf("no answer within %s", answerWithin))
 	defer cancel()
@@ -61,9 +68,16 @@ func unanswered(err error) error {
 	case strings.Contains(said, "permission denied"):
 		return fmt.Errorf("this user may not talk to Docker: run with sudo, or `sudo usermod -aG docker $USER` and log in again (%s)", said)
 	case strings.Contains(said, "Cannot connect"), strings.Contains(said, "no such file"), strings.Contains(said, "connection refused"):
-		return fmt.Errorf("Docker does not run: start it (`sudo systemctl start docker`; scripts/docker-up where there is no systemd) (%s)", said) //nolint:revive,staticcheck // a name
+		return fmt.Errorf(
+			"Docker does not run: start it (`sudo systemctl start docker`; scripts/docker-up where there is no systemd) (%s)",
+			said,
+		) //nolint:revive,staticcheck // a name
 	case strings.Contains(said, "is too old"), strings.Contains(said, "is too new"):
-		return fmt.Errorf("the docker command and the Docker Engine are too far apart in age: wanted %s or newer of both (%s)", neededDocker, said)
+		return fmt.Errorf(
+			"the docker command and the Docker Engine are too far apart in age: wanted %s or newer of both (%s)",
+			neededDocker,
+			said,
+		)
 	}
 	return fmt.Errorf("asking Docker for its version: %s", said)
 }
@@ -125,7 +139,8 @@ func askEngine(ctx context.Context) (e engine, err error) {
 
 // reachable returns an error if this machine cannot reach the Docker's containers by their addresses.
 func (e engine) reachable() error {
-	const instead = "nodes are reached by their addresses, and those of %s are not to be reached from here: use a Docker Engine that runs on this machine as root, or --provider existing on clusters that are there"
+	const instead = "nodes are reached by their addresses, and those of %s are not to be reached from here: use a Docker Engine that " +
+		"runs on this machine as root, or --provider existing on clusters that are there"
 	switch {
 	case strings.Contains(e.OperatingSystem, "Docker Desktop"):
 		return fmt.Errorf(instead, "Docker Desktop, which runs in a virtual machine,")
@@ -145,7 +160,10 @@ func local(ctx context.Context) error {
 		}
 	}
 	if !strings.HasPrefix(endpoint, "unix://") {
-		return fmt.Errorf("the Docker at %s is not on this machine, and nodes share a folder with it: unset DOCKER_HOST, or `docker context use default`", endpoint)
+		return fmt.Errorf(
+			"the Docker at %s is not on this machine, and nodes share a folder with it: unset DOCKER_HOST, or `docker context use default`",
+			endpoint,
+		)
 	}
 	return nil
 }
@@ -166,7 +184,14 @@ func disk(root string, nodes int) error {
 		return nil //nolint:nilerr // it is not for everybody to see
 	}
 	if needed := uint64(imageMiB + nodes*nodeMiB); free>>20 < needed {
-		return fmt.Errorf("the disk is full: Docker's folder %s has %d MiB free, a lab of %d clusters needs %d MiB: make room, for example with `docker system prune`", root, free>>20, nodes, needed)
+		return fmt.Errorf(
+			"the disk is full: Docker's folder %s has %d MiB free, a lab of %d clusters needs %d MiB: make room, for example with `docker "+
+				"system prune`",
+			root,
+			free>>20,
+			nodes,
+			needed,
+		)
 	}
 	return nil
 }
@@ -222,7 +247,9 @@ func rangeTaken(ctx context.Context, r netip.Prefix) (string, error) {
 	if len(list) == 0 {
 		return "", nil
 	}
-	text, err := docker(ctx, append([]string{"network", "inspect", "--format", "{{.Name}}{{range .IPAM.Config}} {{.Subnet}}{{end}}"}, list...)...)
+	text, err := docker(
+		ctx,
+		append([]string{"network", "inspect", "--format", "{{.Name}}{{range .IPAM.Config}} {{.Subnet}}{{end}}"}, list...)...)
 	if err != nil {
 		return "", fmt.Errorf("looking at Docker's networks: %w", err)
 	}

@@ -44,9 +44,16 @@ func TestDockerVersions(t *testing.T) {
 }
 
 func TestDockersWhoseContainersAreNotReached(t *testing.T) {
-	require.NoError(t, engine{OperatingSystem: "Debian GNU/Linux 12 (bookworm)", SecurityOptions: []string{"name=seccomp,profile=default"}}.reachable())
+	require.NoError(
+		t,
+		engine{OperatingSystem: "Debian GNU/Linux 12 (bookworm)", SecurityOptions: []string{"name=seccomp,profile=default"}}.reachable(),
+	)
 	require.ErrorContains(t, engine{OperatingSystem: "Docker Desktop"}.reachable(), "use a Docker Engine that runs on this machine as root")
-	require.ErrorContains(t, engine{SecurityOptions: []string{"name=seccomp,profile=default", "name=rootless"}}.reachable(), "Docker without root")
+	require.ErrorContains(
+		t,
+		engine{SecurityOptions: []string{"name=seccomp,profile=default", "name=rootless"}}.reachable(),
+		"Docker without root",
+	)
 }
 
 func TestRangesOfDockerNetworks(t *testing.T) {

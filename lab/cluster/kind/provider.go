@@ -75,7 +75,11 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 }
 
 // makeOrSweep makes a node in its lab's network, and leaves nothing of it where that fails.
-func (p *Provider) makeOrSweep(ctx context.Context, spec cluster.Spec, do func(context.Context, node) (cluster.Cluster, error)) (cluster.Cluster, error) {
+func (p *Provider) makeOrSweep(
+	ctx context.Context,
+	spec cluster.Spec,
+	do func(context.Context, node) (cluster.Cluster, error),
+) (cluster.Cluster, error) {
 	n, err := p.plan(ctx, spec)
 	if err != nil {
 		return nil, err
@@ -127,7 +131,11 @@ func notOthers(ctx context.Context, n node) error {
 	if found == "" || found == "found "+n.labels() {
 		return nil
 	}
-	return fmt.Errorf("there is a kind cluster %s that is not this lab's (container %s): choose another --name; eastwest leaves it alone", n.kindName(), n.container())
+	return fmt.Errorf(
+		"there is a kind cluster %s that is not this lab's (container %s): choose another --name; eastwest leaves it alone",
+		n.kindName(),
+		n.container(),
+	)
 }
 
 // makeNetwork makes the lab's Docker network, or finds it.
@@ -142,10 +150,14 @@ func makeNetwork(ctx context.Context, n node) error {
 		return nil
 	case "":
 	default:
-		return fmt.Errorf("there is a Docker network %s that is not this lab's: choose another --name, or remove it with `docker network rm %[1]s`", name)
+		return fmt.Errorf(
+			"there is a Docker network %s that is not this lab's: choose another --name, or remove it with `docker network rm %[1]s`",
+			name,
+		)
 	}
 	_, err = docker(ctx, append([]string{
-		"network", "create", "--driver", "bridge", "--subnet", a.Bridge().Masked().String(), "--gateway", a.Bridge().Addr().String(), "--ip-range", a.Assigned().String(),
+		"network", "create", "--driver", "bridge", "--subnet", a.Bridge().Masked().String(), "--gateway", a.Bridge().Addr().String(),
+		"--ip-range", a.Assigned().String(),
 	}, append(labelFlags(n.Lab, n.ID), name)...)...)
 	if err != nil && strings.Contains(err.Error(), "overlaps") {
 		return fmt.Errorf("the range %s is taken by a Docker network: choose another with --range: %w", n.Range, err)
@@ -240,7 +252,11 @@ func (p *Provider) NodeImage(ctx context.Context) (string, error) {
 		return image, err
 	}
 	if _, err := docker(ctx, "pull", "--quiet", image); err != nil {
-		return "", fmt.Errorf("getting the node image %s: %w: `eastwest bundle build --with kind` makes one that needs no registry, --kind-image names another", image, err)
+		return "", fmt.Errorf(
+			"getting the node image %s: %w: `eastwest bundle build --with kind` makes one that needs no registry, --kind-image names another",
+			image,
+			err,
+		)
 	}
 	return image, nil
 }
@@ -281,7 +297,8 @@ func create(ctx context.Context, kinds *kind.Provider, log *watcher, n node, mou
 	done := make(chan error, 1)
 	go func() {
 		defer log.started()
-		done <- kinds.Create(n.kindName(), kind.CreateWithV1Alpha4Config(n.config(mounts)), kind.CreateWithKubeconfigPath(n.path("kind.kubeconfig")))
+		done <- kinds.Create(n.kindName(), kind.CreateWithV1Alpha4Config(n.config(mounts)),
+			kind.CreateWithKubeconfigPath(n.path("kind.kubeconfig")))
 	}()
 	again := time.NewTicker(500 * time.Millisecond)
 	defer again.Stop()
@@ -316,14 +333,25 @@ func withOutput(err error, output string) error {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	said := strings.Join(lines[max(0, len(lines)-12):], "\n")
 	if strings.Contains(said, "unable to apply caps") {
-		return fmt.Errorf("this machine does not let Docker give containers all capabilities: start it with scripts/docker-up, which asks for those that there are: %w: %s", err, said)
+		return fmt.Errorf(
+			"this machine does not let Docker give containers all capabilities: start it with scripts/docker-up, which asks for those that "+
+				"there are: %w: %s",
+			err,
+			said,
+		)
 	}
 	return fmt.Errorf("%w: %s", err, said)
 }
 
 // address asks Docker where the node is on the lab's network.
 func address(ctx context.Context, n node) (netip.Addr, error) {
-	text, err := docker(ctx, "inspect", "--format", fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", networkName(n.Lab)), n.container())
+	text, err := docker(
+		ctx,
+		"inspect",
+		"--format",
+		fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", networkName(n.Lab)),
+		n.container(),
+	)
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -461,7 +489,10 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 		if err != nil || len(left) == 0 {
 			return err
 		}
-		return fmt.Errorf("Docker has a lab %s that was made with another EASTWEST_HOME: choose another --name, or remove it where it was made", lab) //nolint:revive,staticcheck // a name
+		return fmt.Errorf(
+			"Docker has a lab %s that was made with another EASTWEST_HOME: choose another --name, or remove it where it was made",
+			lab,
+		) //nolint:revive,staticcheck // a name
 	}
 	net, err := machine.ReadNetwork(p.Home, lab, provider)
 	if errors.Is(err, fs.ErrNotExist) { // it is written down before anything is made
@@ -474,24 +505,29 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 	if err != nil {
 		return err
 	}
-	err = wait.Until(ctx, "everything of lab "+lab+" to be gone from Docker", wait.Options{Within: time.Minute, Every: 200 * time.Millisecond, InARow: looks}, func(ctx context.Context) error {
-		left, err := leftovers(ctx, lab, net.ID)
-		if err != nil {
-			return err
-		}
-		var problems []error
-		for _, command := range left {
-			_, err := docker(ctx, command...)
-			problems = append(problems, err)
-		}
-		if len(left) > 0 {
-			problems = append(problems, fmt.Errorf("%d kinds of things were there", len(left)))
-		}
-		if pids := host.Commands("docker", nodes...); len(pids) > 0 {
-			problems = append(problems, fmt.Errorf("commands that make its nodes still run (processes %v)", pids))
-		}
-		return errors.Join(problems...)
-	})
+	err = wait.Until(
+		ctx,
+		"everything of lab "+lab+" to be gone from Docker",
+		wait.Options{Within: time.Minute, Every: 200 * time.Millisecond, InARow: looks},
+		func(ctx context.Context) error {
+			left, err := leftovers(ctx, lab, net.ID)
+			if err != nil {
+				return err
+			}
+			var problems []error
+			for _, command := range left {
+				_, err := docker(ctx, command...)
+				problems = append(problems, err)
+			}
+			if len(left) > 0 {
+				problems = append(problems, fmt.Errorf("%d kinds of things were there", len(left)))
+			}
+			if pids := host.Commands("docker", nodes...); len(pids) > 0 {
+				problems = append(problems, fmt.Errorf("commands that make its nodes still run (processes %v)", pids))
+			}
+			return errors.Join(problems...)
+		},
+	)
 	if err != nil {
 		return err
 	}

@@ -218,7 +218,10 @@ func (c control) do(ctx context.Context, method, path string, body, answer any) 
 	if err != nil {
 		return err
 	}
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) }, DisableKeepAlives: true}
+	transport := &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
+		DisableKeepAlives: true,
+	}
 	response, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(request)
 	if err != nil {
 		return fmt.Errorf("asking the node of %s: %w", filepath.Base(c.dir), err)

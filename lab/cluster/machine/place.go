@@ -140,7 +140,11 @@ func Plan(home, lab, id, provider, wanted string, taken func(netip.Prefix) (stri
 			return n, WriteJSON(file, n)
 		}
 	}
-	return n, fmt.Errorf("no free address range from 10.201.0.0/16 to 10.250.0.0/16 (the last one is taken by %s): remove a lab with `eastwest down`, or give one with --range", last)
+	return n, fmt.Errorf(
+		"no free address range from 10.201.0.0/16 to 10.250.0.0/16 (the last one is taken by %s): remove a lab with `eastwest down`, or "+
+			"give one with --range",
+		last,
+	)
 }
 
 func rangesOfLabs(home string) (map[netip.Prefix]string, error) {

@@ -114,12 +114,17 @@ func (p Place) dnsAnswers(ctx context.Context, api kubernetes.Interface) error {
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "udp", server)
 	}}
-	return wait.Until(ctx, "CoreDNS to answer", wait.Options{Within: usableWithin, Every: 25 * time.Millisecond}, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
-		return err
-	})
+	return wait.Until(
+		ctx,
+		"CoreDNS to answer",
+		wait.Options{Within: usableWithin, Every: 25 * time.Millisecond},
+		func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
+			return err
+		},
+	)
 }
 
 // Config reads the kubeconfig of a node. Proxies of the user are for the world: they do not know the way to one.
@@ -139,22 +144,27 @@ func APIAnswers(ctx context.Context, config *rest.Config) error {
 	if err != nil {
 		return err
 	}
-	return wait.Until(ctx, "the API server to be ready", wait.Options{Within: 90 * time.Second, Every: 25 * time.Millisecond}, func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
-		if err != nil {
-			return wait.Permanent(err)
-		}
-		answer, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		defer answer.Body.Close()
-		if answer.StatusCode != http.StatusOK {
-			text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
-			return fmt.Errorf("%s: %s", answer.Status, lastLineWith(text, "[-]"))
-		}
-		return nil
-	})
+	return wait.Until(
+		ctx,
+		"the API server to be ready",
+		wait.Options{Within: 90 * time.Second, Every: 25 * time.Millisecond},
+		func(ctx context.Context) error {
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
+			if err != nil {
+				return wait.Permanent(err)
+			}
+			answer, err := client.Do(request)
+			if err != nil {
+				return err
+			}
+			defer answer.Body.Close()
+			if answer.StatusCode != http.StatusOK {
+				text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
+				return fmt.Errorf("%s: %s", answer.Status, lastLineWith(text, "[-]"))
+			}
+			return nil
+		},
+	)
 }
 
 func lastLineWith(text []byte, mark string) string {

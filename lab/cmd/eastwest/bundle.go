@@ -22,7 +22,13 @@ func newBundleCommand() *cobra.Command {
 		Long: `The bundle holds everything that a lab runs: Kubernetes, etcd, containerd, Istio and the container images, built
 from pinned sources. It lives in the user's cache folder, or where $` + bundle.EnvDir + ` says.`,
 	})
-	cmd.AddCommand(newBundleBuildCommand(), newBundleListCommand(), newBundleVerifyCommand(), newBundleExportCommand(), newBundleImportCommand())
+	cmd.AddCommand(
+		newBundleBuildCommand(),
+		newBundleListCommand(),
+		newBundleVerifyCommand(),
+		newBundleExportCommand(),
+		newBundleImportCommand(),
+	)
 	return cmd
 }
 
@@ -109,7 +115,10 @@ func newBundleVerifyCommand() *cobra.Command {
 				return err
 			}
 			if len(problems) > 0 {
-				damage := &bundle.SetupError{What: "the bundle in " + b.Dir() + " is damaged", Try: "run `eastwest bundle build`, which makes only the damaged parts again"}
+				damage := &bundle.SetupError{
+					What: "the bundle in " + b.Dir() + " is damaged",
+					Try:  "run `eastwest bundle build`, which makes only the damaged parts again",
+				}
 				for _, p := range problems {
 					damage.Missing = append(damage.Missing, p.String())
 				}

@@ -28,10 +28,16 @@ func (f *labFlags) addTo(cmd *cobra.Command) {
 	f.provider = lab.Auto
 	choice{&f.provider, "provider", "who makes the clusters", lab.Providers()}.addTo(cmd)
 	f.topologyFlags.addTo(cmd)
-	cmd.Flags().StringVar(&f.addresses, "range", "", "the lab's private /16, like 10.77.0.0/16, with --provider embedded or kind (default: one that is free)")
-	cmd.Flags().StringVar(&f.kindImage, "kind-image", "", "with --provider kind: the node image, like kindest/node:v1.36.1 (default: the bundle's, or kind's own where the bundle was built without)")
+	cmd.Flags().
+		StringVar(&f.addresses, "range", "", "the lab's private /16, like 10.77.0.0/16, with --provider embedded or kind (default: one "+
+			"that is free)")
+	cmd.Flags().
+		StringVar(&f.kindImage, "kind-image", "", "with --provider kind: the node image, like kindest/node:v1.36.1 (default: the "+
+			"bundle's, or kind's own where the bundle was built without)")
 	cmd.Flags().BoolVar(&f.egress, "egress", false, "let the lab reach what this machine reaches; it is sealed otherwise")
-	cmd.Flags().StringVar(&f.images.Hub, "hub", "", "with --provider kind or existing: the registry's folder with the images pilot, proxyv2 and app, like docker.io/istio; nodes of kind pull them, so it implies --egress (default: the bundle's)")
+	cmd.Flags().
+		StringVar(&f.images.Hub, "hub", "", "with --provider kind or existing: the registry's folder with the images pilot, proxyv2 and "+
+			"app, like docker.io/istio; nodes of kind pull them, so it implies --egress (default: the bundle's)")
 	cmd.Flags().StringVar(&f.images.Tag, "tag", "", "the tag of the images of --hub, like 1.31.0")
 }
 
@@ -40,7 +46,16 @@ func (f *labFlags) options(home, name string) (lab.Options, error) {
 	if wrong := (choice{value: &f.provider, flag: "provider", words: lab.Providers()}).check(); wrong != nil {
 		err = usageError{errors.Join(wrong, err)}
 	}
-	return lab.Options{Home: home, Name: name, Provider: f.provider, Range: f.addresses, Egress: f.egress, KindImage: f.kindImage, Images: f.images, Topology: t}, err
+	return lab.Options{
+		Home:      home,
+		Name:      name,
+		Provider:  f.provider,
+		Range:     f.addresses,
+		Egress:    f.egress,
+		KindImage: f.kindImage,
+		Images:    f.images,
+		Topology:  t,
+	}, err
 }
 
 // foreignFlags say which clusters the provider existing takes.
@@ -50,10 +65,17 @@ type foreignFlags struct {
 }
 
 func (f *foreignFlags) addTo(cmd *cobra.Command) {
-	cmd.Flags().StringArrayVar(&f.foreign.Contexts, "context", nil, "with --provider existing: the kubeconfig context of a cluster; once for each of the lab's, in their order")
-	cmd.Flags().StringVar(&f.foreign.Kubeconfig, "kubeconfig", "", "with --provider existing: the kubeconfig that has them, which is only read (default: what kubectl takes)")
-	cmd.Flags().StringArrayVar(&f.apiServers, "api-server", nil, "with --provider existing: where other clusters reach the API server of one, like cluster-a=https://10.0.0.1:6443 (default: what the kubeconfig says)")
-	cmd.Flags().BoolVar(&f.foreign.Adopt, "adopt", false, "with --provider existing: use the Istio that is there, and install nothing but the lab's apps")
+	cmd.Flags().
+		StringArrayVar(&f.foreign.Contexts, "context", nil, "with --provider existing: the kubeconfig context of a cluster; once for "+
+			"each of the lab's, in their order")
+	cmd.Flags().
+		StringVar(&f.foreign.Kubeconfig, "kubeconfig", "", "with --provider existing: the kubeconfig that has them, which is only read "+
+			"(default: what kubectl takes)")
+	cmd.Flags().
+		StringArrayVar(&f.apiServers, "api-server", nil, "with --provider existing: where other clusters reach the API server of one, "+
+			"like cluster-a=https://10.0.0.1:6443 (default: what the kubeconfig says)")
+	cmd.Flags().
+		BoolVar(&f.foreign.Adopt, "adopt", false, "with --provider existing: use the Istio that is there, and install nothing but the lab's apps")
 	_ = cmd.RegisterFlagCompletionFunc("context", completeContexts)
 }
 
@@ -219,7 +241,8 @@ func wrongUnlessSetup(err error) error {
 
 func upResult(l *lab.Lab, took time.Duration) upJSON {
 	j := upJSON{
-		Name: l.Name, Kubeconfig: l.Env().Kubeconfig, Contexts: l.Topology.Clusters(), Seconds: took.Seconds(), Made: len(l.Answers) > 0, Proof: []callJSON{},
+		Name: l.Name, Kubeconfig: l.Env().Kubeconfig, Contexts: l.Topology.Clusters(), Seconds: took.Seconds(), Made: len(l.Answers) > 0,
+		Proof: []callJSON{},
 	}
 	for _, a := range l.Answers {
 		j.Proof = append(j.Proof, callJSON{From: a.From, To: a.To, Pod: a.Pod, Client: a.Client, Server: a.Server})

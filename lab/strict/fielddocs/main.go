@@ -122,7 +122,12 @@ func write(b *bytes.Buffer, name string, docs []doc) {
 	if len(docs) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "\n// FieldDocs implements the documentation of fields for package strict.\nfunc (%s) FieldDocs() map[string]string {\n\treturn map[string]string{\n", name)
+	fmt.Fprintf(
+		b,
+		"\n// FieldDocs implements the documentation of fields for package strict.\nfunc (%s) FieldDocs() map[string]string {\n\treturn "+
+			"map[string]string{\n",
+		name,
+	)
 	for _, d := range docs {
 		fmt.Fprintf(b, "\t\t%q: %s,\n", d.name, literal(d.text))
 	}

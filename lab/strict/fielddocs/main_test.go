@@ -35,8 +35,12 @@ func TestGenerate(t *testing.T) {
 	write := func(name, text string) {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
-	write("a.go", "package a\n\ntype A struct {\n\t// What \"it\" is: "+strings.Repeat("word ", 30)+"\n\t// and more.\n\tOne int `yaml:\"one\"`\n"+
-		"\tTwo int `yaml:\"two\"` // Behind.\n\tThree int `yaml:\"three\"`\n\tOut int `yaml:\"-\"` // Left out.\n}\n\ntype B A\n\ntype C []A\n\ntype D D\n")
+	write(
+		"a.go",
+		"package a\n\ntype A struct {\n\t// What \"it\" is: "+strings.Repeat("word ", 30)+"\n\t// and more.\n\tOne int `yaml:\"one\"`\n"+
+			"\tTwo int `yaml:\"two\"` // Behind.\n\tThree int `yaml:\"three\"`\n\tOut int `yaml:\"-\"` // Left out.\n}\n\ntype B A\n\ntype "+
+			"C []A\n\ntype D D\n",
+	)
 	write("a_test.go", "package a\n\ntype T struct {\n\tOne int `yaml:\"one\"` // A test's.\n}\n")
 	text, err := generate(dir)
 	require.NoError(t, err)
