@@ -3,6 +3,7 @@ package fault
 import (
 	"context"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,27 +14,55 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/pki"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // CACerts says what the Secret cacerts of clusters will hold.
 type CACerts struct {
-	Root    Root   // the root of the CA that signs
-	Trusted []Root // the roots in root-cert.pem, in their order; only Root if empty
+	// Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. new: an
+	// intermediate below a second root, also common to all. own: an intermediate below a root that only this cluster has.
+	// twin: the same, but that root is called like the shared one, and nothing but the name links an intermediate to it.
+	// self-signed: the CA that istiod made for itself, as the first step away from it.
+	Root Root `yaml:"root" enum:"shared,new,own,twin,self-signed" required:"true"`
+	// The roots in root-cert.pem, in this order; only that of root if left out. peers: those that the other clusters have
+	// now.
+	Trusted strict.List[Root] `yaml:"trusts" enum:"shared,new,own,twin,self-signed,peers"`
+	// Asks for an intermediate that has never been used, {} for an ordinary one. Without it a cluster has the same one
+	// below a root each time.
+	Intermediate *Intermediate `yaml:"intermediate"`
+	// Asks for a root that has never been used and has this lifetime; the clusters share it, and root does not matter.
+	RootLifetime time.Duration `yaml:"root-lifetime"`
+	// ca-crl.pem. complete: an empty list of the shared root and of each of the lab's intermediates. kept: what stands
+	// there now. Without it there is none.
+	CRL CRL `yaml:"crl" enum:"complete,kept"`
+}
 
-	// Fresh makes a new intermediate. So do Lifetime and From. Without them a cluster gets the same intermediate below
-	// a root each time.
-	Fresh    bool
-	Lifetime time.Duration // of the intermediate
-	From     time.Duration // after this time from now the intermediate becomes valid
-
-	// RootLifetime makes a new root with this lifetime, which the clusters share.
-	RootLifetime time.Duration
-	// Reissued puts a second certificate of the same CA into cert-chain.pem, which becomes valid after From. istiod
+// Intermediate is an intermediate that has never been used.
+type Intermediate struct {
+	// How long it lives; two years if left out.
+	Lifetime time.Duration `yaml:"lifetime"`
+	// It is not valid before that time has passed, as if it was made by a clock that is ahead.
+	StartsIn time.Duration `yaml:"starts-in"`
+	// The usual intermediate stays in ca-cert.pem, and cert-chain.pem gets a second certificate for the same key. istiod
 	// checks the one in ca-cert.pem.
-	Reissued bool
+	Reissued bool `yaml:"reissued"`
+}
 
-	CRL CRL
+// Validate refuses what a self-signed CA cannot have.
+func (o CACerts) Validate() error {
+	if o.Root == SelfSignedRoot && o.Intermediate != nil {
+		return strict.At("intermediate", errors.New("the CA that istiod made for itself signs alone"))
+	}
+	return nil
+}
+
+// intermediate returns what is asked of the intermediate: nothing if none is asked for.
+func (o CACerts) intermediate() Intermediate {
+	if o.Intermediate == nil {
+		return Intermediate{}
+	}
+	return *o.Intermediate
 }
 
 // CRL says which revocation lists the Secret has.
@@ -53,14 +82,14 @@ func (o CACerts) sentence(in []string) string {
 		what = o.Root.phrase()
 	case o.RootLifetime > 0:
 		what = fmt.Sprintf("a CA below a new root that lives %s", words.Duration(o.RootLifetime))
-	case o.Reissued:
+	case o.intermediate().Reissued:
 		what = fmt.Sprintf("a CA below %s, with a certificate in cert-chain.pem that becomes valid in %s",
-			o.Root.phrase(), words.Duration(o.From))
-	case o.From > 0:
-		what = fmt.Sprintf("a new CA below %s that becomes valid in %s", o.Root.phrase(), words.Duration(o.From))
-	case o.Lifetime > 0:
-		what = fmt.Sprintf("a new CA below %s that lives %s", o.Root.phrase(), words.Duration(o.Lifetime))
-	case o.Fresh:
+			o.Root.phrase(), words.Duration(o.intermediate().StartsIn))
+	case o.intermediate().StartsIn > 0:
+		what = fmt.Sprintf("a new CA below %s that becomes valid in %s", o.Root.phrase(), words.Duration(o.intermediate().StartsIn))
+	case o.intermediate().Lifetime > 0:
+		what = fmt.Sprintf("a new CA below %s that lives %s", o.Root.phrase(), words.Duration(o.intermediate().Lifetime))
+	case o.Intermediate != nil:
 		what = "a new CA below " + o.Root.phrase()
 	}
 	text := fmt.Sprintf("put %s into the Secret cacerts of %s", what, words.And(in))
@@ -164,11 +193,11 @@ func (o CACerts) signer(ctx context.Context, m *mesh.Mesh, member *mesh.Member, 
 			return nil, err
 		}
 	}
-	options := pki.Options{Lifetime: o.Lifetime}
-	if o.From > 0 {
-		options.NotBefore = time.Now().Add(o.From)
+	options := pki.Options{Lifetime: o.intermediate().Lifetime}
+	if o.intermediate().StartsIn > 0 {
+		options.NotBefore = time.Now().Add(o.intermediate().StartsIn)
 	}
-	if o.Reissued {
+	if o.intermediate().Reissued {
 		data, err := ca.CACerts()
 		if err != nil {
 			return nil, err
@@ -180,7 +209,7 @@ func (o CACerts) signer(ctx context.Context, m *mesh.Mesh, member *mesh.Member, 
 		data[pki.CertChainFile] = again.CertPEM()
 		return data, nil
 	}
-	if o.Fresh || o.Lifetime > 0 || o.From > 0 || expiring != nil {
+	if o.Intermediate != nil || expiring != nil {
 		options.Name = fmt.Sprintf("%s intermediate %s (made %s)", m.Lab, member.Name(), time.Now().UTC().Format("15:04:05"))
 		if ca, err = root.Intermediate(options); err != nil {
 			return nil, err

@@ -10,6 +10,8 @@
 // below a cluster need one that is a cluster.Underlay.
 package fault
 
+//go:generate go run ../strict/fielddocs
+
 import (
 	"context"
 

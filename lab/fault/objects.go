@@ -26,9 +26,12 @@ import (
 
 // Object names an object as kubectl does.
 type Object struct {
-	Kind      string // "deployment", "Deployment", "gateways.networking.istio.io"
-	Name      string
-	Namespace string // empty for objects without one
+	// The object's kind, like Service or gateways.networking.istio.io.
+	Kind string `yaml:"kind" required:"true"`
+	// The object's name.
+	Name string `yaml:"name" required:"true"`
+	// The object's namespace; none for kinds without.
+	Namespace string `yaml:"namespace" ref:"namespace"`
 }
 
 func (o Object) String() string {

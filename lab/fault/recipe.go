@@ -179,12 +179,12 @@ func (o CACerts) signerFiles(r *recipe) map[string]string {
 		root = r.root(o.Root)
 	}
 	old := o.Root == SharedRoot && o.RootLifetime == 0 // the lab has an intermediate below it since it was made
-	if old && (o.Reissued || !o.Fresh && o.Lifetime == 0 && o.From == 0) {
+	if old && (o.Intermediate == nil || o.Intermediate.Reissued) {
 		ca := r.labCA(mesh.CAName(r.cluster))
 		files := map[string]string{pki.CACertFile: ca.cert, pki.CAKeyFile: ca.key, pki.CertChainFile: ca.cert, pki.RootCertFile: root.cert}
-		if o.Reissued {
+		if o.intermediate().Reissued {
 			r.add("openssl req -x509 -key %s -CA %s -CAkey %s -out %s%s -subj %s"+intermediate+keyUsage,
-				ca.key, root.cert, root.key, pki.CertChainFile, lifetime(o.From, o.Lifetime), subjectOf(ca.cert))
+				ca.key, root.cert, root.key, pki.CertChainFile, lifetime(o.intermediate().StartsIn, o.intermediate().Lifetime), subjectOf(ca.cert))
 			files[pki.CertChainFile] = pki.CertChainFile
 		}
 		return files
@@ -194,7 +194,7 @@ func (o CACerts) signerFiles(r *recipe) map[string]string {
 		more = " -addext authorityKeyIdentifier=none"
 	}
 	r.add(makeCA+" -CA %[3]s -CAkey %[4]s%[5]s -subj '/O=eastwest/CN=intermediate %[6]s'"+intermediate+keyUsage+more,
-		pki.CACertFile, pki.CAKeyFile, root.cert, root.key, lifetime(o.From, o.Lifetime), r.cluster)
+		pki.CACertFile, pki.CAKeyFile, root.cert, root.key, lifetime(o.intermediate().StartsIn, o.intermediate().Lifetime), r.cluster)
 	return map[string]string{
 		pki.CACertFile: pki.CACertFile, pki.CAKeyFile: pki.CAKeyFile, pki.CertChainFile: pki.CACertFile, pki.RootCertFile: root.cert,
 	}

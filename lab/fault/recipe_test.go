@@ -67,11 +67,11 @@ func TestCommandsMakeCACerts(t *testing.T) {
 		{"own", CACerts{Root: OwnRoot}, "root of cluster-b", 1, false},
 		{"twin", CACerts{Root: TwinRoot}, "lab root", 1, false},
 		{"expiring", CACerts{Root: SharedRoot, RootLifetime: 48 * time.Hour}, "expiring root", 1, false},
-		{"fresh", CACerts{Root: SharedRoot, Fresh: true}, "lab root", 1, false},
+		{"fresh", CACerts{Root: SharedRoot, Intermediate: &Intermediate{}}, "lab root", 1, false},
 		{"two roots", CACerts{Root: NewRoot, Trusted: []Root{NewRoot, SharedRoot}}, "new root", 2, false},
 		{"peers", CACerts{Root: OwnRoot, Trusted: []Root{OwnRoot, PeerRoots}}, "root of cluster-b", 2, false},
 		{"revocation lists", CACerts{Root: SharedRoot, CRL: CompleteCRL}, "lab root", 1, true},
-		{"lists that are there", CACerts{Root: SharedRoot, Fresh: true, CRL: KeptCRL}, "lab root", 1, false},
+		{"lists that are there", CACerts{Root: SharedRoot, Intermediate: &Intermediate{}, CRL: KeptCRL}, "lab root", 1, false},
 		{"self-signed", CACerts{Root: SelfSignedRoot}, "", 1, true},
 	} {
 		t.Run(test.what, func(t *testing.T) {

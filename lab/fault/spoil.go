@@ -2,6 +2,7 @@ package fault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,16 +12,30 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/pki"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Spoiled says how the Secret cacerts is made wrong. The rest of the Secret stays as it is.
 type Spoiled struct {
-	Rename   map[string]string // keys that get another name
-	Remove   []string          // keys that are removed
-	Empty    []string          // keys whose values become empty
-	OtherKey bool              // ca-key.pem becomes a key that belongs to none of the certificates
-	MoveTo   string            // the namespace that it is moved to
+	// Keys that get another name.
+	Rename map[string]string `yaml:"rename"`
+	// Keys that go away.
+	Remove strict.List[string] `yaml:"remove"`
+	// Keys whose file becomes empty.
+	Empty strict.List[string] `yaml:"empty"`
+	// ca-key.pem becomes a private key that belongs to no certificate of it.
+	OtherKey bool `yaml:"other-key"`
+	// The namespace that the Secret is moved to.
+	MoveTo string `yaml:"move-to" ref:"namespace"`
+}
+
+// Validate wants something to make wrong.
+func (o Spoiled) Validate() error {
+	if len(o.Rename)+len(o.Remove)+len(o.Empty) == 0 && !o.OtherKey && o.MoveTo == "" {
+		return errors.New("want something to make wrong: rename, remove, empty, other-key, or move-to")
+	}
+	return nil
 }
 
 // changes returns phrases that say what is changed.

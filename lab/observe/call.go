@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
@@ -30,18 +31,39 @@ import (
 // Call makes calls now and looks at who answers. A 200 alone would prove nothing: local pods and retries answer, too, if
 // no call gets into the other cluster.
 type Call struct {
-	From       Workload
-	FromPod    Which          // Oldest or Newest; the oldest if empty
-	To         Workload       // with a cluster, its pods there; without one, the service with its pods in all clusters
-	Reused     bool           // over connections that are kept, not a new one for each call
-	Count      int            // how many calls; 5 if zero
-	AtLeast    int            // how many must be as wanted; all if zero
-	AnsweredBy []string       // only these clusters may answer, and each must at least once; To's if empty
-	Client     *regexp.Regexp // the caller's SPIFFE identity, as the answering proxy saw it
-	Server     *regexp.Regexp // the SPIFFE identity of the side that answers
-	Plaintext  bool           // answers must come without mutual TLS; otherwise they must come with it
-	Fails      *regexp.Regexp // the calls must fail with this in their error or in the caller's access log
-	Timeout    time.Duration  // of each call; 3 s if zero
+	// Which of its pods calls; the oldest if left out. Old and new pods can have different certificates.
+	FromPod Which `yaml:"from-pod" enum:"oldest,newest"`
+	// Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over every cluster
+	// that has it.
+	To Workload `yaml:"to" ref:"app-or-service" required:"true"`
+	// How many calls; 5 if left out.
+	Count int `yaml:"count" min:"1" max:"100"`
+	// How many of them have to go as wanted; all if left out.
+	AtLeast int `yaml:"at-least" min:"1" max:"100"`
+	// Who answers: nobody else, and each of them at least once. The cluster of to if left out.
+	AnsweredBy strict.List[string] `yaml:"answered-by" ref:"cluster"`
+	// The caller's SPIFFE identity, as the answering proxy saw it.
+	Client *regexp.Regexp `yaml:"client"`
+	// The SPIFFE identity of the one who answered.
+	Server *regexp.Regexp `yaml:"server"`
+	// The answer comes in plain text; otherwise it has to come over mutual TLS.
+	Plaintext bool `yaml:"plaintext"`
+	// The calls fail, and their error matches: TLS texts move between versions, so match no more of one than you need.
+	Fails   *regexp.Regexp `yaml:"fails"`
+	From    Workload       `yaml:"-"`
+	Reused  bool           `yaml:"-"` // over connections that are kept, not a new one for each call
+	Timeout time.Duration  `yaml:"-"` // of each call; 3 s if zero
+}
+
+// Validate refuses what contradicts itself.
+func (c Call) Validate() error {
+	if c.Fails != nil && (len(c.AnsweredBy) > 0 || c.Client != nil || c.Server != nil || c.Plaintext) {
+		return strict.At("fails", errors.New("a call that fails is answered by nobody: leave out answered-by, client, server, and plaintext"))
+	}
+	if c.AtLeast > c.count() {
+		return strict.At("at-least", errors.New("more than there are calls"))
+	}
+	return nil
 }
 
 var _ Check = Call{}
@@ -93,7 +115,10 @@ func (c Calls) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	return strings.Join(seen, "; "), nil
 }
 
-func (c Call) count() int { return cmp.Or(c.Count, 5) }
+// defaultCalls is how many calls a Call makes if it does not say.
+const defaultCalls = 5
+
+func (c Call) count() int { return cmp.Or(c.Count, defaultCalls) }
 
 func (c Call) target() string {
 	if c.To.Cluster == "" {
@@ -361,9 +386,12 @@ func tryAfter(calls []traffic.Call) string {
 
 // DNS checks that a name resolves inside a pod, to the address of the Service in the pod's own cluster.
 type DNS struct {
-	From  Workload
-	Name  string // full host name
-	Fails bool   // it does not resolve
+	// Whose pod looks the name up.
+	From Workload `yaml:"from" ref:"app" required:"true"`
+	// The full host name, like echo.production.svc.cluster.local.
+	Name string `yaml:"name" required:"true"`
+	// It does not resolve.
+	Fails bool `yaml:"fails"`
 }
 
 var _ Check = DNS{}

@@ -14,17 +14,30 @@ import (
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Command checks the output of kubectl or istioctl. There is no shell: no pipes, no variables.
 type Command struct {
-	Run     string // "kubectl …" or "istioctl …"
-	Expect  *regexp.Regexp
-	Absent  *regexp.Regexp // must not be in the output
-	Fails   bool           // the exit code must not be 0
-	Tools   Tools
-	Timeout time.Duration // 30 s if zero
+	// The command, as a person would paste it: kubectl … or istioctl …, with --context=cluster-a.
+	Run string `yaml:"run" required:"true"`
+	// What its output has.
+	Expect *regexp.Regexp `yaml:"expect"`
+	// What its output does not have.
+	Absent *regexp.Regexp `yaml:"absent"`
+	// It ends with an error.
+	Fails   bool          `yaml:"fails"`
+	Tools   Tools         `yaml:"-"`
+	Timeout time.Duration `yaml:"-"` // 30 s if zero
+}
+
+// Validate refuses commands that are none, or that may change something.
+func (c Command) Validate() error {
+	if _, err := c.Parse(); err != nil {
+		return strict.At("run", err)
+	}
+	return nil
 }
 
 var _ Check = Command{}

@@ -29,10 +29,14 @@ const (
 
 // Endpoints checks which endpoints of a service a proxy knows.
 type Endpoints struct {
-	SeenBy  Workload
-	Of      Workload // with a cluster, its pods there; without one, the service with its pods in all clusters
-	Address Address  // every endpoint must have such an address
-	Count   *int
+	// Whose proxy.
+	SeenBy Workload `yaml:"seen-by" ref:"app" required:"true"`
+	// Of whom: echo@cluster-b is that cluster's own instance, echo the service in all clusters.
+	Of Workload `yaml:"of" ref:"app-or-service" required:"true"`
+	// Every endpoint is the address of an east-west gateway, or of a pod itself.
+	Address Address `yaml:"address" enum:"gateway,pod"`
+	// How many endpoints; at least one if left out.
+	Count *int `yaml:"count" min:"0" max:"1000"`
 }
 
 var _ Check = Endpoints{}

@@ -20,8 +20,10 @@ const Absent = "absent"
 // RemoteClusters checks which clusters an istiod reads, and in which state it lists them. The state "synced" is final:
 // istiod keeps it, whatever happens to the remote API server or the credentials.
 type RemoteClusters struct {
-	In     string
-	Expect map[string]string // by cluster: "synced", "syncing", "timeout", "closed", or Absent
+	// Whose istiod.
+	In string `yaml:"in" ref:"cluster" required:"true"`
+	// What it says of each cluster, by the id under which it knows it. absent: it does not list it.
+	Expect map[string]string `yaml:"expect" enum:"synced,syncing,timeout,closed,absent" required:"true"`
 }
 
 var _ Check = RemoteClusters{}
@@ -76,7 +78,10 @@ func (c RemoteClusters) Look(ctx context.Context, m *mesh.Mesh) (string, error) 
 }
 
 // ProxyStatus checks that all proxies of a cluster have what its istiod has sent. It does not check trust between proxies.
-type ProxyStatus struct{ In string }
+type ProxyStatus struct {
+	// Which cluster's proxies.
+	In string `yaml:"in" ref:"cluster" required:"true"`
+}
 
 var _ Check = ProxyStatus{}
 

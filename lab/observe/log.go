@@ -15,18 +15,24 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Log checks that the log of a workload's pods has a line that matches, or has none.
 type Log struct {
-	Of        Workload
-	Container string // if empty, istiod's own or, of other workloads, the proxy
-	Matches   *regexp.Regexp
-	Absent    bool
-	Since     time.Duration // only lines that are not older; if zero, all lines since From
-	From      time.Time     // only lines from then on: a pod may be older than the scenario
+	// Whose log: an app like client@cluster-a, istiod@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of Workload `yaml:"of" ref:"workload" required:"true"`
+	// Which container: istiod's own, and the proxy of everything else, if left out; app is the app itself.
+	Container string `yaml:"container"`
+	// What the line says.
+	Matches *regexp.Regexp `yaml:"matches" required:"true"`
+	// There is no such line.
+	Absent bool `yaml:"absent"`
+	// Only lines that are no older; all since the scenario began if left out.
+	Since time.Duration `yaml:"since"`
+	From  time.Time     `yaml:"-"` // nothing from before: a pod may be older than what is asked about
 }
 
 var _ Check = Log{}
@@ -161,8 +167,20 @@ func podLog(ctx context.Context, m *mesh.Member, p *corev1.Pod, container string
 // GatewaySees makes a call to another cluster and finds it in the access log of the east-west gateway there. The gateway
 // does not decrypt calls: it sees only the server name in the TLS handshake.
 type GatewaySees struct {
-	From, To Workload
-	Absent   bool // the call must not reach the gateway
+	// Who calls, in one cluster.
+	From Workload `yaml:"from" ref:"app" required:"true"`
+	// Who is called, in the other: it is that cluster's gateway that sees the call.
+	To Workload `yaml:"to" ref:"app" required:"true"`
+	// The call does not get as far as the gateway.
+	Absent bool `yaml:"absent"`
+}
+
+// Validate refuses calls that cross no border.
+func (c GatewaySees) Validate() error {
+	if c.From.Cluster == c.To.Cluster && c.To.Cluster != "" {
+		return strict.At("to", fmt.Errorf("the other cluster is meant, not %s again", c.To.Cluster))
+	}
+	return nil
 }
 
 var _ Check = GatewaySees{}

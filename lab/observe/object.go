@@ -3,6 +3,7 @@ package observe
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/client-go/util/jsonpath"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -54,12 +56,34 @@ func find(mapper meta.RESTMapper, kind string) (*meta.RESTMapping, error) {
 
 // Object checks an object of a cluster, or a value inside it.
 type Object struct {
-	In                    []string
-	Kind, Name, Namespace string
-	Path                  string  // JSONPath as for kubectl: "{.status.readyReplicas}" or ".status.readyReplicas"
-	Is                    *string // the value must be this text
-	Matches               *regexp.Regexp
-	Absent                bool // the object must not be there; with Path, there must be nothing at the path
+	// In which clusters; it has to hold in each.
+	In strict.List[string] `yaml:"in" ref:"cluster" required:"true"`
+	// The object's kind, like Secret or gateways.networking.istio.io.
+	Kind string `yaml:"kind" required:"true"`
+	// The object's name.
+	Name string `yaml:"name" required:"true"`
+	// The object's namespace; none for kinds without.
+	Namespace string `yaml:"namespace" ref:"namespace"`
+	// A value inside it, by JSONPath as kubectl takes it, like {.status.readyReplicas}.
+	Path string `yaml:"path"`
+	// The value, as text.
+	Is *string `yaml:"is"`
+	// What the value is like.
+	Matches *regexp.Regexp `yaml:"matches"`
+	// The object is not there, or with path, nothing is at the path.
+	Absent bool `yaml:"absent"`
+}
+
+// Validate refuses what contradicts itself.
+func (c Object) Validate() error {
+	value := c.Is != nil || c.Matches != nil
+	switch {
+	case value && c.Path == "":
+		return errors.New("is and matches compare a value: want path")
+	case value && c.Absent:
+		return strict.At("absent", errors.New("what is not there has no value: leave out is and matches"))
+	}
+	return nil
 }
 
 var _ Check = Object{}
@@ -171,7 +195,10 @@ func (c Object) read(ctx context.Context, member *mesh.Member) (value string, th
 }
 
 // RolledOut checks that all pods of Deployments are of the newest version and Ready, and that no others are left.
-type RolledOut struct{ Of []Workload }
+type RolledOut struct {
+	// Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b.
+	Of strict.List[Workload] `yaml:"apps" ref:"workload" required:"true"`
+}
 
 var _ Check = RolledOut{}
 

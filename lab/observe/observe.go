@@ -7,10 +7,13 @@
 // answers of Envoy and istiod.
 package observe
 
+//go:generate go run ../strict/fielddocs
+
 import (
 	"context"
 	"fmt"
 	"regexp"
+	"strings"
 
 	"al.essio.dev/pkg/shellescape"
 	corev1 "k8s.io/api/core/v1"
@@ -50,6 +53,12 @@ type Tools struct {
 type Workload struct{ App, Cluster string }
 
 func (w Workload) String() string { return w.App + "@" + w.Cluster }
+
+// UnmarshalText reads what String writes, and a service without a cluster.
+func (w *Workload) UnmarshalText(text []byte) error {
+	w.App, w.Cluster, _ = strings.Cut(string(text), "@")
+	return nil
+}
 
 // object returns how kubectl and istioctl name the workload, for commands.
 func (w Workload) object() string {

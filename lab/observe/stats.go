@@ -12,17 +12,35 @@ import (
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Stat checks the sum of those counters and gauges of a workload's proxies whose names match.
 type Stat struct {
-	Of      Workload
-	Stat    *regexp.Regexp // names as on Envoy's page /stats
-	AtLeast *int
-	AtMost  *int
-	Grows   *bool // whether it must be more after a few seconds than before
+	// Whose proxies: an app like client@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of Workload `yaml:"of" ref:"workload" required:"true"`
+	// Which statistics, by their names in Envoy's page /stats; those that match are summed up.
+	Stat *regexp.Regexp `yaml:"stat" required:"true"`
+	// The sum is at least so much.
+	AtLeast *int `yaml:"at-least" min:"0"`
+	// The sum is at most so much.
+	AtMost *int `yaml:"at-most" min:"0"`
+	// Whether the sum grows within a few seconds. Proxies count from their start, so that what earlier scenarios left is
+	// in it.
+	Grows *bool `yaml:"grows"`
+}
+
+// Validate wants something to compare with.
+func (c Stat) Validate() error {
+	if c.AtLeast == nil && c.AtMost == nil && c.Grows == nil {
+		return errors.New("want at-least, at-most, or grows")
+	}
+	if c.AtLeast != nil && c.AtMost != nil && *c.AtLeast > *c.AtMost {
+		return strict.At("at-most", fmt.Errorf("less than at-least: %d", *c.AtLeast))
+	}
+	return nil
 }
 
 var _ Check = Stat{}
@@ -145,10 +163,22 @@ func parseStats(page string, stat *regexp.Regexp) (sum int, lines []string, zero
 
 // IstiodStat checks the sum of those metrics of an istiod whose names and labels match.
 type IstiodStat struct {
-	In      string
-	Stat    *regexp.Regexp // as on the page /metrics: citadel_server_root_cert_expiry_seconds
-	AtLeast *float64
-	AtMost  *float64
+	// Whose istiod.
+	In string `yaml:"in" ref:"cluster" required:"true"`
+	// Which metrics, by their names and labels on its page /metrics; those that match are summed up.
+	Stat *regexp.Regexp `yaml:"stat" required:"true"`
+	// The sum is at least so much.
+	AtLeast *float64 `yaml:"at-least"`
+	// The sum is at most so much.
+	AtMost *float64 `yaml:"at-most"`
+}
+
+// Validate wants something to compare with.
+func (c IstiodStat) Validate() error {
+	if c.AtLeast == nil && c.AtMost == nil {
+		return errors.New("want at-least or at-most")
+	}
+	return nil
 }
 
 var _ Check = IstiodStat{}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/pki"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -111,14 +112,36 @@ func RootsOf(ctx context.Context, m *mesh.Mesh, cluster string) ([]byte, error) 
 // Roots checks which roots proxies trust, by what each proxy uses now. No tool of Istio compares that between clusters.
 // Everything that is set must hold for all these proxies.
 type Roots struct {
-	Of      []Workload     // their proxies; all proxies of In if empty
-	In      []string       // clusters; all if empty
-	Pods    Which          // of each workload
-	Same    *bool          // whether all must have the same set of roots
-	Count   int            // how many roots each must have; any number if 0
-	Is      CASource       // exactly the roots of this source
-	Trusts  CASource       // these roots and possibly others
-	Matches *regexp.Regexp // the subject of one of the roots
+	// Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of strict.List[Workload] `yaml:"of" ref:"workload"`
+	// All proxies of these clusters, in place of of. All of the mesh if both are left out.
+	In strict.List[string] `yaml:"in" ref:"cluster"`
+	// Which pods of the workloads in of; all if left out.
+	Pods Which `yaml:"pods" enum:"all,newest,oldest"`
+	// true: all have the same set of roots. false: some have another.
+	Same *bool `yaml:"same"`
+	// Each trusts so many roots.
+	Count int `yaml:"count" min:"1" max:"20"`
+	// Each trusts just this: the lab's shared root, the roots in its cluster's Secret cacerts now, or the CA that its
+	// istiod made for itself.
+	Is CASource `yaml:"is" enum:"shared,cacerts,self-signed"`
+	// Each trusts this, and possibly more.
+	Trusts CASource `yaml:"trusts" enum:"shared,cacerts,self-signed"`
+	// Each trusts a root with such a name.
+	Matches *regexp.Regexp `yaml:"matches"`
+}
+
+// Validate wants one way to say who, and something to look for.
+func (c Roots) Validate() error {
+	switch {
+	case len(c.Of) > 0 && len(c.In) > 0:
+		return strict.At("in", errors.New("stands in place of of: leave one out"))
+	case c.Pods != "" && len(c.Of) == 0:
+		return strict.At("pods", errors.New("goes with of"))
+	case c.Same == nil && c.Count == 0 && c.Is == "" && c.Trusts == "" && c.Matches == nil:
+		return errors.New("want at least one of same, count, is, trusts, and matches")
+	}
+	return nil
 }
 
 var _ Check = Roots{}
@@ -238,11 +261,24 @@ func (c Roots) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 
 // Issuer checks who signed the certificates that proxies show now.
 type Issuer struct {
-	Of      []Workload
-	Pods    Which
-	Is      CASource       // InCACerts or SelfSigned
-	Not     bool           // Is must not have signed it
-	Matches *regexp.Regexp // the signer's subject
+	// Whose certificates: apps like client@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of strict.List[Workload] `yaml:"of" ref:"workload" required:"true"`
+	// Which of their pods; all if left out.
+	Pods Which `yaml:"pods" enum:"all,newest,oldest"`
+	// Who signed them: the CA that stands in the cluster's Secret cacerts now, or the one that istiod made for itself.
+	Is CASource `yaml:"is" enum:"cacerts,self-signed"`
+	// That is not who signed them.
+	Not bool `yaml:"not"`
+	// The name of the CA that signed them.
+	Matches *regexp.Regexp `yaml:"matches"`
+}
+
+// Validate wants something to look for.
+func (c Issuer) Validate() error {
+	if c.Is == "" && (c.Matches == nil || c.Not) {
+		return errors.New("want is or matches; not goes with is")
+	}
+	return nil
 }
 
 var _ Check = Issuer{}
@@ -304,13 +340,28 @@ func (c Issuer) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 
 // Certificate checks the certificates that proxies show now.
 type Certificate struct {
-	Of            []Workload
-	Pods          Which
-	Identity      *regexp.Regexp // the SPIFFE identity of its own certificate
-	Expired       *bool          // whether a certificate of the chain must have expired
-	ExpiresWithin time.Duration  // its own must end within that time; any end if 0
-	LivesAtLeast  time.Duration  // its own must not end sooner; any end if 0
-	Chain         int            // how many certificates the chain must have; any number if 0
+	// Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a.
+	Of strict.List[Workload] `yaml:"of" ref:"workload" required:"true"`
+	// Which pods of each; all if left out.
+	Pods Which `yaml:"pods" enum:"all,newest,oldest"`
+	// The SPIFFE identity in it, like ^spiffe://cluster.local/.
+	Identity *regexp.Regexp `yaml:"identity"`
+	// Whether one of the certificates that it shows has expired.
+	Expired *bool `yaml:"expired"`
+	// Its own certificate ends within that time from now.
+	ExpiresWithin time.Duration `yaml:"expires-within"`
+	// Its own certificate ends no sooner than that from now.
+	LivesAtLeast time.Duration `yaml:"lives-at-least"`
+	// How many certificates it shows, its own and the root included.
+	Chain int `yaml:"chain" min:"1" max:"9"`
+}
+
+// Validate wants something to look for.
+func (c Certificate) Validate() error {
+	if c.Identity == nil && c.Expired == nil && c.ExpiresWithin == 0 && c.LivesAtLeast == 0 && c.Chain == 0 {
+		return errors.New("want at least one of identity, expired, expires-within, lives-at-least, and chain")
+	}
+	return nil
 }
 
 var _ Check = Certificate{}
@@ -374,9 +425,20 @@ func identity(c *x509.Certificate) string { return cmp.Or(pki.SPIFFE(c), "no ide
 
 // Fingerprints compares the roots in the Secrets cacerts of clusters, as the lesson's openssl command does.
 type Fingerprints struct {
-	In    []string
-	Equal bool
-	Names *bool // whether the subjects must be equal; nil does not compare them
+	// The clusters to compare.
+	In strict.List[string] `yaml:"in" ref:"cluster" required:"true"`
+	// Whether they are equal.
+	Equal bool `yaml:"equal" required:"true"`
+	// Whether the names in the certificates are equal, which is what people compare by mistake.
+	Names *bool `yaml:"names-equal"`
+}
+
+// Validate refuses to compare one with itself.
+func (c Fingerprints) Validate() error {
+	if len(c.In) < 2 {
+		return strict.At("in", errors.New("want at least two clusters"))
+	}
+	return nil
 }
 
 var _ Check = Fingerprints{}

@@ -8,8 +8,6 @@ type (
 	Problem  = strict.Problem
 	Problems = strict.Problems
 	Duration = strict.Duration
-	Percent  = strict.Percent
-	Pattern  = strict.Pattern
 )
 
 // At is strict.At.

@@ -275,6 +275,3 @@ func (s *Scenario) Stream(name string) (Stream, bool) {
 	}
 	return s.Traffic[i], true
 }
-
-// Clusters are names of clusters of the scenario: in the file one name or a list of them.
-type Clusters []string

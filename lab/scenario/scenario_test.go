@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -26,8 +27,8 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 
 // A vocabulary that has every type and tag once. The verbs do nothing: this package never runs one.
 type bounded struct {
-	AtLeast *Percent `yaml:"at-least" doc:"Least success."`
-	AtMost  *Percent `yaml:"at-most" doc:"Most success."`
+	AtLeast *strict.Percent `yaml:"at-least" doc:"Least success."`
+	AtMost  *strict.Percent `yaml:"at-most" doc:"Most success."`
 }
 
 func (b bounded) Validate() error {
@@ -50,9 +51,9 @@ type components []string
 var vocabulary = Vocabulary{
 	{"apply", "Applies a manifest.", []Phase{Break, Operate, Recover, WrongFixes}, func() any {
 		return new(struct {
-			In        Clusters `yaml:"in" ref:"cluster" required:"true" doc:"Where."`
-			File      string   `yaml:"file" ref:"file" required:"true" doc:"Manifest beside the scenario."`
-			Namespace string   `yaml:"namespace" ref:"namespace" doc:"Where in the cluster."`
+			In        strict.List[string] `yaml:"in" ref:"cluster" required:"true" doc:"Where."`
+			File      string              `yaml:"file" ref:"file" required:"true" doc:"Manifest beside the scenario."`
+			Namespace string              `yaml:"namespace" ref:"namespace" doc:"Where in the cluster."`
 		})
 	}},
 	{"block-port", "Drops packets to a port.", []Phase{Break}, func() any {
@@ -65,16 +66,16 @@ var vocabulary = Vocabulary{
 	{"calls", "Judges the calls of a stream.", []Phase{Symptoms, Healthy, Always}, func() any { return new(calls) }},
 	{"log", "Looks for a line in a log.", []Phase{Symptoms, Healthy, Diagnose}, func() any {
 		return new(struct {
-			App     App     `yaml:"app" ref:"app" required:"true" doc:"Whose log."`
-			Matches Pattern `yaml:"matches" required:"true" doc:"What the line says."`
-			Absent  bool    `yaml:"absent" doc:"There is no such line."`
+			App     App            `yaml:"app" ref:"app" required:"true" doc:"Whose log."`
+			Matches *regexp.Regexp `yaml:"matches" required:"true" doc:"What the line says."`
+			Absent  bool           `yaml:"absent" doc:"There is no such line."`
 		})
 	}},
 	{"patch", "Merges a patch into an object.", []Phase{Break, Operate, Recover, WrongFixes}, func() any {
 		return new(struct {
-			In     Clusters          `yaml:"in" ref:"cluster" required:"true" doc:"Where."`
-			Labels map[string]string `yaml:"labels" doc:"Labels to set."`
-			Merge  any               `yaml:"merge" required:"true" doc:"The patch."`
+			In     strict.List[string] `yaml:"in" ref:"cluster" required:"true" doc:"Where."`
+			Labels map[string]string   `yaml:"labels" doc:"Labels to set."`
+			Merge  any                 `yaml:"merge" required:"true" doc:"The patch."`
 		})
 	}},
 	{"remote-clusters", "Asks istiod for its remote clusters.", []Phase{Symptoms, Healthy, Diagnose}, func() any {
@@ -85,9 +86,9 @@ var vocabulary = Vocabulary{
 	}},
 	{"restart", "Restarts components.", []Phase{Break, Operate, Recover, WrongFixes}, func() any {
 		return new(struct {
-			In         Clusters   `yaml:"in" ref:"cluster" doc:"Where; everywhere without it."`
-			Components components `yaml:"components" enum:"istiod,gateway,apps" doc:"Which; all without it."`
-			Services   []string   `yaml:"services" ref:"service" doc:"Which apps."`
+			In         strict.List[string] `yaml:"in" ref:"cluster" doc:"Where; everywhere without it."`
+			Components components          `yaml:"components" enum:"istiod,gateway,apps" doc:"Which; all without it."`
+			Services   []string            `yaml:"services" ref:"service" doc:"Which apps."`
 		})
 	}},
 }
@@ -376,7 +377,7 @@ func TestAdvice(t *testing.T) {
 	table := append(Vocabulary{}, vocabulary...)
 	table = append(table, Verb{"restart-istiod", "Restarts istiod.", []Phase{Break}, func() any {
 		return new(struct {
-			In Clusters `yaml:"in" ref:"cluster" required:"true" doc:"Where."`
+			In strict.List[string] `yaml:"in" ref:"cluster" required:"true" doc:"Where."`
 		})
 	}})
 	slices.SortFunc(table, func(a, b Verb) int { return strings.Compare(a.Name, b.Name) })

@@ -29,7 +29,7 @@ func (c *checker) complain(format string, args ...any) {
 
 // check walks a type. outer are the structs around it: a struct inside itself has no end.
 func (c *checker) check(t reflect.Type, where string, outer []reflect.Type) {
-	if _, own := c.format.Types[t]; own || t == placeType || t == regexpType || t == patternType || isText(t) {
+	if _, own := c.format.Types[t]; own || t == placeType || t == regexpType || isText(t) {
 		return
 	}
 	switch t.Kind() {

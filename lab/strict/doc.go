@@ -20,7 +20,7 @@
 // A field of a struct may be a string, a boolean, a number, a Duration, a time.Duration, a Percent, a *regexp.Regexp,
 // anything that reads itself from text (encoding.TextUnmarshaler), a struct of such fields, a slice or a map with string
 // keys of any of these, `any` for free YAML, or a pointer to any of these, which stays nil if the file leaves the field
-// out. A slice type that has a name also takes one item without brackets. A field of type Place with the tag `yaml:"-"`
+// out. A slice type that has a name, such as List, also takes one item without brackets. A field of type Place with the tag `yaml:"-"`
 // gets the place of its struct. Fields of a struct that is embedded without a tag count as the outer struct's own.
 //
 // The tags of a field:

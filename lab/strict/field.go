@@ -171,7 +171,7 @@ func (f *Format) example(one field) string {
 	switch {
 	case t == durationType, t == timeType:
 		return "30s"
-	case t == regexpType, t == patternType, isText(t):
+	case t == regexpType, isText(t):
 		return "…"
 	}
 	switch t.Kind() {

@@ -174,7 +174,6 @@ var (
 	durationType = reflect.TypeFor[Duration]()
 	timeType     = reflect.TypeFor[time.Duration]()
 	percentType  = reflect.TypeFor[Percent]()
-	patternType  = reflect.TypeFor[Pattern]()
 	regexpType   = reflect.TypeFor[*regexp.Regexp]()
 	textType     = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
@@ -198,7 +197,7 @@ func (r *Reader) Value(n *yaml.Node, v reflect.Value, s Spot) {
 		r.duration(n, v, s)
 	case t == percentType:
 		r.percent(n, v, s)
-	case t == patternType, t == regexpType:
+	case t == regexpType:
 		r.pattern(n, v, s)
 	case isText(t):
 		r.ownText(n, v, s)

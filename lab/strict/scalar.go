@@ -150,8 +150,6 @@ func (r *Reader) pattern(n *yaml.Node, v reflect.Value, s Spot) {
 	case err != nil:
 		r.Report(n, s, Problem{What: "not a regular expression", Wanted: wanted, Seen: strings.TrimPrefix(err.Error(), "error parsing regexp: "),
 			Try: `put \ before a character that is meant as it is, and the whole into '…'`})
-	case v.Type() == patternType:
-		v.Set(reflect.ValueOf(Pattern{compiled}))
 	default:
 		v.Set(reflect.ValueOf(compiled))
 	}

@@ -71,7 +71,7 @@ func (f *Format) schema(t reflect.Type, s Spot) Object {
 		return Object{{"type", "string"}, {"pattern", durationPattern}, {"examples", []string{"50ms", "30s", "1m30s"}}}
 	case t == percentType:
 		return Object{{"type", "number"}, {"minimum", 0}, {"maximum", 100}}
-	case t == patternType, t == regexpType:
+	case t == regexpType:
 		return Object{{"type", "string"}, {"format", "regex"}}
 	case isText(t):
 		return f.textSchema(s.tag)

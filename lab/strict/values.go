@@ -2,7 +2,6 @@ package strict
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -27,5 +26,5 @@ type Percent float64
 
 func (p Percent) String() string { return fmt.Sprintf("%g %%", float64(p)) }
 
-// Pattern is a regular expression in Go's syntax, compiled. It is nil if the file leaves it out.
-type Pattern struct{ *regexp.Regexp }
+// List is a list that a file may also write as its one item, without brackets.
+type List[T any] []T

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
@@ -23,24 +25,24 @@ type callsArgs struct {
 	Success *percentBounds `yaml:"success"`
 	// In symptoms and healthy: the last stretch of traffic that is judged; if left out 1s, or six calls where that is
 	// longer, and more where fewer than five calls have ended in it. It never reaches back before the phase.
-	For scenario.Duration `yaml:"for"`
+	For strict.Duration `yaml:"for"`
 	// In always: the phase whose traffic is judged; the whole recording if left out.
 	During string `yaml:"during" enum:"baseline,break,operate,symptoms,diagnose,later,wrong-fixes,recover,healthy"`
 	// Number of calls that were lost.
 	Lost *countBounds `yaml:"lost"`
 	// Longest time without a good answer that is allowed.
-	LongestGap scenario.Duration `yaml:"longest-gap"`
+	LongestGap strict.Duration `yaml:"longest-gap"`
 	// In always: time from the beginning of the recovery to the first of five good answers in a row.
-	RecoversWithin scenario.Duration `yaml:"recovers-within"`
+	RecoversWithin strict.Duration `yaml:"recovers-within"`
 	// A pattern that the text of at least one lost call matches.
-	Errors scenario.Pattern `yaml:"errors"`
+	Errors *regexp.Regexp `yaml:"errors"`
 }
 
 type percentBounds struct {
 	// Lower bound in percent.
-	AtLeast *scenario.Percent `yaml:"at-least" min:"0" max:"100"`
+	AtLeast *strict.Percent `yaml:"at-least" min:"0" max:"100"`
 	// Upper bound in percent.
-	AtMost *scenario.Percent `yaml:"at-most" min:"0" max:"100"`
+	AtMost *strict.Percent `yaml:"at-most" min:"0" max:"100"`
 }
 
 type countBounds struct {
@@ -52,7 +54,7 @@ type countBounds struct {
 
 // Validate implements the loader's hook.
 func (a *callsArgs) Validate() error {
-	if a.Success == nil && a.Lost == nil && a.LongestGap == 0 && a.RecoversWithin == 0 && a.Errors.Regexp == nil {
+	if a.Success == nil && a.Lost == nil && a.LongestGap == 0 && a.RecoversWithin == 0 && a.Errors == nil {
 		return errors.New("it judges nothing: give success, lost, longest-gap, recovers-within or errors")
 	}
 	return nil
@@ -97,8 +99,8 @@ func (c *callsCheck) String() string {
 	if c.RecoversWithin != 0 {
 		wants = append(wants, "recovered within "+c.RecoversWithin.String())
 	}
-	if c.Errors.Regexp != nil {
-		wants = append(wants, "errors like /"+c.Errors.Regexp.String()+"/")
+	if c.Errors != nil {
+		wants = append(wants, "errors like /"+c.Errors.String()+"/")
 	}
 	where := ""
 	if c.During != "" {
@@ -181,7 +183,7 @@ func (c *callsCheck) judge(recording *traffic.Recording, s traffic.Stats) string
 			return fmt.Sprintf("it took %s to recover", took.Round(time.Millisecond))
 		}
 	}
-	if c.Errors.Regexp != nil {
+	if c.Errors != nil {
 		for _, e := range s.Errors {
 			if c.Errors.MatchString(e.Text) {
 				return ""

@@ -9,99 +9,39 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
-	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 )
 
-// in is what most changes need.
+// inArgs is what most changes need.
 type inArgs struct {
 	// In which clusters, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	In strict.List[string] `yaml:"in" ref:"cluster" required:"true"`
 }
 
 type createCACertsArgs struct {
-	// In which clusters, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
-	// Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. new: an
-	// intermediate below a second root, also common to all. own: an intermediate below a root that only this cluster
-	// has. twin: the same, but that root is called like the shared one, and nothing but the name links an intermediate
-	// to it. self-signed: the CA that istiod made for itself, as the first step away from it.
-	Root string `yaml:"root" enum:"shared,new,own,twin,self-signed" required:"true"`
-	// The roots in root-cert.pem, in this order; only that of root if left out. peers: those that the other clusters
-	// have now.
-	Trusts trusts `yaml:"trusts" enum:"shared,new,own,twin,self-signed,peers"`
-	// Asks for an intermediate that has never been used, {} for an ordinary one. Without it a cluster has the same one
-	// below a root each time.
-	Intermediate *intermediateArgs `yaml:"intermediate"`
-	// Asks for a root that has never been used and lives so long; the clusters share it, and root does not matter.
-	RootLifetime scenario.Duration `yaml:"root-lifetime"`
-	// ca-crl.pem. complete: an empty list of the shared root and of each of the lab's intermediates. kept: what stands
-	// there now. Without it there is none.
-	CRL string `yaml:"crl" enum:"complete,kept"`
+	inArgs
+	fault.CACerts
 }
 
-type intermediateArgs struct {
-	// How long it lives; two years if left out.
-	Lifetime scenario.Duration `yaml:"lifetime"`
-	// It is not valid before that time has passed, as if it was made by a clock that is ahead.
-	StartsIn scenario.Duration `yaml:"starts-in"`
-	// The usual intermediate stays in ca-cert.pem, and cert-chain.pem gets a second certificate for the same key.
-	Reissued bool `yaml:"reissued"`
-}
-
-type trusts []string
-
+// Change implements Changer.
 func (a *createCACertsArgs) Change(Ground) (fault.Fault, error) {
-	o := fault.CACerts{Root: fault.Root(a.Root), RootLifetime: time.Duration(a.RootLifetime), CRL: fault.CRL(a.CRL)}
-	for _, t := range a.Trusts {
-		o.Trusted = append(o.Trusted, fault.Root(t))
-	}
-	if i := a.Intermediate; i != nil {
-		o.Fresh, o.Lifetime, o.From, o.Reissued = true, time.Duration(i.Lifetime), time.Duration(i.StartsIn), i.Reissued
-	}
-	return fault.CreateCACerts(a.In, o), nil
-}
-
-// Validate refuses what a self-signed CA cannot have.
-func (a *createCACertsArgs) Validate() error {
-	if a.Root == string(fault.SelfSignedRoot) && a.Intermediate != nil {
-		return scenario.At("intermediate", errors.New("the CA that istiod made for itself signs alone"))
-	}
-	return nil
+	return fault.CreateCACerts(a.In, a.CACerts), nil
 }
 
 type spoilCACertsArgs struct {
-	// In which clusters, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
-	// Keys that get another name.
-	Rename map[string]string `yaml:"rename"`
-	// Keys that go away.
-	Remove keyNames `yaml:"remove"`
-	// Keys whose file becomes empty.
-	Empty keyNames `yaml:"empty"`
-	// ca-key.pem becomes a private key that belongs to no certificate of it.
-	OtherKey bool `yaml:"other-key"`
-	// The namespace that the Secret is moved to.
-	MoveTo string `yaml:"move-to" ref:"namespace"`
+	inArgs
+	fault.Spoiled
 }
 
-type keyNames []string
-
-func (a *spoilCACertsArgs) Validate() error {
-	if len(a.Rename)+len(a.Remove)+len(a.Empty) == 0 && !a.OtherKey && a.MoveTo == "" {
-		return errors.New("want something to make wrong: rename, remove, empty, other-key, or move-to")
-	}
-	return nil
-}
-
+// Change implements Changer.
 func (a *spoilCACertsArgs) Change(Ground) (fault.Fault, error) {
-	return fault.SpoilCACerts(a.In, fault.Spoiled{
-		Rename: a.Rename, Remove: a.Remove, Empty: a.Empty, OtherKey: a.OtherKey, MoveTo: a.MoveTo,
-	}), nil
+	return fault.SpoilCACerts(a.In, a.Spoiled), nil
 }
 
 type caCertificatesArgs struct {
 	// Whose mesh configuration, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	In strict.List[string] `yaml:"in" ref:"cluster" required:"true"`
 	// The cluster whose roots are meant, as its Secrets have them now.
 	Of string `yaml:"of" ref:"cluster" required:"true"`
 }
@@ -111,8 +51,7 @@ func (a *caCertificatesArgs) Change(Ground) (fault.Fault, error) {
 }
 
 type meshConfigArgs struct {
-	// In which clusters, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	inArgs
 	// Settings in the shape of meshConfig; null deletes one, a list replaces the whole list.
 	Set map[string]any `yaml:"set" required:"true"`
 }
@@ -121,24 +60,24 @@ func (a *meshConfigArgs) Change(Ground) (fault.Fault, error) { return fault.Mesh
 
 type setEnvArgs struct {
 	// Which workloads: istiod@cluster-a, or apps like echo@cluster-b.
-	Apps apps `yaml:"apps" ref:"workload" required:"true"`
+	Apps strict.List[observe.Workload] `yaml:"apps" ref:"workload" required:"true"`
 	// Variables and their values; an empty value removes one.
 	Env map[string]string `yaml:"env" required:"true"`
 }
 
 func (a *setEnvArgs) Change(Ground) (fault.Fault, error) {
-	return fault.SetEnv(a.Env, a.Apps.workloads()...), nil
+	return fault.SetEnv(a.Env, a.Apps...), nil
 }
 
 type certificateLifetimeArgs struct {
 	// Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b.
-	Apps apps `yaml:"apps" ref:"workload" required:"true"`
+	Apps strict.List[observe.Workload] `yaml:"apps" ref:"workload" required:"true"`
 	// How long each of their certificates lives. A proxy asks for the next one when half of it is over.
-	Is scenario.Duration `yaml:"is" required:"true" min:"10s"`
+	Is time.Duration `yaml:"is" required:"true" min:"10s"`
 }
 
 func (a *certificateLifetimeArgs) Change(Ground) (fault.Fault, error) {
-	return fault.CertificateLifetime(time.Duration(a.Is), a.Apps.workloads()...), nil
+	return fault.CertificateLifetime(a.Is, a.Apps...), nil
 }
 
 type deleteCACertsArgs inArgs
@@ -152,8 +91,7 @@ type selfSignArgs inArgs
 func (a *selfSignArgs) Change(Ground) (fault.Fault, error) { return fault.SelfSign(a.In), nil }
 
 type restartIstiodArgs struct {
-	// In which clusters, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	inArgs
 	// false: do not wait for the new one, which may never serve.
 	Wait *bool `yaml:"wait"`
 }
@@ -173,16 +111,16 @@ func (a *restartWorkloadsArgs) Change(Ground) (fault.Fault, error) {
 
 type restartArgs struct {
 	// Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b.
-	Apps apps `yaml:"apps" ref:"workload" required:"true"`
+	Apps strict.List[observe.Workload] `yaml:"apps" ref:"workload" required:"true"`
 	// false: do not wait for the new pods, which may never be Ready.
 	Wait *bool `yaml:"wait"`
 }
 
 func (a *restartArgs) Change(Ground) (fault.Fault, error) {
 	if a.Wait != nil && !*a.Wait {
-		return fault.Roll(a.Apps.workloads()...), nil
+		return fault.Roll(a.Apps...), nil
 	}
-	return fault.Restart(a.Apps.workloads()...), nil
+	return fault.Restart(a.Apps...), nil
 }
 
 type revokeRemoteSecretArgs struct {
@@ -201,7 +139,7 @@ func (a *revokeRemoteSecretArgs) Validate() error { return apart("of", a.In, a.O
 // apart refuses one cluster where two are meant.
 func apart(field, a, b string) error {
 	if a == b && a != "" {
-		return scenario.At(field, fmt.Errorf("the other cluster is meant, not %s again", a))
+		return strict.At(field, fmt.Errorf("the other cluster is meant, not %s again", a))
 	}
 	return nil
 }
@@ -227,7 +165,7 @@ func (a *createRemoteSecretArgs) Validate() error { return apart("of", a.In, a.O
 
 type severArgs struct {
 	// The two clusters.
-	Between scenario.Clusters `yaml:"between" ref:"cluster" required:"true"`
+	Between strict.List[string] `yaml:"between" ref:"cluster" required:"true"`
 }
 
 func (a *severArgs) Change(Ground) (fault.Fault, error) {
@@ -238,7 +176,7 @@ func (a *severArgs) Validate() error { return two(a.Between) }
 
 func two(between []string) error {
 	if len(between) != 2 {
-		return scenario.At("between", fmt.Errorf("want two clusters, not %d", len(between)))
+		return strict.At("between", fmt.Errorf("want two clusters, not %d", len(between)))
 	}
 	return nil // that they are two different ones, the loader sees
 }
@@ -300,8 +238,7 @@ func (a *killComponentArgs) Change(Ground) (fault.Fault, error) {
 }
 
 type applyArgs struct {
-	// In which clusters, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
+	inArgs
 	// The manifest, beside the scenario.
 	File string `yaml:"file" ref:"file" required:"true"`
 }
@@ -320,59 +257,38 @@ func (a *applyArgs) Change(g Ground) (fault.Fault, error) {
 }
 
 type deleteArgs struct {
-	// In which clusters, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
-	// The object's kind, like Service or gateways.networking.istio.io.
-	Kind string `yaml:"kind" required:"true"`
-	// The object's name.
-	Name string `yaml:"name" required:"true"`
-	// The object's namespace; none for kinds without.
-	Namespace string `yaml:"namespace" ref:"namespace"`
+	inArgs
+	fault.Object
 	// The object may be absent, which is no error then. Without it, an object that is not there is an error.
 	IfThere bool `yaml:"if-there"`
 }
 
 func (a *deleteArgs) Change(Ground) (fault.Fault, error) {
-	o := fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}
 	if a.IfThere {
-		return fault.DeleteIfThere(a.In, o), nil
+		return fault.DeleteIfThere(a.In, a.Object), nil
 	}
-	return fault.Delete(a.In, o), nil
+	return fault.Delete(a.In, a.Object), nil
 }
 
 type patchArgs struct {
-	// In which clusters, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
-	// The object's kind, like Service or gateways.networking.istio.io.
-	Kind string `yaml:"kind" required:"true"`
-	// The object's name.
-	Name string `yaml:"name" required:"true"`
-	// The object's namespace; none for kinds without.
-	Namespace string `yaml:"namespace" ref:"namespace"`
+	inArgs
+	fault.Object
 	// What is merged into the object, in the shape of the object; a list replaces the whole list.
 	Patch any `yaml:"patch" required:"true"`
 }
 
 func (a *patchArgs) Change(Ground) (fault.Fault, error) {
-	return fault.Patch(a.In, fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}, a.Patch)
+	return fault.Patch(a.In, a.Object, a.Patch)
 }
 
 type labelArgs struct {
-	// In which clusters, all at once.
-	In scenario.Clusters `yaml:"in" ref:"cluster" required:"true"`
-	// The object's kind, like Namespace.
-	Kind string `yaml:"kind" required:"true"`
-	// The object's name.
-	Name string `yaml:"name" required:"true"`
-	// The object's namespace; none for kinds without.
-	Namespace string `yaml:"namespace" ref:"namespace"`
+	inArgs
+	fault.Object
 	// Labels to set.
 	Labels map[string]string `yaml:"labels"`
 	// Labels to remove.
-	Remove labelNames `yaml:"remove"`
+	Remove strict.List[string] `yaml:"remove"`
 }
-
-type labelNames []string
 
 func (a *labelArgs) Validate() error {
 	if len(a.Labels)+len(a.Remove) == 0 {
@@ -389,16 +305,16 @@ func (a *labelArgs) Change(Ground) (fault.Fault, error) {
 	for _, name := range a.Remove {
 		labels[name] = nil
 	}
-	return fault.Label(a.In, fault.Object{Kind: a.Kind, Name: a.Name, Namespace: a.Namespace}, labels)
+	return fault.Label(a.In, a.Object, labels)
 }
 
 type scaleArgs struct {
 	// Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b.
-	Apps apps `yaml:"apps" ref:"workload" required:"true"`
+	Apps strict.List[observe.Workload] `yaml:"apps" ref:"workload" required:"true"`
 	// How many pods.
 	Replicas *int `yaml:"replicas" required:"true" min:"0" max:"10"`
 }
 
 func (a *scaleArgs) Change(Ground) (fault.Fault, error) {
-	return fault.Scale(*a.Replicas, a.Apps.workloads()...), nil
+	return fault.Scale(*a.Replicas, a.Apps...), nil
 }

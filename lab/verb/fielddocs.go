@@ -5,7 +5,6 @@ package verb
 // FieldDocs implements the documentation of fields for package strict.
 func (applyArgs) FieldDocs() map[string]string {
 	return map[string]string{
-		"in":   "In which clusters, all at once.",
 		"file": "The manifest, beside the scenario.",
 	}
 }
@@ -30,20 +29,9 @@ func (caCertificatesArgs) FieldDocs() map[string]string {
 // FieldDocs implements the documentation of fields for package strict.
 func (callArgs) FieldDocs() map[string]string {
 	return map[string]string{
-		"from":     "Who calls, like client@cluster-a; each of them if there are several. my-pod is as old as the lab.",
-		"from-pod": "Which of its pods calls; the oldest if left out. Old and new pods can have different certificates.",
-		"to": "Who is called: echo@cluster-b is that cluster's own instance, echo is the service, balanced over " +
-			"every cluster that has it.",
+		"from": "Who calls, like client@cluster-a; each of them if there are several. my-pod is as old as the lab.",
 		"connections": "fresh (the default): a new connection per call, so every call proves trust. reused: connections " +
 			"that are kept, which go on working after trust is gone.",
-		"count":       "How many calls; 5 if left out.",
-		"at-least":    "How many of them have to go as wanted; all if left out.",
-		"answered-by": "Who answers: nobody else, and each of them at least once. The cluster of to if left out.",
-		"client":      "The caller's SPIFFE identity, as the answering proxy saw it.",
-		"server":      "The SPIFFE identity of the one who answered.",
-		"plaintext":   "The answer comes in plain text; otherwise it has to come over mutual TLS.",
-		"fails": "The calls fail, and their error matches: TLS texts move between versions, so match no more of one " +
-			"than you need.",
 	}
 }
 
@@ -64,33 +52,10 @@ func (callsArgs) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
-func (certificateArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"of":             "Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a.",
-		"pods":           "Which pods of each; all if left out.",
-		"identity":       "The SPIFFE identity in it, like ^spiffe://cluster.local/.",
-		"expired":        "Whether one of the certificates that it shows has expired.",
-		"expires-within": "Its own certificate ends within that time from now.",
-		"lives-at-least": "Its own certificate ends no sooner than that from now.",
-		"chain":          "How many certificates it shows, its own and the root included.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
 func (certificateLifetimeArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"apps": "Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b.",
 		"is":   "How long each of their certificates lives. A proxy asks for the next one when half of it is over.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (commandArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"run":    "The command, as a person would paste it: kubectl … or istioctl …, with --context=cluster-a.",
-		"expect": "What its output has.",
-		"absent": "What its output does not have.",
-		"fails":  "It ends with an error.",
 	}
 }
 
@@ -119,26 +84,6 @@ func (countBounds) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
-func (createCACertsArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"in": "In which clusters, all at once.",
-		"root": "Who signs. shared: the cluster's intermediate below the root that all clusters of the lab share. " +
-			"new: an intermediate below a second root, also common to all. own: an intermediate below a root " +
-			"that only this cluster has. twin: the same, but that root is called like the shared one, and " +
-			"nothing but the name links an intermediate to it. self-signed: the CA that istiod made for itself, " +
-			"as the first step away from it.",
-		"trusts": "The roots in root-cert.pem, in this order; only that of root if left out. peers: those that the " +
-			"other clusters have now.",
-		"intermediate": "Asks for an intermediate that has never been used, {} for an ordinary one. Without it a cluster has " +
-			"the same one below a root each time.",
-		"root-lifetime": "Asks for a root that has never been used and lives so long; the clusters share it, and root does " +
-			"not matter.",
-		"crl": "ca-crl.pem. complete: an empty list of the shared root and of each of the lab's intermediates. " +
-			"kept: what stands there now. Without it there is none.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
 func (createRemoteSecretArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"in": "Whose istiod gets the access.",
@@ -153,10 +98,6 @@ func (createRemoteSecretArgs) FieldDocs() map[string]string {
 // FieldDocs implements the documentation of fields for package strict.
 func (deleteArgs) FieldDocs() map[string]string {
 	return map[string]string{
-		"in":        "In which clusters, all at once.",
-		"kind":      "The object's kind, like Service or gateways.networking.istio.io.",
-		"name":      "The object's name.",
-		"namespace": "The object's namespace; none for kinds without.",
 		"if-there": "The object may be absent, which is no error then. Without it, an object that is not there is an " +
 			"error.",
 	}
@@ -170,15 +111,6 @@ func (deleteCACertsArgs) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
-func (dnsArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"from":  "Whose pod looks the name up.",
-		"name":  "The full host name, like echo.production.svc.cluster.local.",
-		"fails": "It does not resolve.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
 func (doctorArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"finds": "The id of the first finding, as eastwest doctor explain lists them, or nothing.",
@@ -186,69 +118,9 @@ func (doctorArgs) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
-func (endpointsArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"seen-by": "Whose proxy.",
-		"of":      "Of whom: echo@cluster-b is that cluster's own instance, echo the service in all clusters.",
-		"address": "Every endpoint is the address of an east-west gateway, or of a pod itself.",
-		"count":   "How many endpoints; at least one if left out.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (fingerprintsArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"in":          "The clusters to compare.",
-		"equal":       "Whether they are equal.",
-		"names-equal": "Whether the names in the certificates are equal, which is what people compare by mistake.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (gatewaySeesArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"from":   "Who calls, in one cluster.",
-		"to":     "Who is called, in the other: it is that cluster's gateway that sees the call.",
-		"absent": "The call does not get as far as the gateway.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
 func (inArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"in": "In which clusters, all at once.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (intermediateArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"lifetime":  "How long it lives; two years if left out.",
-		"starts-in": "It is not valid before that time has passed, as if it was made by a clock that is ahead.",
-		"reissued": "The usual intermediate stays in ca-cert.pem, and cert-chain.pem gets a second certificate for the " +
-			"same key.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (issuerArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"of":   "Whose certificates: apps like client@cluster-a, or istio-eastwestgateway@cluster-a.",
-		"pods": "Which of their pods; all if left out.",
-		"is": "Who signed them: the CA that stands in the cluster's Secret cacerts now, or the one that istiod " +
-			"made for itself.",
-		"not":     "That is not who signed them.",
-		"matches": "The name of the CA that signed them.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (istiodStatArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"in":       "Whose istiod.",
-		"stat":     "Which metrics, by their names and labels on its page /metrics; those that match are summed up.",
-		"at-least": "The sum is at least so much.",
-		"at-most":  "The sum is at most so much.",
 	}
 }
 
@@ -263,56 +135,22 @@ func (killComponentArgs) FieldDocs() map[string]string {
 // FieldDocs implements the documentation of fields for package strict.
 func (labelArgs) FieldDocs() map[string]string {
 	return map[string]string{
-		"in":        "In which clusters, all at once.",
-		"kind":      "The object's kind, like Namespace.",
-		"name":      "The object's name.",
-		"namespace": "The object's namespace; none for kinds without.",
-		"labels":    "Labels to set.",
-		"remove":    "Labels to remove.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (logArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"of":        "Whose log: an app like client@cluster-a, istiod@cluster-a, or istio-eastwestgateway@cluster-a.",
-		"container": "Which container: istiod's own, and the proxy of everything else, if left out; app is the app itself.",
-		"matches":   "What the line says.",
-		"absent":    "There is no such line.",
-		"since":     "Only lines that are no older; all since the scenario began if left out.",
+		"labels": "Labels to set.",
+		"remove": "Labels to remove.",
 	}
 }
 
 // FieldDocs implements the documentation of fields for package strict.
 func (meshConfigArgs) FieldDocs() map[string]string {
 	return map[string]string{
-		"in":  "In which clusters, all at once.",
 		"set": "Settings in the shape of meshConfig; null deletes one, a list replaces the whole list.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (objectArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"in":        "In which clusters; it has to hold in each.",
-		"kind":      "The object's kind, like Secret or gateways.networking.istio.io.",
-		"name":      "The object's name.",
-		"namespace": "The object's namespace; none for kinds without.",
-		"path":      "A value inside it, by JSONPath as kubectl takes it, like {.status.readyReplicas}.",
-		"is":        "The value, as text.",
-		"matches":   "What the value is like.",
-		"absent":    "The object is not there, or with path, nothing is at the path.",
 	}
 }
 
 // FieldDocs implements the documentation of fields for package strict.
 func (patchArgs) FieldDocs() map[string]string {
 	return map[string]string{
-		"in":        "In which clusters, all at once.",
-		"kind":      "The object's kind, like Service or gateways.networking.istio.io.",
-		"name":      "The object's name.",
-		"namespace": "The object's namespace; none for kinds without.",
-		"patch":     "What is merged into the object, in the shape of the object; a list replaces the whole list.",
+		"patch": "What is merged into the object, in the shape of the object; a list replaces the whole list.",
 	}
 }
 
@@ -325,36 +163,9 @@ func (percentBounds) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
-func (proxyStatArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"of":       "Whose proxies: an app like client@cluster-a, or istio-eastwestgateway@cluster-a.",
-		"stat":     "Which statistics, by their names in Envoy's page /stats; those that match are summed up.",
-		"at-least": "The sum is at least so much.",
-		"at-most":  "The sum is at most so much.",
-		"grows": "Whether the sum grows within a few seconds. Proxies count from their start, so that what earlier " +
-			"scenarios left is in it.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (proxyStatusArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"in": "Which cluster's proxies.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
 func (reconnectArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"between": "The two clusters.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (remoteClustersArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"in":     "Whose istiod.",
-		"expect": "What it says of each cluster, by the id under which it knows it. absent: it does not list it.",
 	}
 }
 
@@ -369,7 +180,6 @@ func (restartArgs) FieldDocs() map[string]string {
 // FieldDocs implements the documentation of fields for package strict.
 func (restartIstiodArgs) FieldDocs() map[string]string {
 	return map[string]string{
-		"in":   "In which clusters, all at once.",
 		"wait": "false: do not wait for the new one, which may never serve.",
 	}
 }
@@ -386,28 +196,6 @@ func (revokeRemoteSecretArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"in": "Whose istiod loses the access.",
 		"of": "The cluster that it reads.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (rolledOutArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"apps": "Which workloads: apps like echo@cluster-b, istiod@cluster-b, or istio-eastwestgateway@cluster-b.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (rootsArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"of":    "Whose proxies: apps like client@cluster-a, or istio-eastwestgateway@cluster-a.",
-		"in":    "All proxies of these clusters, in place of of. All of the mesh if both are left out.",
-		"pods":  "Which pods of the workloads in of; all if left out.",
-		"same":  "true: all have the same set of roots. false: some have another.",
-		"count": "Each trusts so many roots.",
-		"is": "Each trusts just this: the lab's shared root, the roots in its cluster's Secret cacerts now, or the " +
-			"CA that its istiod made for itself.",
-		"trusts":  "Each trusts this, and possibly more.",
-		"matches": "Each trusts a root with such a name.",
 	}
 }
 
@@ -438,18 +226,6 @@ func (setEnvArgs) FieldDocs() map[string]string {
 func (severArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"between": "The two clusters.",
-	}
-}
-
-// FieldDocs implements the documentation of fields for package strict.
-func (spoilCACertsArgs) FieldDocs() map[string]string {
-	return map[string]string{
-		"in":        "In which clusters, all at once.",
-		"rename":    "Keys that get another name.",
-		"remove":    "Keys that go away.",
-		"empty":     "Keys whose file becomes empty.",
-		"other-key": "ca-key.pem becomes a private key that belongs to no certificate of it.",
-		"move-to":   "The namespace that the Secret is moved to.",
 	}
 }
 

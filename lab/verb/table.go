@@ -68,7 +68,8 @@ type Changer interface {
 	Change(g Ground) (fault.Fault, error)
 }
 
-// Checker is implemented by the arguments of verbs that check it.
+// Checker is implemented by the arguments of verbs that check it and need the ground for that. The arguments of the other
+// verbs are checks themselves.
 type Checker interface {
 	Check(g Ground) (observe.Check, error)
 }
@@ -81,10 +82,12 @@ func (g Ground) Step(s scenario.Step) (ready Step, err error) {
 		ready.Check = &radiusCheck{args, g.Traffic, g.Tape}
 	case Changer:
 		ready.Change, err = args.Change(g)
-	case Checker:
+	case Checker: // before observe.Check: it may be one that lacks something
 		ready.Check, err = args.Check(g)
+	case observe.Check:
+		ready.Check = args
 	default:
-		err = fmt.Errorf("its arguments are %T, which is neither a Changer nor a Checker", s.Args)
+		err = fmt.Errorf("its arguments are %T, which is no change and no check", s.Args)
 	}
 	if err != nil {
 		return Step{}, fmt.Errorf("%s: %s: %w", s.Place, s.Verb, err)
@@ -127,7 +130,7 @@ func Table() scenario.Vocabulary {
 			Doc: "Makes calls now and checks who answers and how, or why they fail. A 200 from somebody else is no answer."},
 		{Name: "calls", Phases: append(looks(), scenario.Always), New: args[callsArgs],
 			Doc: "Judges the recorded calls of a stream."},
-		{Name: "certificate", Phases: looks(), New: args[certificateArgs],
+		{Name: "certificate", Phases: looks(), New: args[observe.Certificate],
 			Doc: "Checks the certificates that proxies show now: identity, end, length of the chain. Who signed them is asked by issuer."},
 		{Name: "certificate-lifetime", Phases: changes(), New: args[certificateLifetimeArgs],
 			Doc: "Gives workloads certificates that live so long, by their annotation proxy.istio.io/config, and waits for their new pods."},
@@ -143,22 +146,22 @@ func Table() scenario.Vocabulary {
 			Doc: "Deletes an object and waits until it is gone."},
 		{Name: "delete-cacerts", Phases: changes(), New: args[deleteCACertsArgs],
 			Doc: "Deletes the Secret cacerts. An istiod that starts without it makes a CA of its own."},
-		{Name: "dns", Phases: looks(), New: args[dnsArgs],
+		{Name: "dns", Phases: looks(), New: args[observe.DNS],
 			Doc: "Checks that a name resolves inside a pod, to the address of the Service in the pod's own cluster."},
 		{Name: "doctor", Phases: looks(), New: args[doctorArgs],
 			Doc: "Examines all clusters, as eastwest doctor does, and checks what it finds first. It may blame nothing else as an error."},
-		{Name: "endpoints", Phases: looks(), New: args[endpointsArgs],
+		{Name: "endpoints", Phases: looks(), New: args[observe.Endpoints],
 			Doc: "Checks which endpoints of a service a proxy knows: pods of its own network by their addresses, others by the address of " +
 				"their gateway."},
-		{Name: "fingerprints", Phases: looks(), New: args[fingerprintsArgs],
+		{Name: "fingerprints", Phases: looks(), New: args[observe.Fingerprints],
 			Doc: "Compares the root certificates that stand in the Secret cacerts of clusters. What proxies use is another question: see " +
 				"roots."},
-		{Name: "gateway-sees", Phases: looks(), New: args[gatewaySeesArgs],
+		{Name: "gateway-sees", Phases: looks(), New: args[observe.GatewaySees],
 			Doc: "Makes a call across the border and finds it, by its TLS server name, in the log of the east-west gateway at the other " +
 				"side."},
-		{Name: "issuer", Phases: looks(), New: args[issuerArgs],
+		{Name: "issuer", Phases: looks(), New: args[observe.Issuer],
 			Doc: "Checks which CA signed the certificates that workloads show now."},
-		{Name: "istiod-stat", Phases: looks(), New: args[istiodStatArgs],
+		{Name: "istiod-stat", Phases: looks(), New: args[observe.IstiodStat],
 			Doc: "Checks a metric of istiod."},
 		{Name: "kill-component", Phases: changes(), New: args[killComponentArgs],
 			Doc: "Kills a component of a cluster's node, which is started again at once."},
@@ -168,18 +171,18 @@ func Table() scenario.Vocabulary {
 			Doc: "Checks that a line stands in the log of a workload's pods, or that none does."},
 		{Name: "mesh-config", Phases: changes(), New: args[meshConfigArgs],
 			Doc: "Merges settings into the mesh configuration. istiod takes most of them at once; a trust domain it takes when it starts."},
-		{Name: "object", Phases: looks(), New: args[objectArgs],
+		{Name: "object", Phases: looks(), New: args[observe.Object],
 			Doc: "Checks an object, or a value inside it, by JSONPath."},
 		{Name: "patch", Phases: changes(), New: args[patchArgs],
 			Doc: "Merges a patch into an object; null deletes a field (RFC 7386)."},
-		{Name: "proxy-stat", Phases: looks(), New: args[proxyStatArgs],
+		{Name: "proxy-stat", Phases: looks(), New: args[observe.Stat],
 			Doc: "Checks a statistic of a workload's proxies."},
-		{Name: "proxy-status", Phases: looks(), New: args[proxyStatusArgs],
+		{Name: "proxy-status", Phases: looks(), New: args[observe.ProxyStatus],
 			Doc: "Checks that all proxies of a cluster have what their istiod has sent, as istioctl proxy-status shows it. It says nothing " +
 				"about trust between proxies."},
 		{Name: "reconnect", Phases: changes(), New: args[reconnectArgs],
 			Doc: "Takes sever back."},
-		{Name: "remote-clusters", Phases: looks(), New: args[remoteClustersArgs],
+		{Name: "remote-clusters", Phases: looks(), New: args[observe.RemoteClusters],
 			Doc: "Checks which clusters an istiod reads, as istioctl remote-clusters lists them. Once synced, a cluster stays so in that " +
 				"list, whatever becomes of it."},
 		{Name: "restart", Phases: changes(), New: args[restartArgs],
@@ -190,9 +193,9 @@ func Table() scenario.Vocabulary {
 			Doc: "Restarts everything that has a proxy, gateways included, and waits for the new pods."},
 		{Name: "revoke-remote-secret", Phases: changes(), New: args[revokeRemoteSecretArgs],
 			Doc: "Takes from the istiod of one cluster its access to the API server of another."},
-		{Name: "rolled-out", Phases: looks(), New: args[rolledOutArgs],
+		{Name: "rolled-out", Phases: looks(), New: args[observe.RolledOut],
 			Doc: "Checks that all pods of Deployments are of the newest version and Ready."},
-		{Name: "roots", Phases: looks(), New: args[rootsArgs],
+		{Name: "roots", Phases: looks(), New: args[observe.Roots],
 			Doc: "Checks which roots proxies trust, by what each uses now, across clusters."},
 		{Name: "scale", Phases: changes(), New: args[scaleArgs],
 			Doc: "Changes the number of pods of a Deployment and waits until there are as many."},
@@ -215,18 +218,3 @@ func Table() scenario.Vocabulary {
 
 // args makes a verb's arguments, to be filled from the file.
 func args[T any]() any { return new(T) }
-
-func workload(a scenario.App) observe.Workload {
-	return observe.Workload{App: a.Name, Cluster: a.Cluster}
-}
-
-// apps are one workload or several.
-type apps []scenario.App
-
-func (a apps) workloads() []observe.Workload {
-	all := make([]observe.Workload, len(a))
-	for i, app := range a {
-		all[i] = workload(app)
-	}
-	return all
-}

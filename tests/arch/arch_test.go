@@ -62,7 +62,7 @@ var rules = map[string]rule{
 		why: "the engine runs one scenario on one lab: which verbs there are and how a lab is made is known below it",
 	},
 	"lab/verb": {
-		imports: []string{"lab/doctor", "lab/fault", "lab/mesh", "lab/observe", "lab/scenario", "lab/traffic", "lab/words"},
+		imports: []string{"lab/doctor", "lab/fault", "lab/mesh", "lab/observe", "lab/scenario", "lab/strict", "lab/traffic", "lab/words"},
 		why:     "a verb becomes a change or a check: it knows neither labs nor the engine",
 	},
 	"lab": {
@@ -108,11 +108,11 @@ var rules = map[string]rule{
 		why:     "a mesh is installed on any cluster: never import a provider, ask the cluster by type assertion",
 	},
 	"lab/fault": {
-		imports: []string{"lab/cluster", "lab/mesh", "lab/observe", "lab/pki", "lab/wait", "lab/words"},
+		imports: []string{"lab/cluster", "lab/mesh", "lab/observe", "lab/pki", "lab/strict", "lab/wait", "lab/words"},
 		why:     "a fault changes a mesh, and Restore puts it back: it may look whether a change is done, and knows nothing of calls",
 	},
 	"lab/observe": {
-		imports: []string{"lab/cluster", "lab/mesh", "lab/pki", "lab/traffic", "lab/wait", "lab/words"},
+		imports: []string{"lab/cluster", "lab/mesh", "lab/pki", "lab/strict", "lab/traffic", "lab/wait", "lab/words"},
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
 	},
 	"lab/doctor": {
