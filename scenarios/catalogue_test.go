@@ -22,6 +22,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/catalogue"
 	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/verb"
 )
 
@@ -86,18 +87,27 @@ func TestCallsThatMustNotBeLostHaveTime(t *testing.T) {
 
 // section is a part of the lesson, with the id that scenario files name it by.
 type section struct {
-	Section    string      `json:"section"`
-	Title      string      `json:"title"`
-	Statements []statement `json:"statements"`
+	Section    string      `yaml:"section" required:"true" name:"id" doc:"The section's id."`
+	Title      string      `yaml:"title" required:"true" doc:"The section's title."`
+	Statements []statement `yaml:"statements" required:"true" doc:"What the section claims."`
 }
 
 // statement is one claim of the lesson and what the lab makes of it.
 type statement struct {
-	ID       string   `json:"id"`
-	Says     string   `json:"says"`
-	Verdict  verdict  `json:"verdict"`
-	Evidence string   `json:"evidence"`
-	ProvenBy []string `json:"proven-by"` // "scenario", "folder TestName" or "bench command"
+	ID       string   `yaml:"id" required:"true" name:"id" doc:"The statement's id."`
+	Says     string   `yaml:"says" required:"true" doc:"The claim, in our own words."`
+	Verdict  verdict  `yaml:"verdict" required:"true" enum:"holds,partly,disproved,unproven" doc:"What the lab makes of it."`
+	Evidence string   `yaml:"evidence" doc:"Why the verdict is not holds."`
+	ProvenBy []string `yaml:"proven-by" doc:"Each a scenario, a folder with a test (folder TestName) or a bench command."`
+}
+
+// lessonFormat is what lesson.yaml is.
+var lessonFormat = strict.Format{
+	Name: "lesson", Fields: "a list of sections", File: "lesson.yaml",
+	Begin: "take it from the history", Shrink: "check that this is the lesson",
+	Forms: map[string]strict.Form{"id": {
+		Pattern: regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`), What: "an id", Wanted: "small letters, digits and hyphens",
+	}},
 }
 
 type verdict string
@@ -114,20 +124,14 @@ const (
 func TestLessonIsProven(t *testing.T) {
 	sections := lesson(t)
 	known, ids := map[string]bool{}, map[string]bool{}
-	kebab := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 	for _, part := range sections {
-		assert.Regexp(t, kebab, part.Section)
-		assert.NotEmpty(t, part.Title, part.Section)
 		assert.False(t, known[part.Section], "the section %s is there twice", part.Section)
 		known[part.Section] = true
 		proofs := 0
 		for _, s := range part.Statements {
 			at := part.Section + ": " + s.ID
-			assert.Regexp(t, kebab, s.ID)
 			assert.False(t, ids[s.ID], "%s is there twice", at)
 			ids[s.ID] = true
-			assert.NotEmpty(t, s.Says, at)
-			assert.Contains(t, []verdict{holds, partly, disproved, unproven}, s.Verdict, at)
 			assert.True(t, s.Verdict == holds || s.Evidence != "", "%s is %s, and nothing says why", at, s.Verdict)
 			assert.Equal(t, s.Verdict == unproven, len(s.ProvenBy) == 0, "%s is %s, with %d proofs", at, s.Verdict, len(s.ProvenBy))
 			for _, by := range s.ProvenBy {
@@ -178,7 +182,7 @@ func lesson(t *testing.T) []section {
 	text, err := os.ReadFile("lesson.yaml")
 	require.NoError(t, err)
 	var sections []section
-	require.NoError(t, yaml.UnmarshalStrict(text, &sections))
+	require.NoError(t, strict.Read("lesson.yaml", text, &lessonFormat, &sections))
 	require.NotEmpty(t, sections)
 	return sections
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/verb"
 )
@@ -67,7 +68,7 @@ type Verdict struct {
 // CheckError says that a check did not hold.
 type CheckError struct {
 	Phase             scenario.Phase
-	Place             scenario.Place
+	Place             strict.Place
 	Name              string
 	Wanted, Seen, Try string
 }
@@ -78,7 +79,7 @@ func (e *CheckError) Error() string {
 
 // SkipError says why a scenario cannot run here.
 type SkipError struct {
-	Place  scenario.Place
+	Place  strict.Place
 	Reason string
 }
 

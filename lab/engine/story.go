@@ -15,6 +15,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/lab/wait"
@@ -229,7 +230,7 @@ func (r *run) steps(ctx context.Context, steps []verb.Step) error {
 	return nil
 }
 
-func (r *run) inject(ctx context.Context, at scenario.Place, f fault.Fault) error {
+func (r *run) inject(ctx context.Context, at strict.Place, f fault.Fault) error {
 	return r.step(report.Event{Place: at.String(), Name: f.String(), Command: f.Command()}, func() (string, error) {
 		if r.ledger.Changed() == "" { // from here on, a kill leaves a changed mesh
 			if err := r.ledger.Leave(r.checkpoint); err != nil {
@@ -325,7 +326,7 @@ func (r *run) failure(step verb.Step, err error, within time.Duration) *CheckErr
 }
 
 // notHealthy proves that the mesh is not healthy. Health has the time that it needs to show before the last look begins.
-func (r *run) notHealthy(ctx context.Context, at scenario.Place, after, try string) error {
+func (r *run) notHealthy(ctx context.Context, at strict.Place, after, try string) error {
 	return r.step(report.Event{Name: "the mesh is not healthy", Place: at.String()}, func() (string, error) {
 		seen, err := r.unhealthy(ctx)
 		if err == nil && seen == "" {

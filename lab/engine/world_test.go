@@ -19,6 +19,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/verb"
 )
@@ -253,17 +254,17 @@ healthy: {within: 1s, expect: [{calls: {stream: a-to-b, success: {at-least: 100}
 `), scenario.Vocabulary{v})
 	require.NoError(t, err)
 	step := s.Symptoms.Expect[0]
-	step.Place = scenario.Place{}
+	step.Place = strict.Place{}
 	return step
 }
 
 // story is a scenario, built in Go, that passes.
 func (w *world) story(t *testing.T) *scenario.Scenario {
 	t.Helper()
-	within := scenario.Duration(10 * time.Second)
+	within := strict.Duration(10 * time.Second)
 	return &scenario.Scenario{
 		Name: "story", Title: "a story", Topology: lab.DefaultTopology(), File: t.TempDir() + "/story.yaml",
-		Traffic:  []scenario.Stream{{Name: "a-to-b", Every: scenario.Duration(50 * time.Millisecond), To: scenario.App{Cluster: "cluster-b"}}},
+		Traffic:  []scenario.Stream{{Name: "a-to-b", Every: strict.Duration(50 * time.Millisecond), To: scenario.App{Cluster: "cluster-b"}}},
 		Break:    []scenario.Step{w.breaks()},
 		Symptoms: scenario.Expect{Within: within, Expect: []scenario.Step{w.brokenCheck(), calls(t, "{stream: a-to-b, success: {at-most: 0}}")}},
 		Diagnose: []scenario.Step{looks("diagnosis", holds)},

@@ -54,7 +54,7 @@ type Workload struct{ App, Cluster string }
 
 func (w Workload) String() string { return w.App + "@" + w.Cluster }
 
-// UnmarshalText reads what String writes, and a service without a cluster.
+// UnmarshalText reads "client@cluster-a", or a service without a cluster, "echo".
 func (w *Workload) UnmarshalText(text []byte) error {
 	w.App, w.Cluster, _ = strings.Cut(string(text), "@")
 	return nil

@@ -17,7 +17,7 @@ var scenarioFormat = strict.Format{
 	Name:   "scenario",
 	Fields: "fields such as scenario:, title: and topology:",
 	File:   "scenario.yaml",
-	Begin:  "copy a scenario of the catalogue and change it",
+	Begin:  "eastwest new NAME writes one to begin with",
 	Shrink: "put manifests into files beside the scenario, and check that this is a scenario at all",
 	Forms:  forms,
 	Refs:   refs,
@@ -108,7 +108,7 @@ func (l *loader) traffic(n *yaml.Node, v reflect.Value, s strict.Spot) {
 			l.Report(
 				f.Key,
 				s,
-				Problem{What: "not a stream's name", Wanted: "small letters, digits and hyphens, like a-to-b", Seen: strict.Quote(f.Key.Value)},
+				strict.Problem{What: "not a stream's name", Wanted: "small letters, digits and hyphens, like a-to-b", Seen: strict.Quote(f.Key.Value)},
 			)
 		}
 		stream := Stream{Name: f.Key.Value, Connections: Fresh}
@@ -127,13 +127,13 @@ func (l *loader) step(n *yaml.Node, v reflect.Value, s strict.Spot) {
 		if verb, known := l.vocabulary.Find(n.Value); known && n.Kind == yaml.ScalarNode {
 			try = "- " + l.example(verb)
 		}
-		l.Report(n, s, Problem{What: "not a step", Wanted: wanted, Seen: strict.Describe(n), Try: try})
+		l.Report(n, s, strict.Problem{What: "not a step", Wanted: wanted, Seen: strict.Describe(n), Try: try})
 		return
 	}
 	fields := l.Fields(n, s)
 	if len(fields) == 0 {
 		if len(n.Content) == 0 {
-			l.Report(n, s, Problem{What: "an empty step", Wanted: wanted})
+			l.Report(n, s, strict.Problem{What: "an empty step", Wanted: wanted})
 		}
 		return
 	}
@@ -142,8 +142,9 @@ func (l *loader) step(n *yaml.Node, v reflect.Value, s strict.Spot) {
 		for i, f := range fields {
 			words[i] = f.Key.Value
 		}
-		l.Report(fields[1].Key, s, Problem{What: "more than one verb in a step", Wanted: "one verb per step", Seen: strings.Join(words, ", "),
-			Try: "start the second with a dash of its own; indent what belongs to the first"})
+		l.Report(fields[1].Key, s, strict.Problem{What: "more than one verb in a step", Wanted: "one verb per step",
+			Seen: strings.Join(words, ", "),
+			Try:  "start the second with a dash of its own; indent what belongs to the first"})
 	}
 	for _, f := range fields {
 		l.verb(f, v, s)
@@ -168,13 +169,14 @@ func (l *loader) verb(f strict.Field, v reflect.Value, s strict.Spot) {
 		for i, phase := range verb.Phases {
 			phases[i] = string(phase)
 		}
-		l.Report(f.Key, s, Problem{What: verb.Name + " cannot stand here", Wanted: fmt.Sprintf("%s in %s", verb.Name, strict.Choice(phases)),
-			Seen: fmt.Sprintf("%s in %s", verb.Name, phase), Try: "here may stand: " + strict.Choice(here)})
+		l.Report(f.Key, s, strict.Problem{What: verb.Name + " cannot stand here",
+			Wanted: fmt.Sprintf("%s in %s", verb.Name, strict.Choice(phases)),
+			Seen:   fmt.Sprintf("%s in %s", verb.Name, phase), Try: "here may stand: " + strict.Choice(here)})
 	}
 	args := reflect.ValueOf(verb.New())
 	inside := s.In(f.Key)
 	if args.Kind() != reflect.Pointer || args.IsNil() {
-		l.Report(f.Key, inside, Problem{What: "the table of verbs makes no pointer"})
+		l.Report(f.Key, inside, strict.Problem{What: "the table of verbs makes no pointer"})
 		return
 	}
 	if f.Value.Kind == yaml.ScalarNode && args.Elem().Kind() == reflect.Struct {

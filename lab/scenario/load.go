@@ -73,7 +73,8 @@ func (l *loader) scenario(root *yaml.Node, s *Scenario) {
 	if isTopology(root) {
 		l.Add(
 			root,
-			Problem{What: "not a scenario but a topology", Wanted: scenarioFormat.Fields, Seen: "no scenario:", Try: "eastwest up -f " + l.file},
+			strict.Problem{What: "not a scenario but a topology", Wanted: scenarioFormat.Fields, Seen: "no scenario:",
+				Try: "eastwest up -f " + l.file},
 		)
 		return
 	}
@@ -100,7 +101,7 @@ func (l *loader) scenario(root *yaml.Node, s *Scenario) {
 	s.Topology.setDefaults()
 	if name := fields["scenario"].Key; name != nil && s.Name != "" && filepath.Base(l.file) == scenarioFormat.File && l.names.folder != nil {
 		if folder := folderName(l.file); folder != s.Name {
-			l.Add(name, Problem{What: "the scenario is not named like its folder", Wanted: folder, Seen: s.Name,
+			l.Add(name, strict.Problem{What: "the scenario is not named like its folder", Wanted: folder, Seen: s.Name,
 				Try: "rename one of the two: eastwest run finds a scenario by its folder"})
 		}
 	}
@@ -116,20 +117,20 @@ func (l *loader) checkPhases(root *yaml.Node, fields map[string]strict.Field) {
 		if operated.Line < broken.Line {
 			later, earlier = broken, operated
 		}
-		l.Add(later, Problem{What: "both break and operate", Wanted: one,
+		l.Add(later, strict.Problem{What: "both break and operate", Wanted: one,
 			Seen: fmt.Sprintf("the other one at line %d", earlier.Line), Try: "split the scenario, or move the steps into one of the two"})
 	case broken == nil && operated == nil:
-		l.Add(root, Problem{What: "neither break nor operate", Wanted: one, Try: "operate: [] for a scenario that only looks"})
+		l.Add(root, strict.Problem{What: "neither break nor operate", Wanted: one, Try: "operate: [] for a scenario that only looks"})
 	case broken != nil:
 		for _, phase := range []Phase{Symptoms, Recover, Healthy} {
 			if fields[string(phase)].Key == nil {
-				l.Add(broken, Problem{What: fmt.Sprintf("break without %s", phase),
+				l.Add(broken, strict.Problem{What: fmt.Sprintf("break without %s", phase),
 					Wanted: "a broken mesh shows symptoms, is recovered, and is proven healthy again",
 					Try:    fmt.Sprintf("add %s:", phase)})
 			}
 		}
 	case fields["healthy"].Key == nil && fields["always"].Key == nil:
-		l.Add(operated, Problem{What: "operate without a judgement",
+		l.Add(operated, strict.Problem{What: "operate without a judgement",
 			Wanted: "healthy or always: a change that nothing judges proves nothing", Try: "add always:"})
 	}
 }
@@ -143,7 +144,7 @@ func (l *loader) checkRadius(root, at *yaml.Node, r Radius, s *Scenario) {
 		at = root
 	}
 	if len(r) > 1 && (slices.Contains(r, Nowhere) || slices.Contains(r, OneWay) && slices.Contains(r, BothWays)) {
-		l.Add(at, Problem{What: "blast-radius contradicts itself",
+		l.Add(at, strict.Problem{What: "blast-radius contradicts itself",
 			Wanted: "none alone, and one of one-way and both-ways", Seen: strings.Join(r, ", ")})
 	}
 	across, inside := map[string]bool{}, false
@@ -155,7 +156,7 @@ func (l *loader) checkRadius(root, at *yaml.Node, r Radius, s *Scenario) {
 		}
 	}
 	if l.Err() == nil && (len(across) < 2 || !inside) {
-		l.Add(at, Problem{What: "blast-radius cannot be seen",
+		l.Add(at, strict.Problem{What: "blast-radius cannot be seen",
 			Wanted: "streams across the border in both directions, and inside of a cluster, each to echo@ one cluster", Try: "add them to traffic:"})
 	}
 }

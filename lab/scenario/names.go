@@ -25,7 +25,7 @@ type names struct {
 }
 
 // check looks up a name that a file refers to.
-func (n *names) check(kind, name string) *Problem {
+func (n *names) check(kind, name string) *strict.Problem {
 	switch kind {
 	case "cluster":
 		return unknown(kind, name, n.clusters)
@@ -40,11 +40,11 @@ func (n *names) check(kind, name string) *Problem {
 	case "file":
 		return n.beside(name)
 	}
-	return &Problem{What: "there is no such kind of name: " + kind}
+	return &strict.Problem{What: "there is no such kind of name: " + kind}
 }
 
 // unknown returns the problem of a name that is none of the known ones, nil if it is one or none are known.
-func unknown(kind, name string, known []string) *Problem {
+func unknown(kind, name string, known []string) *strict.Problem {
 	if known == nil || slices.Contains(known, name) {
 		return nil
 	}
@@ -56,10 +56,10 @@ func unknown(kind, name string, known []string) *Problem {
 }
 
 // app looks up client@cluster-a, or a service without a cluster.
-func (n *names) app(kind, name string) *Problem {
+func (n *names) app(kind, name string) *strict.Problem {
 	service, cluster, at := strings.Cut(name, "@")
 	if !label.MatchString(service) || at == (cluster == "") || !at && kind != "app-or-service" {
-		return &Problem{What: "not an app", Wanted: refs[kind].Wanted, Seen: strict.Quote(name)}
+		return &strict.Problem{What: "not an app", Wanted: refs[kind].Wanted, Seen: strict.Quote(name)}
 	}
 	if !at {
 		return unknown("service", name, n.services)
@@ -71,10 +71,10 @@ func (n *names) app(kind, name string) *Problem {
 }
 
 // beside looks up a file. Scenarios come from strangers: a name never leads out of the scenario's own folder.
-func (n *names) beside(name string) *Problem {
+func (n *names) beside(name string) *strict.Problem {
 	const wanted = "a file beside the scenario"
 	if !fs.ValidPath(name) || name == "." || strings.Contains(name, `\`) {
-		return &Problem{
+		return &strict.Problem{
 			What:   "not a file of the scenario's folder",
 			Wanted: wanted,
 			Seen:   strict.Quote(name),
@@ -88,7 +88,7 @@ func (n *names) beside(name string) *Problem {
 	if err == nil && info.Mode().IsRegular() {
 		return nil
 	}
-	p := &Problem{What: "no such file", Wanted: wanted, Seen: strict.Quote(name)}
+	p := &strict.Problem{What: "no such file", Wanted: wanted, Seen: strict.Quote(name)}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		p.Seen = err.Error()
 	}

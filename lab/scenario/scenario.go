@@ -1,12 +1,10 @@
-// Package scenario is the scenario file and the topology file as data: their types, a strict loader that
-// names every problem with file, line and column, and the JSON Schemas that editors complete from.
+// Package scenario is the scenario file and the topology file as data: their types, the loaders that name every problem
+// with file, line and column, and the JSON Schemas that editors complete from.
 //
-// A scenario breaks (or operates) a mesh in a known way, proves the symptoms, shows the diagnosis,
-// proves that the usual wrong fixes do not help, recovers, and proves health again. The package knows
-// the shape of such a file but no verb: the table of verbs is handed in as a Vocabulary, so that the
-// words and what they do stand in one place (package lab). It imports nothing else of eastwest and
-// touches no cluster; `eastwest lint FILE` and `eastwest explain FILE` need nothing but this package
-// and the table.
+// A scenario breaks (or operates) a mesh in a known way, proves the symptoms, shows the diagnosis, proves that the usual
+// wrong fixes do not help, recovers, and proves health again. The package knows the shape of such a file but no verb: the
+// table of verbs is a Vocabulary, which package verb hands in. Package strict reads the YAML. Nothing here touches a
+// cluster: `eastwest lint FILE` needs only this package and the table.
 package scenario
 
 //go:generate go run ../strict/fielddocs
@@ -14,15 +12,17 @@ package scenario
 import (
 	"slices"
 	"strings"
+
+	"github.com/eastwest-lab/eastwest/lab/strict"
 )
 
 // Scenario is one scenario file, checked: every name in it refers to something that exists.
 //
-// The tags of this type and of those inside it are the file format: Parse reads by them and Schema
-// describes by them. See Vocabulary for what they mean.
+// The tags of this type and of those inside it are the file format: Parse reads by them, and Schema describes it by them.
+// Package strict explains the tags.
 type Scenario struct {
-	File  string `yaml:"-"` // the path it was loaded from
-	Place Place  `yaml:"-"` // of the file's first field
+	File  string       `yaml:"-"` // the path it was loaded from
+	Place strict.Place `yaml:"-"` // of the file's first field
 
 	// The scenario's name, like remote-secret-revoked: the thing, then what happened to it. In a file called
 	// scenario.yaml it is also the name of the folder.
@@ -79,7 +79,7 @@ type App struct {
 	Cluster string
 }
 
-// UnmarshalText reads what String writes.
+// UnmarshalText reads what String returns.
 func (a *App) UnmarshalText(text []byte) error {
 	a.Name, a.Cluster, _ = strings.Cut(string(text), "@")
 	return nil
@@ -101,14 +101,14 @@ type Stream struct {
 	// that has it.
 	To App `yaml:"to" ref:"app-or-service" required:"true"`
 	// Pause between the starts of two calls, 10ms to 1m.
-	Every Duration `yaml:"every" example:"50ms" required:"true" min:"10ms" max:"1m"`
+	Every strict.Duration `yaml:"every" example:"50ms" required:"true" min:"10ms" max:"1m"`
 	// How long one call may take. Without it, the engine's default.
-	Timeout Duration `yaml:"timeout"`
+	Timeout strict.Duration `yaml:"timeout"`
 	// fresh (the default): a new connection per call, so every call proves trust. reused: connections are kept, as
 	// pooled clients do, and keep working after trust is gone; a call that is due while another is under way is left
 	// out, since it would need a new one.
-	Connections Connections `yaml:"connections" enum:"fresh,reused"`
-	Place       Place       `yaml:"-"`
+	Connections Connections  `yaml:"connections" enum:"fresh,reused"`
+	Place       strict.Place `yaml:"-"`
 }
 
 // Connections says whether the calls of a stream share connections. Trust is checked at the
@@ -124,10 +124,10 @@ const (
 // Expect is a list of checks that have to hold together within a time.
 type Expect struct {
 	// How long the checks may take to hold, all together.
-	Within Duration `yaml:"within" required:"true"`
+	Within strict.Duration `yaml:"within" required:"true"`
 	// The checks.
-	Expect []Step `yaml:"expect" required:"true"`
-	Place  Place  `yaml:"-"`
+	Expect []Step       `yaml:"expect" required:"true"`
+	Place  strict.Place `yaml:"-"`
 }
 
 // WrongFix is something that people try first and that does not heal the mesh.
@@ -139,8 +139,8 @@ type WrongFix struct {
 	// The steps of the wrong fix.
 	Do []Step `yaml:"do" required:"true" phase:"wrong-fixes"`
 	// Checks that hold after the wrong fix. Without them, the symptoms are checked again.
-	StillBroken []Step `yaml:"still-broken" phase:"symptoms"`
-	Place       Place  `yaml:"-"`
+	StillBroken []Step       `yaml:"still-broken" phase:"symptoms"`
+	Place       strict.Place `yaml:"-"`
 }
 
 // Later is the part of a failure that shows itself at the next restart or renewal only.
@@ -152,12 +152,12 @@ type Later struct {
 	// The steps that bring it about.
 	Do []Step `yaml:"do" required:"true" phase:"later"`
 	// How long the checks may take to hold, all together.
-	Within Duration `yaml:"within" required:"true"`
+	Within strict.Duration `yaml:"within" required:"true"`
 	// Which streams lose calls then; see the scenario's own.
 	Radius Radius `yaml:"blast-radius" enum:"none,inside,one-way,both-ways"`
 	// Checks that hold together then.
-	Expect []Step `yaml:"expect" required:"true" phase:"later"`
-	Place  Place  `yaml:"-"`
+	Expect []Step       `yaml:"expect" required:"true" phase:"later"`
+	Place  strict.Place `yaml:"-"`
 }
 
 // Radius says which calls a failure hits. Several words stand for all of them; nil says nothing.
@@ -175,22 +175,22 @@ const (
 // blast-radius, and its Args are a Radius.
 const RadiusVerb = "blast-radius"
 
-// check is the step that proves a radius; none if the file says nothing of it.
-func (r Radius) check(at Place) []Step {
+// check returns the step that proves a radius, or none if the file does not give one.
+func (r Radius) check(at strict.Place) []Step {
 	if len(r) == 0 {
 		return nil
 	}
 	return []Step{{Verb: RadiusVerb, Args: r, Place: at}}
 }
 
-// Broken is what holds while the mesh is broken: the symptoms and the blast radius.
+// Broken returns what holds while the mesh is broken: the symptoms and the blast radius.
 func (s *Scenario) Broken() Expect {
 	e := s.Symptoms
 	e.Expect = slices.Concat(e.Expect, s.Radius.check(s.Place))
 	return e
 }
 
-// Then is what holds later.
+// Then returns what holds later.
 func (l *Later) Then() Expect {
 	return Expect{Within: l.Within, Expect: slices.Concat(l.Expect, l.Radius.check(l.Place)), Place: l.Place}
 }
@@ -199,7 +199,7 @@ func (l *Later) Then() Expect {
 type Step struct {
 	Verb  string
 	Args  any // what Verb.New returned, filled from the file
-	Place Place
+	Place strict.Place
 }
 
 // Phase is a part of a scenario that has steps.
@@ -226,14 +226,14 @@ func Phases() []Phase {
 // PhaseSteps is one phase of one scenario.
 type PhaseSteps struct {
 	Phase  Phase
-	Within Duration // for the checks of symptoms and healthy
+	Within strict.Duration // for the checks of symptoms and healthy
 	Steps  []Step
 	Fix    *WrongFix // only for WrongFixes, which has one entry per wrong fix; Steps are its Do
 	Later  *Later    // only for LaterOn; Steps are its Do
-	Place  Place
+	Place  strict.Place
 }
 
-// Phases are the phases that the scenario has, in the order they run.
+// Phases returns the phases that the scenario has, in the order they run.
 func (s *Scenario) Phases() []PhaseSteps {
 	var all []PhaseSteps
 	add := func(p PhaseSteps) {

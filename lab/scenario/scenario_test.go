@@ -33,17 +33,17 @@ type bounded struct {
 
 func (b bounded) Validate() error {
 	if b.AtLeast != nil && b.AtMost != nil && *b.AtLeast > *b.AtMost {
-		return At("at-least", errors.New("more than at-most"))
+		return strict.At("at-least", errors.New("more than at-most"))
 	}
 	return nil
 }
 
 type calls struct {
-	Place      Place    `yaml:"-"`
-	Stream     string   `yaml:"stream" ref:"stream" required:"true" doc:"Which stream."`
-	Success    *bounded `yaml:"success" doc:"Success in percent."`
-	For        Duration `yaml:"for" doc:"How long."`
-	LongestGap Duration `yaml:"longest-gap" max:"1m" doc:"Longest time without an answer."`
+	Place      strict.Place    `yaml:"-"`
+	Stream     string          `yaml:"stream" ref:"stream" required:"true" doc:"Which stream."`
+	Success    *bounded        `yaml:"success" doc:"Success in percent."`
+	For        strict.Duration `yaml:"for" doc:"How long."`
+	LongestGap strict.Duration `yaml:"longest-gap" max:"1m" doc:"Longest time without an answer."`
 }
 
 type components []string
@@ -139,7 +139,7 @@ func TestBadFiles(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			s, err := Load(file, vocabulary)
 			assert.Nil(t, s)
-			var problems *Problems
+			var problems *strict.Problems
 			require.ErrorAs(t, err, &problems)
 			golden(t, file+".golden", err.Error()+"\n")
 			for i, p := range problems.List {
@@ -214,7 +214,7 @@ func TestNotText(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%q", text), func(t *testing.T) {
 			_, err := Parse("x.yaml", []byte(text), vocabulary)
-			var problems *Problems
+			var problems *strict.Problems
 			require.ErrorAs(t, err, &problems)
 			var heads []string
 			for _, p := range problems.List {
@@ -398,7 +398,7 @@ func TestAdvice(t *testing.T) {
 		"title: @a":          "put a text that starts with a special character into quotes",
 	} {
 		_, err := Parse("x.yaml", []byte("scenario: one\n"+text+"\n"), table)
-		var problems *Problems
+		var problems *strict.Problems
 		require.ErrorAs(t, err, &problems, text)
 		var tries []string
 		for _, p := range problems.List {
@@ -414,7 +414,7 @@ func TestASlipIsOneProblem(t *testing.T) {
 		Replace(minimal) +
 		"operate: []\nalways: [{calls: {stream: away}}]\n"
 	_, err := Parse("x.yaml", []byte(text), vocabulary)
-	var problems *Problems
+	var problems *strict.Problems
 	require.ErrorAs(t, err, &problems)
 	var heads []string
 	for _, p := range problems.List {
@@ -505,7 +505,7 @@ func TestSchemaAgreesWithTheLoader(t *testing.T) {
 		require.NotEqual(t, string(full), text, "nothing to replace: %q", c[0])
 		require.NoError(t, os.WriteFile(slip, []byte(text), 0o644))
 		_, err := Load(slip, vocabulary)
-		var problems *Problems
+		var problems *strict.Problems
 		assert.ErrorAs(t, err, &problems, c[1])
 		assert.Error(t, validate(t, schema, slip), "the schema takes %q", c[1])
 	}
@@ -570,16 +570,16 @@ func TestCheckFindsWhatIsWrongWithTheTable(t *testing.T) {
 		{"C d", "d", []Phase{"brake"}, func() any {
 			return new(struct {
 				NoTag   string
-				NoDoc   string      `yaml:"no-doc"`
-				Channel chan int    `yaml:"channel" doc:"d"`
-				Numbers map[int]int `yaml:"numbers" doc:"d"`
-				Ref     string      `yaml:"ref" doc:"d" ref:"clutser"`
-				Low     int         `yaml:"low" doc:"d" min:"a"`
-				Wait    Duration    `yaml:"wait" doc:"d" max:"9"`
-				Loop    loop        `yaml:"loop" doc:"d"`
-				Name    string      `yaml:"name" doc:"d" name:"camel"`
-				Most    int         `yaml:"most" doc:"d" most:"3"`
-				Least   []int       `yaml:"least" doc:"d" least:"few"`
+				NoDoc   string          `yaml:"no-doc"`
+				Channel chan int        `yaml:"channel" doc:"d"`
+				Numbers map[int]int     `yaml:"numbers" doc:"d"`
+				Ref     string          `yaml:"ref" doc:"d" ref:"clutser"`
+				Low     int             `yaml:"low" doc:"d" min:"a"`
+				Wait    strict.Duration `yaml:"wait" doc:"d" max:"9"`
+				Loop    loop            `yaml:"loop" doc:"d"`
+				Name    string          `yaml:"name" doc:"d" name:"camel"`
+				Most    int             `yaml:"most" doc:"d" most:"3"`
+				Least   []int           `yaml:"least" doc:"d" least:"few"`
 			})
 		}},
 	}
@@ -635,7 +635,7 @@ func FuzzParse(f *testing.F) {
 // checkProblems: every problem has a place.
 func checkProblems(t *testing.T, err error) {
 	t.Helper()
-	var problems *Problems
+	var problems *strict.Problems
 	if !errors.As(err, &problems) || len(problems.List) == 0 {
 		t.Fatalf("not a list of problems: %v", err)
 	}

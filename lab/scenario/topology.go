@@ -28,13 +28,13 @@ type Topology struct {
 	// no cacerts, every istiod makes its own root.
 	Trust Trust `yaml:"trust" enum:"shared-root,separate-roots,self-signed"`
 	// Lifetime of workload certificates, like 10m. Without it, Istio's default.
-	CertificateLifetime Duration `yaml:"certificate-lifetime"`
+	CertificateLifetime strict.Duration `yaml:"certificate-lifetime"`
 	// istiod and proxies take another set of roots while they run (ISTIO_MULTIROOT_MESH, PROXY_CONFIG_XDS_AGENT). Off,
 	// as Istio has it, if left out.
 	MultiRoot bool `yaml:"multi-root"`
 	// The clusters, one by one, in the order they are made. Instead of kind and network.
-	Members []Cluster `yaml:"clusters" least:"1" most:"15"`
-	Place   Place     `yaml:"-"`
+	Members []Cluster    `yaml:"clusters" least:"1" most:"15"`
+	Place   strict.Place `yaml:"-"`
 
 	unread bool // the file says more about it than could be read
 }
@@ -57,8 +57,8 @@ type Cluster struct {
 	// gateway where the topology needs one.
 	Gateway *bool `yaml:"gateway"`
 	// The version of Kubernetes that the cluster must have, like v1.36.1. Without it, whatever its nodes have.
-	Kubernetes string `yaml:"kubernetes" name:"version"`
-	Place      Place  `yaml:"-"`
+	Kubernetes string       `yaml:"kubernetes" name:"version"`
+	Place      strict.Place `yaml:"-"`
 
 	unread bool // the file says more about it than could be read
 }
@@ -69,10 +69,10 @@ func (c *Cluster) Unread() { c.unread = true }
 // NoGateway reports whether the cluster leaves the east-west gateway to another one of its network.
 func (c Cluster) NoGateway() bool { return c.Gateway != nil && !*c.Gateway }
 
-// hasIstiod: those without a primary have their own.
+// hasIstiod reports whether the cluster has an istiod of its own, as those without a primary have.
 func (c Cluster) hasIstiod() bool { return c.Primary == "" || c.Primary == c.Name }
 
-// external: it runs a control plane for others and no part of the mesh itself.
+// external reports whether the cluster runs a control plane for others and no part of the mesh itself.
 func (c Cluster) external() bool { return c.hasIstiod() && c.Config != "" && c.Config != c.Name }
 
 // Kind says which clusters run a control plane.
@@ -87,7 +87,7 @@ const (
 	ExternalControlPlane Kind = "external-control-plane"
 )
 
-// Kinds are all kinds, from the least to the most clusters with a part in the mesh, then none.
+// Kinds returns all kinds, from the least to the most clusters with a part in the mesh, then none.
 func Kinds() []Kind {
 	return []Kind{Single, PrimaryRemote, MultiPrimary, ExternalControlPlane, NoMesh}
 }
@@ -101,7 +101,7 @@ const (
 	SharedNetwork    Network = "shared"
 )
 
-// Networks are both.
+// Networks returns both.
 func Networks() []Network { return []Network{SeparateNetworks, SharedNetwork} }
 
 // Trust says what signs workload certificates when the mesh is installed.
@@ -114,10 +114,10 @@ const (
 	SelfSigned    Trust = "self-signed"    // no cacerts: each istiod makes its own root
 )
 
-// Trusts are all kinds of trust.
+// Trusts returns all kinds of trust.
 func Trusts() []Trust { return []Trust{SharedRoot, SeparateRoots, SelfSigned} }
 
-// All are the topology's clusters, in the order they are made: those that it lists, or those of its kind.
+// All returns the topology's clusters, in the order they are made: those that it lists, or those of its kind.
 // Those with an istiod of their own are their own primary; with kind none they have no primary.
 func (t Topology) All() []Cluster {
 	if len(t.Members) > 0 {
@@ -150,10 +150,10 @@ func (t Topology) All() []Cluster {
 	return []Cluster{a, b}
 }
 
-// MostClusters is how many clusters a topology may have: providers plan addresses for so many.
+// MostClusters is how many clusters a topology may have: providers plan addresses for this many.
 const MostClusters = 15
 
-// Primaries is a topology of n clusters, cluster-a and so on, each with an istiod and a network of its own.
+// Primaries returns a topology of n clusters, cluster-a and so on, each with an istiod and a network of its own.
 func Primaries(n int) Topology {
 	t := Topology{Trust: SharedRoot}
 	for i := range n {
@@ -163,7 +163,7 @@ func Primaries(n int) Topology {
 	return t
 }
 
-// Clusters are the names of All.
+// Clusters returns the names of All.
 func (t Topology) Clusters() []string {
 	var names []string
 	for _, c := range t.All() {
@@ -175,22 +175,23 @@ func (t Topology) Clusters() []string {
 // Validate finds everything that no single field shows: what cannot be a mesh.
 func (t Topology) Validate() error {
 	var errs []error
-	bad := func(field string, p Problem) { errs = append(errs, At(field, p)) }
+	bad := func(field string, p strict.Problem) { errs = append(errs, strict.At(field, p)) }
 	const one = "exactly one: kind for a topology of the lesson, clusters to list them one by one"
 	switch {
 	case t.Kind == "" && t.Members == nil && !t.unread:
-		errs = append(errs, Problem{What: "neither kind nor clusters", Wanted: one, Try: "kind: " + string(MultiPrimary)})
+		errs = append(errs, strict.Problem{What: "neither kind nor clusters", Wanted: one, Try: "kind: " + string(MultiPrimary)})
 	case t.Kind != "" && t.Members != nil:
 		bad(
 			"clusters",
-			Problem{What: "both kind and clusters", Wanted: one, Seen: "kind: " + string(t.Kind), Try: "remove kind: the clusters say it all"},
+			strict.Problem{What: "both kind and clusters", Wanted: one, Seen: "kind: " + string(t.Kind),
+				Try: "remove kind: the clusters say it all"},
 		)
 	}
 	switch {
 	case t.Network != "" && t.Members != nil:
 		bad(
 			"network",
-			Problem{
+			strict.Problem{
 				What:   "network beside clusters",
 				Wanted: "the network of each cluster, in its own entry",
 				Seen:   "network: " + string(t.Network),
@@ -200,7 +201,7 @@ func (t Topology) Validate() error {
 	case t.Kind == Single && t.Network == SharedNetwork:
 		bad(
 			"network",
-			Problem{
+			strict.Problem{
 				What:   "one cluster has no other to share a network with",
 				Wanted: string(SeparateNetworks) + ", or a kind with two clusters",
 				Seen:   string(t.Network),
@@ -218,7 +219,7 @@ func (t Topology) Validate() error {
 	}
 	t.checkGateways(bad)
 	if istiods := t.istiods(); t.Trust == SeparateRoots && len(istiods) == 1 {
-		bad("trust", Problem{What: "one istiod signs everything: there are no two roots that could differ",
+		bad("trust", strict.Problem{What: "one istiod signs everything: there are no two roots that could differ",
 			Wanted: "two clusters with an istiod of their own, or another trust", Seen: "only " + istiods[0] + " has one", Try: string(SharedRoot)})
 	}
 	return errors.Join(errs...)
@@ -234,7 +235,7 @@ func (Topology) SchemaRules() strict.Object {
 	}}}
 }
 
-// istiods are the clusters with an istiod of their own.
+// istiods returns the clusters with an istiod of their own.
 func (t Topology) istiods() []string {
 	var names []string
 	for _, c := range t.All() {
@@ -255,7 +256,7 @@ type directory struct {
 }
 
 // checkNames finds names that stand for two clusters.
-func (t Topology) checkNames(bad func(field string, p Problem)) directory {
+func (t Topology) checkNames(bad func(field string, p strict.Problem)) directory {
 	d := directory{clusters: map[string]Cluster{}, vague: map[string]bool{}}
 	for i, c := range t.Members {
 		first, twice := d.clusters[c.Name]
@@ -267,7 +268,7 @@ func (t Topology) checkNames(bad func(field string, p Problem)) directory {
 		case c.Name == "":
 			d.nameless = true
 		case twice:
-			p := Problem{
+			p := strict.Problem{
 				What:   "two clusters are called " + c.Name,
 				Wanted: "a name of its own for each: remote secrets, contexts and metrics tell clusters apart by it",
 				Try:    "rename one of the two",
@@ -285,7 +286,7 @@ func (t Topology) checkNames(bad func(field string, p Problem)) directory {
 }
 
 // find returns the cluster of that name, if all is known about it, and reports a name that no cluster has.
-func (d directory) find(name, field string, bad func(field string, p Problem)) (Cluster, bool) {
+func (d directory) find(name, field string, bad func(field string, p strict.Problem)) (Cluster, bool) {
 	c, there := d.clusters[name]
 	if !there && !d.nameless {
 		bad(field, strict.Unknown("cluster", name, d.names))
@@ -294,13 +295,14 @@ func (d directory) find(name, field string, bad func(field string, p Problem)) (
 }
 
 // checkPrimary: whose istiod serves a cluster has one.
-func (d directory) checkPrimary(c Cluster, key func(string) string, bad func(field string, p Problem)) {
+func (d directory) checkPrimary(c Cluster, key func(string) string, bad func(field string, p strict.Problem)) {
 	if c.hasIstiod() {
 		return
 	}
 	primary, ok := d.find(c.Primary, key("primary"), bad)
 	if ok && !primary.hasIstiod() {
-		bad(key("primary"), Problem{What: primary.Name + " has no istiod that could serve others", Wanted: "a cluster with an istiod of its own",
+		bad(key("primary"), strict.Problem{What: primary.Name + " has no istiod that could serve others",
+			Wanted: "a cluster with an istiod of its own",
 			Seen: fmt.Sprintf(
 				"%s is a remote of %s",
 				primary.Name,
@@ -310,7 +312,7 @@ func (d directory) checkPrimary(c Cluster, key func(string) string, bad func(fie
 }
 
 // checkConfig: only an istiod reads configuration, and from a cluster that it serves.
-func (d directory) checkConfig(c Cluster, key func(string) string, bad func(field string, p Problem)) {
+func (d directory) checkConfig(c Cluster, key func(string) string, bad func(field string, p strict.Problem)) {
 	if c.Config == "" {
 		return
 	}
@@ -319,22 +321,24 @@ func (d directory) checkConfig(c Cluster, key func(string) string, bad func(fiel
 	case !c.hasIstiod():
 		bad(
 			key("config-cluster"),
-			Problem{What: "there is no istiod here that would read a configuration", Wanted: "config-cluster only in a cluster without primary",
-				Seen: "primary: " + c.Primary, Try: "remove one of the two"},
+			strict.Problem{What: "there is no istiod here that would read a configuration",
+				Wanted: "config-cluster only in a cluster without primary",
+				Seen:   "primary: " + c.Primary, Try: "remove one of the two"},
 		)
 	case ok && c.external() && !d.vague[c.Name] && config.Primary != c.Name:
 		served := "an istiod of its own"
 		if !config.hasIstiod() {
 			served = "the primary " + config.Primary
 		}
-		bad(key("config-cluster"), Problem{What: fmt.Sprintf("%s reads its configuration from %s, which it does not serve", c.Name, c.Config),
+		bad(key("config-cluster"), strict.Problem{
+			What: fmt.Sprintf("%s reads its configuration from %s, which it does not serve", c.Name, c.Config),
 			Wanted: "a cluster whose primary is " + c.Name, Seen: fmt.Sprintf("%s has %s", c.Config, served),
 			Try: fmt.Sprintf("primary: %s in the entry of %s", c.Name, c.Config)})
 	}
 }
 
 // checkGateways finds networks that nobody can enter, and istiods that their remotes cannot reach.
-func (t Topology) checkGateways(bad func(field string, p Problem)) {
+func (t Topology) checkGateways(bad func(field string, p strict.Problem)) {
 	closed := map[string]int{} // networks with workloads, and their first cluster
 	var networks []string
 	for i, c := range t.Members {
@@ -352,7 +356,7 @@ func (t Topology) checkGateways(bad func(field string, p Problem)) {
 			delete(closed, c.Network) // one complaint is enough
 			bad(
 				fmt.Sprintf("clusters.%d.gateway", i),
-				Problem{What: c.Name + " needs its east-west gateway: the clusters that its istiod serves reach it there",
+				strict.Problem{What: c.Name + " needs its east-west gateway: the clusters that its istiod serves reach it there",
 					Wanted: "a gateway, as " + t.Members[served].Name + " has the primary " + c.Name, Seen: "gateway: false", Try: "remove it"},
 			)
 		}
@@ -365,7 +369,7 @@ func (t Topology) checkGateways(bad func(field string, p Problem)) {
 		others := slices.DeleteFunc(slices.Clone(networks), func(n string) bool { return n == network })
 		bad(
 			fmt.Sprintf("clusters.%d.gateway", i),
-			Problem{What: network + " has no east-west gateway: nobody gets in from " + strict.Choice(others),
+			strict.Problem{What: network + " has no east-west gateway: nobody gets in from " + strict.Choice(others),
 				Wanted: "a gateway in one cluster of each network, since there are several", Seen: "gateway: false in all clusters of " + network,
 				Try: "remove gateway: false from one of them"},
 		)
@@ -380,7 +384,7 @@ func (t *Topology) setDefaults() {
 	t.Trust = cmp.Or(t.Trust, SharedRoot)
 }
 
-// clusterNames are the clusters that steps may name, as appNames. Nil where not every name can be read.
+// clusterNames returns the clusters that steps may name, like appNames. Nil where not every name can be read.
 func clusterNames(n *yaml.Node) []string {
 	if n == nil || n.Kind != yaml.MappingNode {
 		return nil
@@ -438,7 +442,8 @@ func ParseTopology(name string, data []byte) (Topology, error) {
 	var f topologyFile
 	if root := r.Document(data); root != nil {
 		if key := strict.Child(root, "scenario").Key; key != nil {
-			r.Add(key, Problem{What: "not a topology but a scenario", Wanted: topologyFormat.Fields, Seen: "scenario:", Try: "eastwest run " + name})
+			r.Add(key, strict.Problem{What: "not a topology but a scenario", Wanted: topologyFormat.Fields, Seen: "scenario:",
+				Try: "eastwest run " + name})
 		} else {
 			r.Decode(root, &f, nil)
 		}
@@ -452,7 +457,7 @@ func ParseTopology(name string, data []byte) (Topology, error) {
 }
 
 // IsTopology reports whether the file is a topology rather than a scenario: it names a topology and no
-// scenario. What cannot be read is none.
+// scenario. It returns false for what cannot be read.
 func IsTopology(path string) bool {
 	data, err := topologyFormat.ReadFile(path)
 	if err != nil {

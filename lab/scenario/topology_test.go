@@ -32,7 +32,7 @@ func TestBadTopologies(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			topology, err := LoadTopology(file)
 			assert.Zero(t, topology)
-			var problems *Problems
+			var problems *strict.Problems
 			require.ErrorAs(t, err, &problems)
 			golden(t, file+".golden", err.Error()+"\n")
 			for i, p := range problems.List {
@@ -120,7 +120,7 @@ func TestWhatCannotBeAMesh(t *testing.T) {
 				if err == nil {
 					return nil
 				}
-				var problems *Problems
+				var problems *strict.Problems
 				require.ErrorAs(t, err, &problems)
 				for _, p := range problems.List {
 					if head, ok := strings.CutPrefix(p.What, below); ok {
@@ -262,7 +262,7 @@ func TestTopologySchemaAgreesWithTheLoader(t *testing.T) {
 		require.NotEqual(t, string(everything), text, "nothing to replace: %q", c[0])
 		require.NoError(t, os.WriteFile(slip, []byte(text), 0o644))
 		_, err := LoadTopology(slip)
-		var problems *Problems
+		var problems *strict.Problems
 		assert.ErrorAs(t, err, &problems, c[1])
 		assert.Error(t, validate(t, schema, slip), "the schema takes %q", c[1])
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 )
 
@@ -42,7 +43,7 @@ type Tape interface {
 
 // Step is a step of a scenario, ready to be done. Either Change or Check is set.
 type Step struct {
-	Place  scenario.Place
+	Place  strict.Place
 	Change fault.Fault
 	Check  observe.Check
 }

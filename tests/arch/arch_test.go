@@ -37,7 +37,7 @@ type rule struct {
 var rules = map[string]rule{
 	"lab/cmd/eastwest": {
 		imports: []string{
-			"lab", "lab/bench", "lab/bundle", "lab/catalogue", "lab/doctor", "lab/engine", "lab/host", "lab/report", "lab/scenario",
+			"lab", "lab/bench", "lab/bundle", "lab/catalogue", "lab/doctor", "lab/engine", "lab/host", "lab/report", "lab/scenario", "lab/strict",
 			"lab/verb", "lab/words", "scenarios",
 		},
 		why: "the command is flags, texts and exit codes; what it does is in the packages below it",
@@ -56,7 +56,7 @@ var rules = map[string]rule{
 	},
 	"lab/engine": {
 		imports: []string{
-			"lab", "lab/fault", "lab/mesh", "lab/observe", "lab/report", "lab/scenario", "lab/traffic", "lab/verb", "lab/wait",
+			"lab", "lab/fault", "lab/mesh", "lab/observe", "lab/report", "lab/scenario", "lab/strict", "lab/traffic", "lab/verb", "lab/wait",
 			"lab/words",
 		},
 		why: "the engine runs one scenario on one lab: which verbs there are and how a lab is made is known below it",

@@ -10,7 +10,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/engine"
-	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 )
 
 // The exit codes. They are part of the command's interface.
@@ -39,7 +39,7 @@ func (f failed) Error() string { return string(f) }
 func exitCode(ctx context.Context, err error) int {
 	var (
 		usage    usageError
-		problems *scenario.Problems
+		problems *strict.Problems
 		unknown  *lab.UnknownLabError
 		resume   *engine.ResumeError
 		adopt    *engine.AdoptError

@@ -14,6 +14,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/verb"
 )
 
@@ -114,7 +115,7 @@ func planOf(s *scenario.Scenario) (planJSON, error) {
 		Scenario: s.Name, Title: s.Title, Why: s.Why, File: s.File, Topology: lab.Describe(s.Topology), BlastRadius: s.Radius,
 	}
 	ground := verb.Ground{Dir: filepath.Dir(s.File), Traffic: s.Traffic}
-	add := func(phase, title string, within scenario.Duration, steps []scenario.Step) error {
+	add := func(phase, title string, within strict.Duration, steps []scenario.Step) error {
 		p := phaseJSON{Phase: phase, Title: title, Within: time.Duration(within).Seconds(), Steps: []stepJSON{}}
 		for _, step := range steps {
 			ready, err := ground.Step(step)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -120,10 +121,10 @@ func lint(arg string) (found []problemJSON, text string) {
 	if err == nil {
 		return nil, ""
 	}
-	problems := new(scenario.Problems)
+	problems := new(strict.Problems)
 	if !errors.As(err, &problems) { // there is no file that has a line
 		what, try, _ := strings.Cut(err.Error(), "\n")
-		problems.List = []scenario.Problem{{What: arg + ": " + what, Try: try}}
+		problems.List = []strict.Problem{{What: arg + ": " + what, Try: try}}
 		return []problemJSON{{File: arg, What: what, Try: try}}, problems.Error()
 	}
 	for _, p := range problems.List {

@@ -22,7 +22,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/eastwest-lab/eastwest/lab"
-	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 )
 
 func main() {
@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = errInterrupted // where it was interrupted is of no use
 	}
 	text := err.Error()
-	if problems := new(scenario.Problems); text != "" && !errors.As(err, &problems) {
+	if problems := new(strict.Problems); text != "" && !errors.As(err, &problems) {
 		text = "eastwest: " + text // problems begin with their place, which editors look for
 	}
 	if text != "" {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/strict"
 )
 
 // topologyFlags are the flags that say which clusters are wanted: a file, or a kind of topology.
@@ -63,7 +64,7 @@ func (f *topologyFlags) topology() (scenario.Topology, error) {
 
 // usageUnlessProblems makes a file that cannot be read a wrong command line; one with problems tells them itself.
 func usageUnlessProblems(err error) error {
-	if problems := new(scenario.Problems); err != nil && !errors.As(err, &problems) {
+	if problems := new(strict.Problems); err != nil && !errors.As(err, &problems) {
 		return usageError{err}
 	}
 	return err
