@@ -331,7 +331,7 @@ func (d directory) checkConfig(c Cluster, key func(string) string, bad func(fiel
 			served = "the primary " + config.Primary
 		}
 		bad(key("config-cluster"), strict.Problem{
-			What: fmt.Sprintf("%s reads its configuration from %s, which it does not serve", c.Name, c.Config),
+			What:   fmt.Sprintf("%s reads its configuration from %s, which it does not serve", c.Name, c.Config),
 			Wanted: "a cluster whose primary is " + c.Name, Seen: fmt.Sprintf("%s has %s", c.Config, served),
 			Try: fmt.Sprintf("primary: %s in the entry of %s", c.Name, c.Config)})
 	}
