@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
@@ -49,12 +50,8 @@ func checkpointFile(home, name string) string {
 
 func readCheckpoint(home, name string) (Checkpoint, error) {
 	var c Checkpoint
-	data, err := os.ReadFile(checkpointFile(home, name))
-	if err != nil {
+	if err := machine.ReadJSON(checkpointFile(home, name), &c); err != nil {
 		return c, err
-	}
-	if err := json.Unmarshal(data, &c); err != nil {
-		return c, fmt.Errorf("reading %s: %w", checkpointFile(home, name), err)
 	}
 	if c.Version != checkpointVersion {
 		return c, fmt.Errorf("reading %s: wanted format %d, seen %d: it was written by another version of eastwest",

@@ -19,6 +19,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
 	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
@@ -168,14 +169,8 @@ func recordFile(home, name string) string { return filepath.Join(labDir(home, na
 
 func readRecord(home, name string) (record, error) {
 	var r record
-	data, err := os.ReadFile(recordFile(home, name))
-	if err != nil {
-		return r, err
-	}
-	if err := json.Unmarshal(data, &r); err != nil {
-		return r, fmt.Errorf("reading %s: %w", recordFile(home, name), err)
-	}
-	return r, nil
+	err := machine.ReadJSON(recordFile(home, name), &r)
+	return r, err
 }
 
 // TopologyOf returns the topology of a lab that is there.

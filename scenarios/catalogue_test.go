@@ -24,6 +24,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/verb"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 var update = flag.Bool("update", false, "write README.md of the catalogue")
@@ -287,12 +288,7 @@ health before it to the mesh put back.
 	return b.String()
 }
 
-func row(b *strings.Builder, cells ...string) {
-	for i := range cells {
-		cells[i] = strings.ReplaceAll(cells[i], "|", `\|`)
-	}
-	fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
-}
+func row(b *strings.Builder, cells ...string) { b.WriteString(words.Row(cells...)) }
 
 func link(proof string) string {
 	where, what, found := strings.Cut(proof, " ")

@@ -285,7 +285,7 @@ type outcome struct {
 	events []report.Event
 }
 
-// cancelIn is a sink that ends the context when a phase begins.
+// sinkFunc is a function that is a sink.
 type sinkFunc func(report.Event)
 
 func (f sinkFunc) Emit(e report.Event) { f(e) }

@@ -66,9 +66,6 @@ func (f field) summary() string {
 	return doc
 }
 
-// near is words.Near.
-func near(name string, candidates []string) string { return words.Near(name, candidates) }
-
 // shape is advice for a node that stands where the fields of a struct should: how to write what may be meant.
 func (r *Reader) shape(n *yaml.Node, t reflect.Type, s Spot) string {
 	put := func(text string) string {
@@ -87,7 +84,7 @@ func (r *Reader) shape(n *yaml.Node, t reflect.Type, s Spot) string {
 		if enum == "" || n.Kind != yaml.ScalarNode {
 			continue
 		}
-		if like := near(n.Value, strings.Split(enum, ",")); like != "" {
+		if like := words.Near(n.Value, strings.Split(enum, ",")); like != "" {
 			return put(fmt.Sprintf("{%s: %s}", f.name, like))
 		}
 	}

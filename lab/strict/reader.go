@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Reader reads one file. It never stops at the first problem, and it does not complain about what depends on a part that
@@ -142,7 +144,7 @@ func (r *Reader) fields(n *yaml.Node, v reflect.Value, s Spot, done func(string,
 		}
 		r.unread++
 		r.Report(f.Key, s, Unknown("field", name, names))
-		meant[near(name, names)] = f
+		meant[words.Near(name, names)] = f
 	}
 	for _, f := range known {
 		in, there := present[f.name]

@@ -336,34 +336,28 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 	f := handOver(t, "existing-failing-foreign", scenario.Topology{Kind: scenario.NoMesh})
 	const name = "existing-failing"
 	t.Cleanup(func() { _ = exec.Command(eastwest, "down", name).Run() })
+	up := func() *exec.Cmd {
+		cmd := exec.Command(eastwest, "up", "--name", name, "--provider", "existing",
+			"--kubeconfig", f.kubeconfig, "--context", east, "--context", west)
+		cmd.Env = append(os.Environ(), "KUBECONFIG=")
+		return cmd
+	}
+	untilIstiodIsAskedFor := func(t *testing.T) {
+		t.Helper()
+		bound := wait.Options{Within: 2 * time.Minute}
+		require.NoError(t, wait.Until(t.Context(), "istiod to be asked for", bound, func(ctx context.Context) error {
+			_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
+			return err
+		}))
+	}
 
 	t.Run("interrupted", func(t *testing.T) {
 		before := f.states(t)
-		cmd := exec.Command(
-			eastwest,
-			"up",
-			"--name",
-			name,
-			"--provider",
-			"existing",
-			"--kubeconfig",
-			f.kubeconfig,
-			"--context",
-			east,
-			"--context",
-			west,
-		)
-		cmd.Env = append(os.Environ(), "KUBECONFIG=")
+		cmd := up()
 		var out strings.Builder
 		cmd.Stdout, cmd.Stderr = &out, &out
 		require.NoError(t, cmd.Start())
-		require.NoError(
-			t,
-			wait.Until(t.Context(), "istiod to be asked for", wait.Options{Within: 2 * time.Minute}, func(ctx context.Context) error {
-				_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
-				return err
-			}),
-		)
+		untilIstiodIsAskedFor(t)
 		require.NoError(t, cmd.Process.Signal(os.Interrupt))
 		_ = cmd.Wait() // its exit code tells
 		require.Equal(t, 130, cmd.ProcessState.ExitCode(), out.String())
@@ -372,29 +366,9 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 
 	t.Run("killed", func(t *testing.T) {
 		before := f.states(t)
-		cmd := exec.Command(
-			eastwest,
-			"up",
-			"--name",
-			name,
-			"--provider",
-			"existing",
-			"--kubeconfig",
-			f.kubeconfig,
-			"--context",
-			east,
-			"--context",
-			west,
-		)
-		cmd.Env = append(os.Environ(), "KUBECONFIG=")
+		cmd := up()
 		require.NoError(t, cmd.Start())
-		require.NoError(
-			t,
-			wait.Until(t.Context(), "istiod to be asked for", wait.Options{Within: 2 * time.Minute}, func(ctx context.Context) error {
-				_, err := f.clusters[west].kube.AppsV1().Deployments("istio-system").Get(ctx, "istiod", metav1.GetOptions{})
-				return err
-			}),
-		)
+		untilIstiodIsAskedFor(t)
 		require.NoError(t, cmd.Process.Kill())
 		_ = cmd.Wait() // it was killed
 		_, code := f.execute(t, "down", name)

@@ -29,7 +29,7 @@ const (
 	neededAPI    = "1.41" // of 20.10, the first with private cgroup namespaces, which kind needs
 	neededDocker = "20.10"
 	imageMiB     = 1100 // on its disk
-	nodeMiB      = 1800 // there, of a node with a mesh; see README
+	nodeMiB      = 1800 // there, of a node with a mesh; see docs/measurements/providers.md
 	answerWithin = 10 * time.Second
 )
 
@@ -68,10 +68,10 @@ func unanswered(err error) error {
 	case strings.Contains(said, "permission denied"):
 		return fmt.Errorf("this user may not talk to Docker: run with sudo, or `sudo usermod -aG docker $USER` and log in again (%s)", said)
 	case strings.Contains(said, "Cannot connect"), strings.Contains(said, "no such file"), strings.Contains(said, "connection refused"):
-		return fmt.Errorf(
+		return fmt.Errorf( //nolint:revive,staticcheck // a name
 			"Docker does not run: start it (`sudo systemctl start docker`; scripts/docker-up where there is no systemd) (%s)",
 			said,
-		) //nolint:revive,staticcheck // a name
+		)
 	case strings.Contains(said, "is too old"), strings.Contains(said, "is too new"):
 		return fmt.Errorf(
 			"the docker command and the Docker Engine are too far apart in age: wanted %s or newer of both (%s)",

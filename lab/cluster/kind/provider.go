@@ -489,10 +489,10 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 		if err != nil || len(left) == 0 {
 			return err
 		}
-		return fmt.Errorf(
+		return fmt.Errorf( //nolint:revive,staticcheck // a name
 			"Docker has a lab %s that was made with another EASTWEST_HOME: choose another --name, or remove it where it was made",
 			lab,
-		) //nolint:revive,staticcheck // a name
+		)
 	}
 	net, err := machine.ReadNetwork(p.Home, lab, provider)
 	if errors.Is(err, fs.ErrNotExist) { // it is written down before anything is made

@@ -13,6 +13,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/doctor"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // doctorFlags say which clusters are examined, and how.
@@ -80,7 +81,7 @@ func (f *doctorFlags) run(cmd *cobra.Command) error {
 	f.options.Within = time.Duration(f.timeout)
 	if fancy(cmd.ErrOrStderr()) {
 		f.options.Progress = func(cluster, part string, took time.Duration) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "  %s: %s (%s)\n", cluster, part, seconds(took))
+			fmt.Fprintf(cmd.ErrOrStderr(), "  %s: %s (%s)\n", cluster, part, words.Seconds(took))
 		}
 	}
 	report, err := f.examine(ctx, targets)

@@ -128,7 +128,7 @@ before, it removes what carries the lab's labels, and nothing else.`,
 					errs = append(errs, err)
 					continue
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "lab %s is gone (%s)\n", name, seconds(time.Since(start)))
+				fmt.Fprintf(cmd.OutOrStdout(), "lab %s is gone (%s)\n", name, words.Seconds(time.Since(start)))
 			}
 			return errors.Join(errs...)
 		},
@@ -331,5 +331,3 @@ Your own kubeconfig and its current context stay as they are.`,
 }
 
 func dash(s string) string { return cmp.Or(s, "-") }
-
-func seconds(d time.Duration) string { return words.Seconds(d) }

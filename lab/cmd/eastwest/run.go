@@ -17,6 +17,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // runFlags are the flags of `eastwest run`.
@@ -230,7 +231,7 @@ func undoRun(ctx context.Context, out io.Writer, home, name string, args []strin
 		fmt.Fprintf(out, "lab %s is as it was: there is nothing to undo\n", name)
 		return nil
 	}
-	fmt.Fprintf(out, "lab %s is as it was before scenario %s (%s)\n", name, undone, seconds(time.Since(start)))
+	fmt.Fprintf(out, "lab %s is as it was before scenario %s (%s)\n", name, undone, words.Seconds(time.Since(start)))
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // stepPrinter shows the steps of making a lab: a line for each that ends, and on a terminal a last line with those that
@@ -45,7 +46,7 @@ func (p *stepPrinter) show(s lab.Progress) {
 	note := ""
 	if i := slices.Index(p.running, name); i >= 0 { // otherwise it is a milestone, which takes no time
 		p.running = slices.Delete(p.running, i, i+1)
-		note = " (" + seconds(s.Took) + ")"
+		note = " (" + words.Seconds(s.Took) + ")"
 	}
 	switch {
 	case errors.Is(s.Err, context.Canceled), errors.Is(s.Err, context.DeadlineExceeded), errors.Is(s.Err, errTimeout):

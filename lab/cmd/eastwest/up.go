@@ -14,6 +14,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // labFlags are the flags that say which lab is wanted.
@@ -264,7 +265,7 @@ func printUp(w io.Writer, l *lab.Lab, took time.Duration) error {
 	if i := strings.LastIndex(clusters, ", "); i >= 0 {
 		clusters = clusters[:i] + " and " + clusters[i+2:]
 	}
-	fmt.Fprintf(w, "lab %s works: %s (%s), %s\n", l.Name, clusters, what, seconds(took))
+	fmt.Fprintf(w, "lab %s works: %s (%s), %s\n", l.Name, clusters, what, words.Seconds(took))
 	for _, a := range l.Answers {
 		if a.From != a.To {
 			fmt.Fprintf(w, "  %s → %s: answered by %s over mutual TLS, %s to %s\n", a.From, a.To, a.Pod, a.Client, a.Server)
