@@ -20,6 +20,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/tools/clientcmd"
@@ -85,7 +86,7 @@ func DefaultTopology() scenario.Topology {
 // Up makes the lab, or finds it as it is. A lab that is there but does not work is made anew. When
 // it fails or ctx ends, nothing of a new lab is left.
 func Up(ctx context.Context, o Options) (*Lab, error) {
-	if err := checkName(o.Name); err != nil {
+	if err := errors.Join(checkName(o.Name), wait.Measure()); err != nil {
 		return nil, err
 	}
 	o = o.settled()
@@ -154,7 +155,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		l.record.Existing = &o.Existing
 	}
 	if err := l.make(ctx, p, topology, o); err != nil {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), RemoveWithin)
+		clean, cancel := wait.Timeout(context.WithoutCancel(ctx), RemoveWithin)
 		defer cancel()
 		// Who ran out of time wants to know what was waited for; who interrupts does not.
 		if cause := context.Cause(ctx); cause != nil && !(errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, cause)) {
@@ -285,7 +286,7 @@ func (l *Lab) Works(ctx context.Context) error {
 		return fmt.Errorf("scenario %s was stopped in the middle", l.record.Left)
 	}
 	// Long enough for a machine that has much else to do: a lab that is made anew by mistake is lost work.
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := wait.Timeout(ctx, 30*time.Second)
 	defer cancel()
 	for _, c := range l.Clusters {
 		if err := alive(ctx, c); err != nil {
@@ -301,6 +302,9 @@ func (l *Lab) Works(ctx context.Context) error {
 
 // Open opens a lab that is there.
 func Open(home, name string) (*Lab, error) {
+	if err := wait.Measure(); err != nil {
+		return nil, err
+	}
 	r, _ := readRecord(home, name) // open tells of one that cannot be read
 	b, err := openBundle(onlyTools(r.Provider, r.Images))
 	if err != nil {

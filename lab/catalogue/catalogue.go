@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,6 +21,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // Runner runs many scenarios in lanes, side by side. Each lane has one lab at a time, called PREFIX-1, PREFIX-2 and so on,
@@ -91,12 +93,13 @@ const (
 
 // LanesFor returns how many lanes this machine has CPUs and memory for, one at least and no more than scenarios. A lab on
 // kind needs two CPUs: two of them on two CPUs took longer than one after the other, and lost calls that nothing had broken.
+// So do labs on CPUs of half the usual speed (wait.Patience).
 func LanesFor(all []*scenario.Scenario, provider string) int {
 	clusters := 1
 	for _, s := range all {
 		clusters = max(clusters, len(s.Topology.Clusters()))
 	}
-	cpus := runtime.NumCPU()
+	cpus := int(math.Round(float64(runtime.NumCPU()) / wait.Patience()))
 	if provider == lab.Kind {
 		cpus /= 2
 	}
@@ -128,6 +131,9 @@ func (c Runner) Run(ctx context.Context, all []*scenario.Scenario) (Tally, error
 	start := time.Now()
 	if c.up == nil {
 		c.up, c.down = upAnew, lab.Down
+	}
+	if err := wait.Measure(); err != nil {
+		return Tally{}, err
 	}
 	q := newQueue(all, c.Times)
 	provider, err := lab.ChooseProvider(ctx, c.Provider)
@@ -277,7 +283,7 @@ func (n *lane) end(ctx context.Context, keep bool) error {
 	if keep {
 		return nil
 	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), lab.RemoveWithin)
+	clean, cancel := wait.Timeout(context.WithoutCancel(ctx), lab.RemoveWithin)
 	defer cancel()
 	return n.down(clean, n.Home, n.name)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/verb"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // Bounds of what a scenario file does not bound.
@@ -110,6 +111,9 @@ type run struct {
 // failed has one. Whatever happens, the mesh is put back as it was, unless the options say otherwise. A lab that was left
 // changed, or cannot be put back, is marked until Undo puts it back or lab.Up makes it anew.
 func Run(ctx context.Context, l *lab.Lab, s *scenario.Scenario, o RunOptions) (Verdict, error) {
+	if err := wait.Measure(); err != nil {
+		return Verdict{}, err
+	}
 	release, err := l.Hold(ctx)
 	if err != nil {
 		return Verdict{}, err
@@ -124,7 +128,11 @@ func (st stage) run(ctx context.Context, s *scenario.Scenario, o RunOptions) (Ve
 		return Verdict{}, err
 	}
 	start := time.Now()
-	r.emit(report.Event{Type: report.ScenarioStarted, Name: s.Title, Place: s.Place.String()})
+	started := report.Event{Type: report.ScenarioStarted, Name: s.Title, Place: s.Place.String()}
+	if factor := wait.Patience(); factor > 1 {
+		started.Properties = map[string]string{"patience": fmt.Sprintf("%.1f: every bound of time is so many times as long here", factor)}
+	}
+	r.emit(started)
 	problem := r.story(ctx)
 	v := Verdict{Scenario: s.Name, Result: resultOf(problem), Folder: o.Folder.Dir()}
 	if problem != nil {
@@ -217,7 +225,7 @@ func (t tape) Phase() scenario.Phase                      { return t.run.phase }
 // afterwards ends the traffic, keeps evidence of a failure, and puts the mesh back as it was. It has time of its own: it
 // happens after an interrupt, too.
 func (r *run) afterwards(ctx context.Context, problem error) map[string]traffic.Stats {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpWithin)
+	ctx, cancel := wait.Timeout(context.WithoutCancel(ctx), cleanUpWithin)
 	defer cancel()
 	note := func(what string, err error) {
 		if err != nil {

@@ -51,7 +51,7 @@ func (st stage) undo(ctx context.Context, arg string) (undone string, err error)
 	if st.adopted { // what a run was allowed to do may be taken back
 		st.adopt()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, undoWithin, fmt.Errorf("not done within %s", undoWithin))
+	ctx, cancel := wait.TimeoutCause(ctx, undoWithin, "not done")
 	defer cancel()
 	if err := st.mesh.Restore(ctx, c.Before); err != nil {
 		return "", &lab.SetupError{

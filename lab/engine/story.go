@@ -237,7 +237,7 @@ func (r *run) inject(ctx context.Context, at strict.Place, f fault.Fault) error 
 				return "", err
 			}
 		}
-		ctx, cancel := context.WithTimeoutCause(ctx, changeWithin, fmt.Errorf("not done within %s", changeWithin))
+		ctx, cancel := wait.TimeoutCause(ctx, changeWithin, "not done")
 		defer cancel()
 		if err := f.Inject(ctx, r.ground.Mesh); err != nil {
 			return "", fmt.Errorf("%s: %s: %w", at, f, err)
@@ -317,7 +317,7 @@ func (r *run) failure(step verb.Step, err error, within time.Duration) *CheckErr
 		e.Wanted, e.Seen, e.Try = mismatch.Wanted, mismatch.Seen, mismatch.Try
 	}
 	if r.phase != scenario.Always { // a finished recording is not given time
-		e.Wanted += fmt.Sprintf(", within %s", within)
+		e.Wanted += fmt.Sprintf(", within %s", wait.Text(within))
 	}
 	if e.Try == "" {
 		e.Try = step.Command()
@@ -339,7 +339,7 @@ func (r *run) notHealthy(ctx context.Context, at strict.Place, after, try string
 // unhealthy returns what keeps the mesh from being healthy, or "" if nothing does.
 func (r *run) unhealthy(ctx context.Context) (string, error) {
 	b := gate()
-	b.giveUp = r.since.Add(healthShowsIn)
+	b.giveUp = r.since.Add(wait.Bound(healthShowsIn))
 	last, err := r.look(ctx, r.plan.healthy.steps, b)
 	if err == nil {
 		return "", nil

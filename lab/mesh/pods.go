@@ -85,7 +85,7 @@ func (m *Member) podInformer(ctx context.Context) (cache.SharedIndexInformer, er
 	if informer.HasSynced() {
 		return informer, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := wait.Timeout(ctx, patience)
 	defer cancel()
 	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
 		select {
@@ -236,7 +236,7 @@ func (m *Member) awaitPods(ctx context.Context, what string, match func(*corev1.
 	if m.mesh.pulls {
 		within = pullTime
 	}
-	bound, cancel := context.WithTimeout(ctx, within)
+	bound, cancel := wait.Timeout(ctx, within)
 	defer cancel()
 	var refused time.Time // when a pull was first seen to fail
 	for looks := 1; ; looks++ {
@@ -305,7 +305,7 @@ func watchOne(
 	look func(runtime.Object) (done bool, seen string),
 ) error {
 	start := time.Now()
-	bound, cancel := context.WithTimeout(ctx, patience)
+	bound, cancel := wait.Timeout(ctx, patience)
 	defer cancel()
 	events, seen := 0, "it is not there"
 	for {

@@ -339,6 +339,12 @@ func (m *Member) write(values map[string]string, name string, sources []string, 
 // istiosLifetime is Istio's default lifetime of workload certificates.
 const istiosLifetime = 24 * time.Hour
 
+// drain returns how long a stopping proxy goes on serving: by then all proxies have heard that it stops. They hear it later
+// on a slow machine. Istio's default is 5 s; a pod is killed 30 s after it was told to stop.
+func drain() time.Duration {
+	return min(wait.Bound(2*time.Second).Round(time.Second), 10*time.Second)
+}
+
 // values returns the values of the placeholders in the manifests. An external istiod has the name and the network of its
 // config cluster.
 func (m *Member) values(o Options) map[string]string {
@@ -350,6 +356,7 @@ func (m *Member) values(o Options) map[string]string {
 		"CLUSTER": m.Spec.Name, "ID": known.Spec.Name, "NETWORK": known.Spec.Network, "CONTROLPLANE": m.ConfigCluster().Spec.Name,
 		"LAB": m.mesh.Lab, "SYSTEM": SystemNamespace, "INJECTOR": "istio-sidecar-injector",
 		"MESH": m.mesh.MeshID, "HUB": o.Istio.Hub, "TAG": o.Istio.Tag, "TTL": cmp.Or(m.mesh.CertificateLifetime, istiosLifetime).String(),
+		"DRAIN": drain().String(),
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/pki"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -58,7 +59,7 @@ func (b Baseline) RereadBroken(ctx context.Context, m *mesh.Mesh) (Baseline, err
 
 func take(ctx context.Context, m *mesh.Mesh, named []Named, broken bool) (Baseline, error) {
 	b := Baseline{facts: map[Fact]string{}, objects: map[Fact]*unstructured.Unstructured{}, named: named}
-	ctx, cancel := context.WithTimeoutCause(ctx, baselineWithin, fmt.Errorf("not done within %s", baselineWithin))
+	ctx, cancel := wait.TimeoutCause(ctx, baselineWithin, "not done")
 	defer cancel()
 	var mu sync.Mutex
 	group, ctx := errgroup.WithContext(ctx)
@@ -223,7 +224,7 @@ func (r *reader) istiodsChain(ctx context.Context, p *corev1.Pod) ([]*x509.Certi
 // bound keeps one proxy that hangs from using up the time of all others, in a mesh where that is to be expected.
 func (r *reader) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if r.broken {
-		return context.WithTimeout(ctx, proxyWithin)
+		return wait.Timeout(ctx, proxyWithin)
 	}
 	return context.WithCancel(ctx)
 }

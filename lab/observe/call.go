@@ -456,9 +456,9 @@ func resolve(ctx context.Context, member *mesh.Member, app, host string) (addres
 		return nil, "", fmt.Errorf("connecting to %s in %s: %w", app, member.Name(), err)
 	}
 	defer conn.Close() //nolint:errcheck // nothing is lost with it
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := wait.Timeout(ctx, 10*time.Second)
 	defer cancel()
-	const timeout = 5 * time.Second
+	timeout := wait.Bound(5 * time.Second)
 	order := &proto.ForwardEchoRequest{Count: 1, Url: "dns://" + host + "?query=A", TimeoutMicros: timeout.Microseconds()}
 	res, err := proto.NewEchoTestServiceClient(conn).ForwardEcho(ctx, order)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/pki"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // Bounds of Collect.
@@ -46,7 +47,7 @@ var proxyPages = map[string]string{
 // certificates in use, logs, and what is below Kubernetes. Secrets are saved without their data. Collect saves what it can
 // get within 45 s and lists the rest in problems.txt; only a folder that cannot be written is an error.
 func Collect(ctx context.Context, m *mesh.Mesh, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, collectWithin)
+	ctx, cancel := wait.Timeout(ctx, collectWithin)
 	defer cancel()
 	all := &collection{}
 	var members sync.WaitGroup
@@ -55,7 +56,7 @@ func Collect(ctx context.Context, m *mesh.Mesh, dir string) error {
 			c := &collector{collection: all, member: member, dir: filepath.Join(dir, member.Name())}
 			c.group.SetLimit(8)
 			c.run(func() error {
-				bound, cancel := context.WithTimeout(ctx, collectEach)
+				bound, cancel := wait.Timeout(ctx, collectEach)
 				defer cancel()
 				return member.Dump(bound, filepath.Join(c.dir, "node"))
 			}, "below Kubernetes")
@@ -103,7 +104,7 @@ func (c *collector) run(do func() error, what string) {
 // save writes what get returns into a file, cut if it is too long.
 func (c *collector) save(ctx context.Context, file string, get func(context.Context) ([]byte, error)) {
 	c.run(func() error {
-		bound, cancel := context.WithTimeout(ctx, collectEach)
+		bound, cancel := wait.Timeout(ctx, collectEach)
 		defer cancel()
 		data, err := get(bound)
 		if len(data) > collectMost {
@@ -188,7 +189,7 @@ func hideData(secret map[string]any) {
 
 // pods saves logs, and the pages of proxies and istiod.
 func (c *collector) pods(ctx context.Context) {
-	listing, cancel := context.WithTimeout(ctx, collectEach)
+	listing, cancel := wait.Timeout(ctx, collectEach)
 	defer cancel()
 	list, err := c.member.Kube.CoreV1().Pods(metav1.NamespaceAll).List(listing, metav1.ListOptions{})
 	if err != nil {

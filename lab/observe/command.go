@@ -15,6 +15,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/strict"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -166,7 +167,7 @@ func (c Command) Look(ctx context.Context, _ *mesh.Mesh) (string, error) {
 	if timeout == 0 {
 		timeout = 30 * time.Second
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := wait.Timeout(ctx, timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(c.Tools.BinDir, args[0]), args[1:]...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Tools.Kubeconfig)

@@ -105,7 +105,7 @@ func (c Stat) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		return "", err
 	}
 	if err != nil {
-		seen = fmt.Sprintf("%d, and %d after %s", before, sum, within)
+		seen = fmt.Sprintf("%d, and %d after %s", before, sum, wait.Bound(within))
 	} else {
 		seen = fmt.Sprintf("%d, then %d: %s", before, sum, seen)
 	}

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"istio.io/istio/pkg/test/echo/proto"
+
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // orderMargin is how much longer than a call's timeout its result is waited for. After that the pod that was to make the
@@ -91,7 +93,7 @@ type podAddr struct {
 func (o *orders) call(ctx context.Context, url string, options Options) Call {
 	timeout := options.Timeout
 	if timeout <= 0 {
-		timeout = DefaultTimeout
+		timeout = wait.Bound(DefaultTimeout)
 	}
 	request := &proto.ForwardEchoRequest{Url: url, Count: 1}
 	for k, v := range options.Headers {

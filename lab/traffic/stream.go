@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // mostInFlight bounds how many calls of one stream may be under way: each is a goroutine here and in the pod.
@@ -42,7 +44,7 @@ func (p Plan) limit() int {
 
 func (p *Plan) complete() error {
 	if p.Timeout == 0 {
-		p.Timeout = DefaultTimeout
+		p.Timeout = wait.Bound(DefaultTimeout)
 	}
 	var errs []error
 	if p.Name == "" {

@@ -40,8 +40,8 @@ import (
 // broken.
 const ForwardPort = 17070
 
-// DefaultTimeout bounds a call unless its plan or options say otherwise. It ends calls to an address that drops packets,
-// since Envoy itself would wait longer (10 s to connect, and then try again).
+// DefaultTimeout, times wait.Patience, bounds a call unless its plan or options say otherwise. It ends calls to an address
+// that drops packets, since Envoy itself would wait longer (10 s to connect, and then try again).
 const DefaultTimeout = 3 * time.Second
 
 // Source is where calls start.

@@ -14,6 +14,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -97,7 +98,7 @@ func (c *callsCheck) String() string {
 		wants = append(wants, "no gap over "+c.LongestGap.String())
 	}
 	if c.RecoversWithin != 0 {
-		wants = append(wants, "recovered within "+c.RecoversWithin.String())
+		wants = append(wants, "recovered within "+wait.Text(time.Duration(c.RecoversWithin)))
 	}
 	if c.Errors != nil {
 		wants = append(wants, "errors like /"+c.Errors.String()+"/")
@@ -179,7 +180,7 @@ func (c *callsCheck) judge(recording *traffic.Recording, s traffic.Stats) string
 		if !ok {
 			return "it did not recover"
 		}
-		if took > time.Duration(c.RecoversWithin) {
+		if took > wait.Bound(time.Duration(c.RecoversWithin)) {
 			return fmt.Sprintf("it took %s to recover", took.Round(time.Millisecond))
 		}
 	}

@@ -1,8 +1,9 @@
 // Package wait is how eastwest waits for anything that has to become true.
 //
-// A wait always has a bound. Its error says what it waited for, how long, how often it looked, and what it saw last.
-// Prefer a watch where Kubernetes offers one; Until is for questions that have to be asked again and again, such as
-// whether a call succeeds now.
+// A wait always has a bound. Its error says what it waited for, how long, how often it looked, and what it saw last. Bounds
+// are written for a machine of usual speed; a slow or a busy one is given more time, by the factor Patience. Prefer a watch
+// where Kubernetes offers one; Until is for questions that have to be asked again and again, such as whether a call succeeds
+// now.
 package wait
 
 import (
@@ -24,7 +25,7 @@ func (p *permanent) Unwrap() error { return p.error }
 
 // Options bound a wait. The zero value looks every 50 ms for up to 30 s until one look succeeds.
 type Options struct {
-	Within time.Duration // bound of the whole wait; 30 s when zero
+	Within time.Duration // bound of the whole wait, times Patience; 30 s when zero
 	Every  time.Duration // pause between two looks; 50 ms when zero
 	InARow int           // how many looks in a row must succeed; 1 when zero
 }
@@ -41,7 +42,7 @@ func Until(ctx context.Context, what string, o Options, look func(context.Contex
 	if o.InARow == 0 {
 		o.InARow = 1
 	}
-	bound, cancel := context.WithTimeout(ctx, o.Within)
+	bound, cancel := Timeout(ctx, o.Within)
 	defer cancel()
 	start := time.Now()
 	var last error

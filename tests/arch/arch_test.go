@@ -38,13 +38,13 @@ var rules = map[string]rule{
 	"lab/cmd/eastwest": {
 		imports: []string{
 			"lab", "lab/bench", "lab/bundle", "lab/catalogue", "lab/doctor", "lab/engine", "lab/host", "lab/report", "lab/scenario", "lab/strict",
-			"lab/verb", "lab/words", "scenarios",
+			"lab/verb", "lab/wait", "lab/words", "scenarios",
 		},
 		why: "the command is flags, texts and exit codes; what it does is in the packages below it",
 	},
 	"scenarios": {why: "the catalogue is files; its test runs them through package catalogue"},
 	"lab/catalogue": {
-		imports: []string{"lab", "lab/engine", "lab/report", "lab/scenario"},
+		imports: []string{"lab", "lab/engine", "lab/report", "lab/scenario", "lab/wait"},
 		why:     "it runs many scenarios and knows nothing of what is in one",
 	},
 	"lab/bench": {
@@ -62,13 +62,15 @@ var rules = map[string]rule{
 		why: "the engine runs one scenario on one lab: which verbs there are and how a lab is made is known below it",
 	},
 	"lab/verb": {
-		imports: []string{"lab/doctor", "lab/fault", "lab/mesh", "lab/observe", "lab/scenario", "lab/strict", "lab/traffic", "lab/words"},
-		why:     "a verb becomes a change or a check: it knows neither labs nor the engine",
+		imports: []string{
+			"lab/doctor", "lab/fault", "lab/mesh", "lab/observe", "lab/scenario", "lab/strict", "lab/traffic", "lab/wait", "lab/words",
+		},
+		why: "a verb becomes a change or a check: it knows neither labs nor the engine",
 	},
 	"lab": {
 		imports: []string{
 			"lab/bundle", "lab/cluster", "lab/cluster/embedded", "lab/cluster/existing", "lab/cluster/kind", "lab/cluster/machine",
-			"lab/host", "lab/mesh", "lab/scenario", "lab/words",
+			"lab/host", "lab/mesh", "lab/scenario", "lab/wait", "lab/words",
 		},
 		why: "package lab is the life of a lab: clusters, a mesh on them, and what is written down of both. What is done to a mesh " +
 			"stands above it",
@@ -82,7 +84,7 @@ var rules = map[string]rule{
 	"lab/report":           {imports: []string{"lab/words"}, why: "a report is made of events alone: any run folder can be shown again"},
 	"lab/pki":              {imports: []string{"lab/words"}, why: "certificates know nothing of clusters"},
 	"lab/host":             {imports: []string{"lab/wait"}, why: "the machine's package knows nothing of Kubernetes"},
-	"lab/wait":             {why: "everybody waits with it"},
+	"lab/wait":             {imports: []string{"lab/words"}, why: "everybody waits with it"},
 	"lab/words":            {why: "everybody writes sentences with it"},
 	"lab/bundle":           {imports: []string{"lab/words", "scripts/components"}, why: "the bundle is built before there is any lab"},
 	"lab/cluster":          {why: "it says what a cluster is; providers are below it and chosen by package lab"},
@@ -133,7 +135,7 @@ var rules = map[string]rule{
 	},
 	"lab/doctor/facts": {imports: []string{"lab/pki"}, why: "facts are data: they can be kept, sent and examined elsewhere"},
 	"lab/traffic": {
-		imports: []string{"lab/words"},
+		imports: []string{"lab/wait", "lab/words"},
 		why:     "traffic is calls over time, recorded now and judged later",
 	},
 	"manifests":                      {why: "manifests are files"},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
@@ -164,7 +165,7 @@ func TestSupervisorDies(t *testing.T) {
 		require.Eventually(t, func() bool {
 			pids, err := host.CgroupProcesses("eastwest/" + labName + "/" + cluster)
 			return err == nil && len(pids) == 0
-		}, 10*time.Second, 20*time.Millisecond, "processes outlive their supervisor")
+		}, wait.Bound(10*time.Second), 20*time.Millisecond, "processes outlive their supervisor")
 	}
 	kill("cluster-a")
 	require.Equal(t, lab.Broken, eastwest.State(t, labName))

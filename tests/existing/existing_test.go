@@ -388,7 +388,8 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 	t.Run("without load balancers", func(t *testing.T) {
 		f.takeAddresses(t, east)
 		before := f.states(t)
-		out, code := f.up(t, name, "--context", east, "--context", west, "--timeout", "60s") // everything else is ready by then
+		byThen := wait.Bound(time.Minute).Round(time.Second) // everything else is ready
+		out, code := f.up(t, name, "--context", east, "--context", west, "--timeout", byThen.String())
 		require.Equal(t, 3, code)
 		require.Contains(t, out, "cluster-a: wait for the east-west gateway's address")
 		require.Contains(t, out, "nothing in this cluster serves type LoadBalancer")
@@ -460,7 +461,7 @@ func TestALabOnClustersThatAreThere(t *testing.T) {
 			out, code := f.up(t, "existing-refused", args...)
 			require.Equal(t, 3, code)
 			require.Contains(t, out, c.problem)
-			require.Less(t, time.Since(start), 15*time.Second)
+			require.Less(t, time.Since(start), wait.Bound(15*time.Second))
 		}
 		f.same(t, before)
 		out, _ := f.execute(t, "list")

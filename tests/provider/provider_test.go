@@ -260,7 +260,7 @@ func createAgain(t *testing.T, s *suite) {
 	again, err := lab.Up(t.Context(), s.options(labName, scenario.SeparateNetworks))
 	require.NoError(t, err)
 	defer again.Close()
-	require.Less(t, time.Since(begin), againWithin)
+	require.Less(t, time.Since(begin), wait.Bound(againWithin))
 	for i, c := range again.Clusters {
 		require.Equal(t, s.first.Clusters[i].RESTConfig().Host, c.RESTConfig().Host)
 		require.Equal(t, s.first.pods[i].UID, readyPod(t, s.first.kube[i]).UID, "the cluster was made anew")
@@ -308,12 +308,17 @@ func dns(t *testing.T, s *suite) {
 	out, err := s.first.curl(t, 0, "http://no-such."+namespace+".svc.cluster.local/")
 	require.Error(t, err, out)
 	require.Contains(t, out, "curl: (6)", "wanted the answer that there is no such name, before curl gives up waiting for any")
-	// Of the world, too: a cluster that reaches nothing else must not wait for its name servers. Two seconds are CoreDNS's patience.
-	begin := time.Now()
-	out, err = s.first.curl(t, 0, "http://world.example/")
-	require.Error(t, err, out)
-	require.Contains(t, out, "curl: (6)")
-	require.Less(t, time.Since(begin), 2*time.Second, out)
+	// Of the world, too: a cluster that reaches nothing else must not wait for its name servers.
+	const patienceOfCoreDNS = 2 * time.Second
+	fastest := time.Hour // of a few: it would wait each time, and a busy machine does not
+	for tries := 0; tries < 5 && fastest >= patienceOfCoreDNS; tries++ {
+		begin := time.Now()
+		out, err = s.first.curl(t, 0, "http://world.example/")
+		fastest = min(fastest, time.Since(begin))
+		require.Error(t, err, out)
+		require.Contains(t, out, "curl: (6)")
+	}
+	require.Less(t, fastest, patienceOfCoreDNS, out)
 }
 
 // pulls tells how often a cluster's kubelets have asked a registry for an image.
@@ -595,9 +600,9 @@ func underlaySever(t *testing.T, s *suite) {
 	s.reached(t)
 }
 
-// answers tells whether the first cluster's API does, within a second.
+// answers tells whether the first cluster's API does, within a second on a machine of usual speed.
 func (s *suite) answers(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := wait.Timeout(ctx, time.Second)
 	defer cancel()
 	_, err := s.first.kube[0].CoreV1().Pods(namespace).Get(ctx, podName, metav1.GetOptions{})
 	return err
@@ -623,7 +628,7 @@ func underlayComponents(t *testing.T, s *suite) {
 	select {
 	case event, open := <-events.ResultChan():
 		require.True(t, !open || event.Type == watch.Error, "wanted the end of the watch, seen %v", event)
-	case <-time.After(10 * time.Second):
+	case <-time.After(wait.Bound(10 * time.Second)):
 		t.Fatal("the API server was killed, and a watch on it goes on")
 	}
 	require.NoError(t, wait.Until(t.Context(), "the API server to be there again", wait.Options{Within: backWithin}, s.answers))

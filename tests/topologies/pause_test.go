@@ -11,6 +11,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
@@ -26,7 +27,7 @@ func TestPause(t *testing.T) {
 	)
 	member, other := l.Mesh.Members[0], l.Mesh.Members[1]
 	serves := func(m int) error {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		ctx, cancel := wait.Timeout(t.Context(), 3*time.Second)
 		defer cancel()
 		return l.Mesh.Members[m].Kube.CoreV1().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	}
@@ -48,10 +49,10 @@ func TestPause(t *testing.T) {
 	home, err := lab.Home()
 	require.NoError(t, err)
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := wait.Timeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, lab.Down(ctx, home, name))
-	require.Less(t, time.Since(start), 20*time.Second)
+	require.Less(t, time.Since(start), wait.Bound(20*time.Second))
 	pids, err := host.CgroupProcesses("eastwest/" + name)
 	require.NoError(t, err)
 	require.Empty(t, pids)

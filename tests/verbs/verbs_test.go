@@ -202,7 +202,7 @@ func frozen(t *testing.T, m *mesh.Mesh) {
 	took := time.Since(start)
 	require.NoError(t, fault.Heal(t.Context(), m))
 	require.NoError(t, err)
-	require.Less(t, took, 50*time.Second)
+	require.Less(t, took, wait.Bound(50*time.Second))
 	require.FileExists(t, filepath.Join(dir, b, "certificates.txt"))
 	require.FileExists(t, filepath.Join(dir, b, "objects", "pods.yaml"))
 	require.FileExists(t, filepath.Join(dir, a, "node", "status.json"))

@@ -22,6 +22,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // Provider makes embedded clusters.
@@ -95,7 +96,7 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	}
 	usable, err := p.start(ctx, n, net)
 	if err != nil {
-		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+		sweep, cancel := wait.Timeout(context.WithoutCancel(ctx), 20*time.Second)
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("starting %s: %w", spec.Name, err), p.stopNode(sweep, spec.Lab, spec.Name))
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -65,6 +66,9 @@ func supervise(file string, tell *os.File) error {
 	}
 	if os.Getenv(stageEnv) == "" {
 		return n.firstLife(file)
+	}
+	if err := wait.Measure(); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -225,7 +229,7 @@ func (s *supervisor) nft(ctx context.Context, rules string) error {
 
 // becomeUsable applies what every cluster has, and waits until pods can be made and names resolve.
 func (s *supervisor) becomeUsable(ctx context.Context, api kubernetes.Interface) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := wait.Timeout(ctx, 2*time.Minute)
 	defer cancel()
 	if err := s.applyCoreDNS(ctx, api); err != nil {
 		return fmt.Errorf("applying CoreDNS: %w", err)

@@ -25,6 +25,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/forward"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // Cluster is a cluster of a lab that somebody else has made.
@@ -92,7 +93,7 @@ const aliveWithin = 3 * time.Second
 
 // Alive returns nil if the API server answers and knows us.
 func (c *Cluster) Alive(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, aliveWithin, fmt.Errorf("no answer within %s", aliveWithin))
+	ctx, cancel := wait.TimeoutCause(ctx, aliveWithin, "no answer")
 	defer cancel()
 	_, err := c.kube.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {

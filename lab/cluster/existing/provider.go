@@ -31,6 +31,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // Provider takes clusters that are there.
@@ -217,7 +218,7 @@ func ask(ctx context.Context, config *api.Config, context string) (uid string, e
 }
 
 func contextWithin(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, answersWithin, fmt.Errorf("no answer within %s", answersWithin))
+	return wait.TimeoutCause(ctx, answersWithin, "no answer")
 }
 
 // only returns a kubeconfig with nothing but a context, which is called as is everything in it. It needs no other file

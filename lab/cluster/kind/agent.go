@@ -65,6 +65,9 @@ func serve(file string) error {
 	if err := machine.ReadJSON(file, &a.node); err != nil {
 		return err
 	}
+	if err := wait.Measure(); err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	if err := a.setUpNetwork(ctx); err != nil {

@@ -60,7 +60,7 @@ func (c *Node) Container() string { return c.container() }
 
 // Usage is what the node's processes, pods included, use.
 func (c *Node) Usage() (host.CgroupUsage, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := wait.Timeout(context.Background(), 3*time.Second)
 	defer cancel()
 	status, err := c.Status(ctx)
 	if err != nil || status.Usage == nil {

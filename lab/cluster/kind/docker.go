@@ -16,6 +16,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // docker runs the Docker command, as kind itself does, and returns what it prints without the last line's end.
@@ -48,7 +49,7 @@ func Answers(ctx context.Context) error {
 				"--provider embedded",
 		)
 	}
-	bound, cancel := context.WithTimeoutCause(ctx, answerWithin, fmt.Errorf("no answer within %s", answerWithin))
+	bound, cancel := wait.TimeoutCause(ctx, answerWithin, "no answer")
 	defer cancel()
 	text, err := docker(bound, "version", "--format", "{{json .}}")
 	if err != nil {

@@ -89,7 +89,7 @@ func (p *Provider) makeOrSweep(
 	}
 	c, err := do(ctx, n)
 	if err != nil {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		clean, cancel := wait.Timeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("making %s: %w", spec.Name, err), p.sweepNode(clean, n))
 	}

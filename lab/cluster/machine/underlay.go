@@ -47,7 +47,7 @@ func (u *Underlay) Status(ctx context.Context) (Status, error) {
 
 // Alive returns nil if the node and its API server answer.
 func (u *Underlay) Alive(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := wait.Timeout(ctx, 3*time.Second)
 	defer cancel()
 	if _, err := u.Status(ctx); err != nil {
 		return err

@@ -32,7 +32,7 @@ const usableWithin = 2 * time.Minute
 // Usable waits until pods can be made and names resolved. It runs inside the node; milestone hears of the node being
 // Ready.
 func (p Place) Usable(ctx context.Context, api kubernetes.Interface, nodeName string, milestone func(string)) error {
-	ctx, cancel := context.WithTimeout(ctx, usableWithin)
+	ctx, cancel := wait.Timeout(ctx, usableWithin)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return nodeReady(ctx, api, nodeName, milestone) })
@@ -119,7 +119,7 @@ func (p Place) dnsAnswers(ctx context.Context, api kubernetes.Interface) error {
 		"CoreDNS to answer",
 		wait.Options{Within: usableWithin, Every: 25 * time.Millisecond},
 		func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			ctx, cancel := wait.Timeout(ctx, time.Second)
 			defer cancel()
 			_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
 			return err

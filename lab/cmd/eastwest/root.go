@@ -58,6 +58,7 @@ eastwest help environment lists the environment variables.`,
 	cmd.AddCommand(newEnvironmentTopic())
 	cmd.SetGlobalNormalizationFunc(labAlias)
 	addQuietFlag(cmd)
+	addPatienceFlag(cmd)
 	usageErrors(cmd)
 	fillHelp(cmd)
 	return cmd

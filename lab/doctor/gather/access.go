@@ -42,7 +42,7 @@ func (r *reader) open(ctx context.Context, pod *corev1.Pod, port int, path strin
 
 // page reads a page of a pod, within oneWithin.
 func (r *reader) page(ctx context.Context, pod *corev1.Pod, port int, path string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, oneWithin)
+	ctx, cancel := context.WithTimeout(ctx, oneWithin())
 	defer cancel()
 	body, err := r.open(ctx, pod, port, path)
 	if err != nil {

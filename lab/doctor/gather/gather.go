@@ -25,18 +25,22 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/doctor/facts"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // Bounds of what is read, so that a large mesh costs no more.
 const (
 	defaultWithin = 30 * time.Second // everything
-	oneWithin     = 5 * time.Second  // one page, one certificate, one connection
 	atOnce        = 16               // requests to pods of one cluster
 	defaultSample = 40               // proxies of one cluster whose certificates are read
 	witnesses     = 2                // proxies of one cluster that are asked which connections fail
 	podsPerPage   = 250
 )
+
+// oneWithin bounds one page, one certificate, one connection. On a slow machine it grows, but never to so much of the
+// whole that a cluster that does not answer leaves no time for the others.
+func oneWithin() time.Duration { return min(wait.Bound(5*time.Second), defaultWithin/3) }
 
 // Target is a cluster to read, and its name in findings.
 type Target struct {
@@ -198,7 +202,7 @@ func (r *reader) read(ctx context.Context) {
 }
 
 func (r *reader) readServer(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, oneWithin)
+	ctx, cancel := context.WithTimeout(ctx, oneWithin())
 	defer cancel()
 	space, err := r.kube.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err == nil {

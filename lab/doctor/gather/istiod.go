@@ -197,7 +197,7 @@ func parseNetworks(page []byte) ([]facts.NetworkGateway, error) {
 }
 
 func (r *reader) readEndpoints(ctx context.Context, p *corev1.Pod, i *facts.Istiod) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*oneWithin)
+	ctx, cancel := context.WithTimeout(ctx, 2*oneWithin())
 	defer cancel()
 	page, err := r.open(ctx, p, mesh.IstiodDebugPort, "/debug/endpointShardz")
 	if err != nil {
@@ -256,7 +256,7 @@ func (r *reader) readSigners(ctx context.Context) error {
 			continue
 		}
 		all.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, oneWithin)
+			ctx, cancel := context.WithTimeout(ctx, oneWithin())
 			defer cancel()
 			conn, err := r.pages.Dial(ctx, p, observe.IstiodPort)
 			if err != nil {

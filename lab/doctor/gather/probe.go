@@ -49,7 +49,7 @@ func Probe(ctx context.Context, targets []Target, o Options) ([]facts.Call, erro
 		readers = append(readers, r)
 	}
 	defer func() {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), oneWithin)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), oneWithin())
 		defer cancel()
 		var all sync.WaitGroup
 		for _, r := range readers {

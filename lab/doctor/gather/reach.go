@@ -103,7 +103,7 @@ var errCannotTry = errors.New("no command can be run there")
 
 // connect tries a TCP connection from the proxy's container of a pod.
 func (r *reader) connect(ctx context.Context, pod *corev1.Pod, t facts.Tried) error {
-	ctx, cancel := context.WithTimeout(ctx, oneWithin)
+	ctx, cancel := context.WithTimeout(ctx, oneWithin())
 	defer cancel()
 	_, err := r.run(ctx, pod, facts.ProxyContainer, t.Command()...)
 	var exit exec.CodeExitError
@@ -171,7 +171,7 @@ func (r *reader) handshake(ctx context.Context, g *facts.Gateway, hosts []string
 	if !g.Listens || len(hosts) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, oneWithin)
+	ctx, cancel := context.WithTimeout(ctx, oneWithin())
 	defer cancel()
 	pod := r.behind(*g)
 	if pod == nil {

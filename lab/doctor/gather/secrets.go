@@ -134,7 +134,7 @@ func try(ctx context.Context, s *facts.RemoteSecret, from *rest.Config, kubeconf
 		s.Problem = "it is incomplete"
 		return
 	}
-	to.Timeout, to.Proxy = oneWithin/2, from.Proxy
+	to.Timeout, to.Proxy = oneWithin()/2, from.Proxy
 	kube, err := kubernetes.NewForConfig(to)
 	if err != nil {
 		s.Problem = "it is incomplete"
