@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"strings"
 
 	"al.essio.dev/pkg/shellescape"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -101,8 +102,20 @@ func apply(ctx context.Context, member *mesh.Member, u *unstructured.Unstructure
 	if err != nil {
 		return err
 	}
-	_, err = client.Apply(ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: mesh.FieldManager, Force: true})
-	return err
+	is, err := client.Apply(ctx, u.GetName(), u, metav1.ApplyOptions{FieldManager: mesh.FieldManager, Force: true})
+	if err != nil {
+		return err
+	}
+	return awaitTaken(ctx, member, is, is)
+}
+
+// awaitTaken waits until istiod has an object of Istio's kinds as it is now; is is nil if it was deleted.
+func awaitTaken(ctx context.Context, member *mesh.Member, o, is *unstructured.Unstructured) error {
+	kind := o.GroupVersionKind()
+	if !strings.HasSuffix(kind.Group, observe.IstioGroup) {
+		return nil
+	}
+	return member.AwaitObject(ctx, kind.Kind, o.GetNamespace(), o.GetName(), is)
 }
 
 // withLabels returns a copy of the object that has more labels.
@@ -121,20 +134,22 @@ func withLabels(u *unstructured.Unstructured, more map[string]string) *unstructu
 // no such object.
 func Delete(in []string, o Object) Fault {
 	return object(in, o, "delete "+o.String(), func(c string) string { return "kubectl delete " + o.flags(c) },
-		func(ctx context.Context, client dynamic.ResourceInterface) error { return remove(ctx, client, o) })
+		func(ctx context.Context, member *mesh.Member, client dynamic.ResourceInterface) error {
+			return remove(ctx, member, client, o)
+		})
 }
 
 // DeleteIfThere is Delete for an object that may be absent, which is no error then.
 func DeleteIfThere(in []string, o Object) Fault {
 	command := func(c string) string { return "kubectl delete --ignore-not-found " + o.flags(c) }
 	return object(in, o, "delete "+o.String()+" if it is there", command,
-		func(ctx context.Context, client dynamic.ResourceInterface) error {
-			return ignoreNotFound(remove(ctx, client, o))
+		func(ctx context.Context, member *mesh.Member, client dynamic.ResourceInterface) error {
+			return ignoreNotFound(remove(ctx, member, client, o))
 		})
 }
 
 // remove deletes an object and waits for its end.
-func remove(ctx context.Context, client dynamic.ResourceInterface, o Object) error {
+func remove(ctx context.Context, member *mesh.Member, client dynamic.ResourceInterface, o Object) error {
 	before, err := client.Get(ctx, o.Name, metav1.GetOptions{})
 	if err != nil {
 		return err
@@ -142,16 +157,22 @@ func remove(ctx context.Context, client dynamic.ResourceInterface, o Object) err
 	if err := client.Delete(ctx, o.Name, metav1.DeleteOptions{}); err != nil {
 		return err
 	}
-	return wait.Until(ctx, "the end of "+o.String(), wait.Options{Within: patience}, func(ctx context.Context) error {
-		now, err := client.Get(ctx, o.Name, metav1.GetOptions{})
+	var now *unstructured.Unstructured // nil, or a new one that has taken its place
+	err = wait.Until(ctx, "the end of "+o.String(), wait.Options{Within: patience}, func(ctx context.Context) error {
+		now, err = client.Get(ctx, o.Name, metav1.GetOptions{})
 		switch {
-		case apierrors.IsNotFound(err) || err == nil && now.GetUID() != before.GetUID():
+		case apierrors.IsNotFound(err):
+			now = nil
 			return nil
-		case err != nil:
+		case err != nil || now.GetUID() != before.GetUID():
 			return err
 		}
 		return errors.New("it is still there")
 	})
+	if err != nil {
+		return err
+	}
+	return awaitTaken(ctx, member, before, now)
 }
 
 // Patch merges a patch into an object (RFC 7386: null deletes a field).
@@ -204,16 +225,20 @@ func Scale(replicas int, of ...observe.Workload) Fault {
 	}
 }
 
-func merge(o Object, patch []byte) func(context.Context, dynamic.ResourceInterface) error {
-	return func(ctx context.Context, client dynamic.ResourceInterface) error {
-		_, err := client.Patch(ctx, o.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: mesh.FieldManager})
-		return err
+func merge(o Object, patch []byte) func(context.Context, *mesh.Member, dynamic.ResourceInterface) error {
+	return func(ctx context.Context, member *mesh.Member, client dynamic.ResourceInterface) error {
+		is, err := client.Patch(ctx, o.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: mesh.FieldManager})
+		if err != nil {
+			return err
+		}
+		return awaitTaken(ctx, member, is, is)
 	}
 }
 
 // object is a change of one object in several clusters.
 func object(
-	in []string, o Object, sentence string, command func(string) string, do func(context.Context, dynamic.ResourceInterface) error,
+	in []string, o Object, sentence string, command func(string) string,
+	do func(context.Context, *mesh.Member, dynamic.ResourceInterface) error,
 ) Fault {
 	return &change{
 		sentence: sentence + " in " + words.And(in), commands: commandsIn(in, command), in: in, objects: []Object{o},
@@ -222,7 +247,7 @@ func object(
 			if err != nil {
 				return err
 			}
-			return do(ctx, client)
+			return do(ctx, member, client)
 		}),
 	}
 }

@@ -3,6 +3,7 @@ package fault
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -77,8 +78,14 @@ func meshConfig(in []string, sentence string, patch func(context.Context, *mesh.
 				return fmt.Errorf("changing the mesh configuration: %w", err)
 			}
 			now.Data[key] = string(text)
-			_, err = maps.Update(ctx, now, metav1.UpdateOptions{FieldManager: mesh.FieldManager})
-			return err
+			if _, err = maps.Update(ctx, now, metav1.UpdateOptions{FieldManager: mesh.FieldManager}); err != nil {
+				return err
+			}
+			var was, changed map[string]any
+			if err := errors.Join(json.Unmarshal(before, &was), json.Unmarshal(merge, &changed)); err != nil {
+				return err
+			}
+			return member.AwaitMeshConfig(ctx, was, changed)
 		}),
 	}
 }

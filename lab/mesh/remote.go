@@ -32,8 +32,17 @@ type RemoteSecret struct {
 }
 
 // CreateRemoteSecret gives the istiod of m access to the API server of another cluster, like
-// `istioctl create-remote-secret --context=OF --name=OF | kubectl apply --context=M -f -`.
+// `istioctl create-remote-secret --context=OF --name=OF | kubectl apply --context=M -f -`, and waits until istiod lists the
+// cluster. Whether istiod has taken a Secret that replaces another one is nowhere to be seen.
 func (m *Member) CreateRemoteSecret(ctx context.Context, of *Member, o RemoteSecret) error {
+	if err := m.createRemoteSecret(ctx, of, o); err != nil {
+		return err
+	}
+	id := cmp.Or(o.Name, of.Name())
+	return m.awaitRemote(ctx, "the new remote secret of "+id, true, func(r Remote) bool { return r.ID == id })
+}
+
+func (m *Member) createRemoteSecret(ctx context.Context, of *Member, o RemoteSecret) error {
 	secret, err := of.remoteSecret(ctx, o)
 	if err == nil {
 		err = m.apply(ctx, secret)
@@ -44,13 +53,15 @@ func (m *Member) CreateRemoteSecret(ctx context.Context, of *Member, o RemoteSec
 	return nil
 }
 
-// DeleteRemoteSecret removes the access to a cluster. It is no error if there is none.
+// DeleteRemoteSecret removes the access to a cluster and waits until istiod does not list it. It is no error if there is none.
 func (m *Member) DeleteRemoteSecret(ctx context.Context, of string) error {
 	err := m.Kube.CoreV1().Secrets(SystemNamespace).Delete(ctx, RemoteSecretName(of), metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("deleting remote secret for %s in %s: %w", of, m.Name(), err)
 	}
-	return nil
+	return m.awaitRemote(ctx, "the end of the remote secret of "+of, false, func(r Remote) bool {
+		return r.SecretName == SystemNamespace+"/"+RemoteSecretName(of)
+	})
 }
 
 // createConfigSecret creates the Secret that `istioctl create-remote-secret --type=config` prints. An istiod of m that

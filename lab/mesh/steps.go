@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -127,7 +128,7 @@ func (m *Mesh) plan(o Options) plan {
 			if of != in && of != in.ConfigCluster() {
 				p.add("create remote secret for "+of.Name(), in.Name(),
 					fmt.Sprintf("istioctl create-remote-secret --context=%s --name=%s | kubectl apply --context=%s -f -", of.Name(), of.Name(), in.Name()),
-					func(ctx context.Context) error { return in.CreateRemoteSecret(ctx, of, RemoteSecret{}) },
+					func(ctx context.Context) error { return in.createRemoteSecret(ctx, of, RemoteSecret{}) },
 					namespaces[in], installed[of])
 			}
 		}
@@ -339,10 +340,10 @@ func (m *Member) write(values map[string]string, name string, sources []string, 
 // istiosLifetime is Istio's default lifetime of workload certificates.
 const istiosLifetime = 24 * time.Hour
 
-// drain returns how long a stopping proxy goes on serving: by then all proxies have heard that it stops. They hear it later
-// on a slow machine. Istio's default is 5 s; a pod is killed 30 s after it was told to stop.
-func drain() time.Duration {
-	return min(wait.Bound(2*time.Second).Round(time.Second), 10*time.Second)
+// drain returns for how many seconds a stopping pod goes on serving: by then all proxies have heard that it stops. They hear
+// it later on a slow machine. The app, its own ten seconds and its proxy share the 30 s after which a pod is killed.
+func drain() int {
+	return int(min(wait.Bound(2*time.Second), 8*time.Second).Round(time.Second).Seconds())
 }
 
 // values returns the values of the placeholders in the manifests. An external istiod has the name and the network of its
@@ -356,7 +357,7 @@ func (m *Member) values(o Options) map[string]string {
 		"CLUSTER": m.Spec.Name, "ID": known.Spec.Name, "NETWORK": known.Spec.Network, "CONTROLPLANE": m.ConfigCluster().Spec.Name,
 		"LAB": m.mesh.Lab, "SYSTEM": SystemNamespace, "INJECTOR": "istio-sidecar-injector",
 		"MESH": m.mesh.MeshID, "HUB": o.Istio.Hub, "TAG": o.Istio.Tag, "TTL": cmp.Or(m.mesh.CertificateLifetime, istiosLifetime).String(),
-		"DRAIN": drain().String(),
+		"DRAIN": strconv.Itoa(drain()),
 	}
 }
 
@@ -505,25 +506,31 @@ func (m *Member) awaitInjection(ctx context.Context) error {
 
 // injects waits until a pod of the account would be created with a proxy.
 func (m *Member) injects(ctx context.Context, namespace, account string) error {
+	often := wait.Options{Within: patience, Every: 20 * time.Millisecond}
+	return wait.Until(ctx, "the sidecar injector of "+m.Name(), often, func(ctx context.Context) error {
+		_, err := m.injected(ctx, namespace, account)
+		return err
+	})
+}
+
+// injected returns the proxy that a pod of the account would be created with now.
+func (m *Member) injected(ctx context.Context, namespace, account string) (*corev1.Container, error) {
 	probe := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			GenerateName: "injected-", Namespace: namespace, Labels: map[string]string{"sidecar.istio.io/inject": "true"},
 		},
 		Spec: corev1.PodSpec{ServiceAccountName: account, Containers: []corev1.Container{{Name: "app", Image: "app"}}},
 	}
-	often := wait.Options{Within: patience, Every: 20 * time.Millisecond}
-	return wait.Until(ctx, "the sidecar injector of "+m.Name(), often, func(ctx context.Context) error {
-		pod, err := m.Kube.CoreV1().Pods(namespace).Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		if err != nil {
-			return err
+	pod, err := m.Kube.CoreV1().Pods(namespace).Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if c.Name == "istio-proxy" {
+			return &c, nil
 		}
-		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-			if c.Name == "istio-proxy" {
-				return nil
-			}
-		}
-		return errors.New("a pod would be created without a proxy")
-	})
+	}
+	return nil, errors.New("a pod would be created without a proxy")
 }
 
 func (m *Member) awaitIngressControlPlane(ctx context.Context) error {

@@ -49,19 +49,15 @@ func (c RemoteClusters) Look(ctx context.Context, m *mesh.Mesh) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	page, err := member.IstiodDebug(ctx, "/debug/clusterz")
+	known, err := member.Remotes(ctx)
 	if err != nil {
 		return "", err
-	}
-	var known []struct{ ID, SyncStatus string }
-	if err := json.Unmarshal(page, &known); err != nil {
-		return "", fmt.Errorf("reading istiod's clusters in %s: %w", c.In, err)
 	}
 	states := map[string]string{}
 	var texts []string
 	for _, k := range known {
 		states[k.ID] = k.SyncStatus
-		texts = append(texts, k.ID+" "+k.SyncStatus)
+		texts = append(texts, k.String())
 	}
 	seen := "istiod of " + c.In + " lists " + words.And(texts)
 	for name, want := range c.Expect {
