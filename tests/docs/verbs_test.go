@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v4"
 
+	"github.com/eastwest-lab/eastwest/lab/verb"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -33,6 +34,23 @@ func TestVerbsPageIsCurrent(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(root, verbsPage), []byte(text), 0o644))
 	}
 	require.True(t, read(t, verbsPage) == text, "%s is not what the schema says: run `make generate`", verbsPage)
+}
+
+// TestEachChangeSaysWhatItWaitsFor holds the table on the page about reliability to the verbs that change something.
+func TestEachChangeSaysWhatItWaitsFor(t *testing.T) {
+	_, table, found := strings.Cut(read(t, "docs/reliability.md"), "| verb | returns when |\n| --- | --- |\n")
+	require.True(t, found)
+	var rows, changes []string
+	for line := range strings.Lines(table) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(line, "| `"), "`")
+		rows = append(rows, name)
+	}
+	for _, v := range verb.Table() {
+		if _, ok := v.New().(verb.Changer); ok {
+			changes = append(changes, v.Name)
+		}
+	}
+	require.Equal(t, changes, rows)
 }
 
 // node is a value of the schema. Unlike a map it keeps the order of its fields.
