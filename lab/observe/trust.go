@@ -18,6 +18,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/pki"
 	"github.com/eastwest-lab/eastwest/lab/strict"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -378,7 +379,7 @@ func (c Certificate) String() string {
 		wanted = append(wanted, "no certificate that has expired")
 	}
 	if c.ExpiresWithin > 0 {
-		wanted = append(wanted, "a certificate that ends within "+words.Duration(c.ExpiresWithin))
+		wanted = append(wanted, "a certificate that ends within "+words.Duration(wait.Lifetime(c.ExpiresWithin)))
 	}
 	if c.LivesAtLeast > 0 {
 		wanted = append(wanted, "a certificate that lives at least "+words.Duration(c.LivesAtLeast))
@@ -410,7 +411,7 @@ func (c Certificate) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		switch {
 		case c.Identity != nil && !c.Identity.MatchString(identity(p.Chain[0])),
 			c.Expired != nil && *c.Expired != expired,
-			c.ExpiresWithin > 0 && left(p) > c.ExpiresWithin,
+			c.ExpiresWithin > 0 && left(p) > wait.Lifetime(c.ExpiresWithin),
 			c.LivesAtLeast > 0 && left(p) < c.LivesAtLeast,
 			c.Chain > 0 && len(p.Chain) != c.Chain:
 			return seen, &Mismatch{Wanted: c.String(), Seen: seen,

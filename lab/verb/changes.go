@@ -11,6 +11,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/strict"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // inArgs is what most changes need.
@@ -26,7 +27,14 @@ type createCACertsArgs struct {
 
 // Change implements Changer.
 func (a *createCACertsArgs) Change(Ground) (fault.Fault, error) {
-	return fault.CreateCACerts(a.In, a.CACerts), nil
+	wanted := a.CACerts
+	wanted.RootLifetime = wait.Lifetime(wanted.RootLifetime)
+	if i := wanted.Intermediate; i != nil {
+		lives := *i
+		lives.Lifetime = wait.Lifetime(i.Lifetime)
+		wanted.Intermediate = &lives
+	}
+	return fault.CreateCACerts(a.In, wanted), nil
 }
 
 type spoilCACertsArgs struct {
@@ -77,7 +85,7 @@ type certificateLifetimeArgs struct {
 }
 
 func (a *certificateLifetimeArgs) Change(Ground) (fault.Fault, error) {
-	return fault.CertificateLifetime(a.Is, a.Apps...), nil
+	return fault.CertificateLifetime(wait.Lifetime(a.Is), a.Apps...), nil
 }
 
 type deleteCACertsArgs inArgs

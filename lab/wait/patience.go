@@ -44,6 +44,15 @@ func SetPatience(factor float64) { patience.Store(math.Float64bits(factor)) }
 // Bound returns the bound of time that d is on this machine: d times Patience.
 func Bound(d time.Duration) time.Duration { return time.Duration(float64(d) * Patience()) }
 
+// Lifetime returns Bound(d), in whole seconds, for a certificate that lives less than five minutes: it is made to end while
+// somebody looks, and before that, as much has to happen on a slow machine as on another. A longer lifetime stays as it is.
+func Lifetime(d time.Duration) time.Duration {
+	if d >= 5*time.Minute {
+		return d
+	}
+	return Bound(d).Round(time.Second)
+}
+
 // Timeout is context.WithTimeout with Bound(d).
 func Timeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, Bound(d))

@@ -29,6 +29,8 @@ func TestPatienceStretchesEveryBound(t *testing.T) {
 		require.EqualError(t, context.Cause(ctx), "not done within 4s × 2.5")
 	})
 	assert.Equal(t, "1m30s × 2.5", Text(90*time.Second))
+	assert.Equal(t, 45*time.Second, Lifetime(18*time.Second))
+	assert.Equal(t, 10*time.Minute, Lifetime(10*time.Minute))
 	SetPatience(0.2)
 	assert.InDelta(t, 1, Patience(), 0, "nobody is given less time than is written")
 	assert.Equal(t, "1m30s", Text(90*time.Second))
