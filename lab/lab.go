@@ -186,15 +186,25 @@ func (l *Lab) make(ctx context.Context, p provider, topology mesh.Topology, o Op
 	if err := l.record.write(l.home); err != nil {
 		return err
 	}
+	install := l.meshOptions()
+	install.Topology, install.Cache = topology, filepath.Join(l.home, "rendered")
+	definitions, err := l.definitions(ctx, install)
+	if err != nil {
+		return err
+	}
 	l.Clusters = make([]cluster.Cluster, len(topology.Clusters))
 	making, ctx := errgroup.WithContext(ctx)
 	// Not a group with a context: that one ends with Wait, and a node dies with the context it was made in.
 	var apis errgroup.Group
 	for i, c := range topology.Clusters {
 		apis.Go(func() (err error) {
-			l.Clusters[i], err = p.Create(ctx, cluster.Spec{
+			spec := cluster.Spec{
 				Lab: l.Name, Name: c.Name, Network: c.Network, Index: i + 1, Of: len(topology.Clusters), Neighbors: topology.Neighbors(c),
-			})
+			}
+			if topology.IsConfig(c) {
+				spec.Definitions = definitions
+			}
+			l.Clusters[i], err = p.Create(ctx, spec)
 			return err
 		})
 	}
@@ -207,8 +217,7 @@ func (l *Lab) make(ctx context.Context, p provider, topology mesh.Topology, o Op
 	if err := l.writeKubeconfig(); err != nil {
 		return err
 	}
-	install := l.meshOptions()
-	install.Topology, install.Cache = topology, filepath.Join(l.home, "rendered")
+	install.Clusters = l.Clusters
 	install.Steps = func(s mesh.Step) { tell(o.Progress, s) }
 	install.Proven = func(answers []mesh.Answer) { l.Answers = answers }
 	if install.Shared {
@@ -230,6 +239,15 @@ func (l *Lab) make(ctx context.Context, p provider, topology mesh.Topology, o Op
 	}
 	l.record.Complete = true
 	return l.record.write(l.home)
+}
+
+// definitions returns the file with Istio's definitions for clusters that can have them from their start; none if no cluster
+// of this lab can.
+func (l *Lab) definitions(ctx context.Context, o mesh.Options) (string, error) {
+	if l.record.Provider != Embedded || !o.Topology.HasMesh() {
+		return "", nil
+	}
+	return o.Istio.Definitions(ctx, o.Cache)
 }
 
 // meshOptions are what the record says of the lab's mesh.

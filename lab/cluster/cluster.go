@@ -41,6 +41,9 @@ type Spec struct {
 	Of      int    // how many clusters the lab has
 	// Neighbors are the places of the clusters on the same network: pods reach each other by address.
 	Neighbors []int
+	// Definitions is a file with CustomResourceDefinitions, as a JSON list, that the cluster may have from its start. It
+	// spares work where a provider can do that; others leave it to whoever needs them to apply them.
+	Definitions string
 }
 
 // Provider makes and removes clusters on some kind of infrastructure.

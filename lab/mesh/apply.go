@@ -24,6 +24,9 @@ const FieldManager = "eastwest"
 // metadataOnly is a media type with which the API server returns only an object's metadata.
 const metadataOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
+// metadataOnlyList does the same for lists.
+const metadataOnlyList = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
 // rawClient returns a client that sends and receives bytes without decoding them.
 func rawClient(config *rest.Config) (rest.Interface, error) {
 	c := rest.CopyConfig(config)
@@ -61,7 +64,13 @@ func (o object) path() string {
 }
 
 // labeled returns the object with more labels.
-func (o object) labeled(more map[string]string) (object, error) {
+func (o object) labeled(more map[string]string) (object, error) { return o.with("labels", more) }
+
+// annotated returns the object with more annotations.
+func (o object) annotated(more map[string]string) (object, error) { return o.with("annotations", more) }
+
+// with returns the object with more entries in a field of its metadata.
+func (o object) with(field string, more map[string]string) (object, error) {
 	var content map[string]any
 	if err := json.Unmarshal(o.JSON, &content); err != nil {
 		return o, fmt.Errorf("reading %s: %w", o, err)
@@ -70,14 +79,14 @@ func (o object) labeled(more map[string]string) (object, error) {
 	if meta == nil {
 		return o, fmt.Errorf("reading %s: metadata is missing", o)
 	}
-	labels, _ := meta["labels"].(map[string]any)
-	if labels == nil {
-		labels = map[string]any{}
+	entries, _ := meta[field].(map[string]any)
+	if entries == nil {
+		entries = map[string]any{}
 	}
 	for name, value := range more {
-		labels[name] = value
+		entries[name] = value
 	}
-	meta["labels"] = labels
+	meta[field] = entries
 	data, err := json.Marshal(content)
 	o.JSON = data
 	return o, err

@@ -140,9 +140,11 @@ func (m *Mesh) plan(o Options) plan {
 			serving[c] = p.add("wait for injection from "+c.Primary().Name(), c.Name(), "", c.awaitInjection,
 				installed[c], serving[c.Primary()], reachable[c.Primary()])
 		}
-		// The definitions are the most work for the API server. istiod serves without them and notices when they come; if
-		// they were there before, it would start seconds later.
-		definitions := apply("create Istio's definitions", c, "", &r.definitions, serving[c])
+		// Where the cluster does not have them from its start, the definitions are the most work for the API server. istiod
+		// serves without them and notices when they come.
+		definitions := p.add("create Istio's definitions", c.Name(), "", func(ctx context.Context) error {
+			return c.define(ctx, r.definitions)
+		}, serving[c])
 		var opened *task
 		if m.IsConfig(c.Spec) { // istiod reads these here and nowhere else
 			apply("create DestinationRules", c, c.kubectlApply("rules.yaml"), &r.rules, definitions)

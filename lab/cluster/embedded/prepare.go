@@ -21,47 +21,61 @@ import (
 // Prepare unpacks the bundle's images into a containerd folder, once per bundle, and returns that folder. New nodes
 // get hard links to its files, so that they import nothing.
 func (p *Provider) Prepare(ctx context.Context) (string, error) {
+	return p.once(ctx, p.digest(), "unpacking images once", prepareFile, func(n node) (string, error) {
+		return n.path("var", "lib", "containerd"), nil
+	})
+}
+
+// digest is the bundle's digest as part of a file's name.
+func (p *Provider) digest() string { return strings.TrimPrefix(p.Bundle.Digest(), "sha256:") }
+
+// once returns the path of something that all labs share, by its name. If it does not exist, a supervisor makes it: the
+// one that the node file called file starts. ready completes the folder of that node and returns the path at which the
+// supervisor is going to leave its work.
+func (p *Provider) once(ctx context.Context, shared, step, file string, ready func(node) (string, error)) (string, error) {
 	parent := filepath.Join(p.Home, "prepared")
-	digest := strings.TrimPrefix(p.Bundle.Digest(), "sha256:")
-	ready := filepath.Join(parent, digest)
-	if _, err := os.Stat(ready); err == nil {
-		return ready, nil
+	shared = filepath.Join(parent, shared)
+	if _, err := os.Stat(shared); err == nil {
+		return shared, nil
 	}
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return "", err
 	}
 	lock := flock.New(filepath.Join(parent, ".lock"))
 	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
-		return "", fmt.Errorf("waiting for another eastwest to prepare the same images: %w", err)
+		return "", fmt.Errorf("waiting for another eastwest that is %s: %w", step, err)
 	}
 	defer func() { _ = lock.Unlock() }()
-	if _, err := os.Stat(ready); err == nil { // another process did it
-		return ready, nil
+	if _, err := os.Stat(shared); err == nil { // another process did it
+		return shared, nil
 	}
 	const lab, name = "eastwest-prepare", "images"
-	dir := filepath.Join(parent, "unfinished")
 	n := p.newNode(cluster.Spec{Lab: lab, Name: name, Index: 1}, network{machine.Network{Range: netip.MustParsePrefix("10.201.0.0/16")}})
-	n.Dir = dir
-	if err := errors.Join(p.stopNode(ctx, lab, ""), os.RemoveAll(dir)); err != nil {
+	n.Dir = filepath.Join(parent, "unfinished")
+	if err := errors.Join(p.stopNode(ctx, lab, ""), os.RemoveAll(n.Dir)); err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(n.Dir)
 	for _, sub := range []string{"root", "var/lib"} {
 		if err := os.MkdirAll(n.path(sub), 0o755); err != nil {
 			return "", err
 		}
 	}
-	if err := machine.WriteJSON(n.path(prepareFile), n); err != nil {
+	result, err := ready(n)
+	if err != nil {
+		return "", err
+	}
+	if err := machine.WriteJSON(n.path(file), n); err != nil {
 		return "", err
 	}
 	if p.Progress != nil {
-		p.Progress("", "unpacking images once", 0)
+		p.Progress("", step, 0)
 	}
-	_, err := p.supervise(ctx, n, n.path(prepareFile), "", func(int) error { return nil })
+	_, err = p.supervise(ctx, n, n.path(file), "", func(int) error { return nil })
 	if err := errors.Join(err, p.stopNode(context.WithoutCancel(ctx), lab, "")); err != nil {
 		return "", err
 	}
-	return ready, os.Rename(n.path("var", "lib", "containerd"), ready)
+	return shared, os.Rename(result, shared)
 }
 
 // prepare imports every image of the bundle. The supervisor does this instead of running a node.

@@ -151,7 +151,14 @@ func (p *Provider) fill(ctx context.Context, n node) error {
 	if err != nil {
 		return fmt.Errorf("preparing images: %w", err)
 	}
+	seed, err := p.prepareSeed(ctx, n.Definitions)
+	if err != nil {
+		return fmt.Errorf("preparing what every API server writes: %w", err)
+	}
 	if err := os.MkdirAll(n.path("var", "lib"), 0o755); err != nil {
+		return err
+	}
+	if err := os.Link(seed, n.path(seedFile)); err != nil {
 		return err
 	}
 	if err := os.Mkdir(n.path("root"), 0o755); err != nil {

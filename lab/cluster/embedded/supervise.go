@@ -28,6 +28,7 @@ const (
 	supervisorEnv = "EASTWEST_NODE"       // path of the node file
 	stageEnv      = "EASTWEST_NODE_STAGE" // empty in the first life of the process, see firstLife
 	prepareStage  = "prepare"             // not a node: unpack the bundle's images and exit
+	seedStage     = "seed"                // not a node: make a seed and exit
 )
 
 // Files that a supervisor inherits.
@@ -103,10 +104,14 @@ func supervise(file string, tell *os.File) error {
 	go init.Reap(ctx, sigchld)
 	s := &supervisor{node: n, init: init, begin: time.Now(), tell: tell}
 	s.control = machine.Server{Place: n.Place, Dir: n.Dir, Processes: init.States, Signal: init.Signal, NFT: s.nft}
-	if os.Getenv(stageEnv) == prepareStage {
+	switch os.Getenv(stageEnv) {
+	case prepareStage:
 		return s.prepare(ctx)
+	case seedStage:
+		return s.makeSeed(ctx)
+	default:
+		return s.run(ctx)
 	}
-	return s.run(ctx)
 }
 
 // firstLife joins the node's cgroup and a new cgroup namespace, and then executes this program again. A cgroup
@@ -124,8 +129,11 @@ func (n node) firstLife(file string) error {
 	}
 	unix.CloseOnExec(goFD)
 	stage := "node"
-	if filepath.Base(file) == prepareFile {
+	switch filepath.Base(file) {
+	case prepareFile:
 		stage = prepareStage
+	case seedNodeFile:
+		stage = seedStage
 	}
 	return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), stageEnv+"="+stage))
 }
@@ -158,6 +166,9 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 	if err := s.control.Serve(ctx); err != nil {
 		return err
+	}
+	if err := s.plant(ctx); err != nil {
+		return fmt.Errorf("putting prepared objects into etcd: %w", err)
 	}
 	config, err := machine.Config(s.path("pki", "admin.conf"))
 	if err != nil {
