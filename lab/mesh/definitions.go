@@ -84,7 +84,9 @@ func (m *Member) define(ctx context.Context, definitions []object) error {
 	}
 	there := map[string]string{}
 	for _, o := range list.Items {
-		there[o.Name] = o.Annotations[sealAnnotation]
+		if o.Generation <= 1 { // nobody has changed it since
+			there[o.Name] = o.Annotations[sealAnnotation]
+		}
 	}
 	var missing []object
 	for _, o := range definitions {

@@ -42,22 +42,23 @@ func TestDefinitionsAreThoseOfTheInstallation(t *testing.T) {
 	}
 }
 
-// Only what is missing, or was applied from something else, is applied.
+// Only what is missing, was applied from something else, or has been changed since is applied.
 func TestDefinitionsThatAreThereAreNotApplied(t *testing.T) {
 	of := func(name, text string) object {
 		o := object{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition", Name: name}
 		o.JSON = json.RawMessage(`{"metadata": {"name": "` + name + `"}, "spec": "` + text + `"}`)
 		return o
 	}
-	same, changed, missing := of("same", "a < b"), of("changed", "new"), of("missing", "new")
+	same, changed, missing, touched := of("same", "a < b"), of("changed", "new"), of("missing", "new"), of("touched", "new")
 	var there metav1.PartialObjectMetadataList
-	for _, o := range []object{same, of("changed", "old")} {
+	for _, o := range []object{same, of("changed", "old"), touched} {
 		seal, err := o.seal()
 		require.NoError(t, err)
 		there.Items = append(there.Items, metav1.PartialObjectMetadata{
-			ObjectMeta: metav1.ObjectMeta{Name: o.Name, Annotations: map[string]string{sealAnnotation: seal}},
+			ObjectMeta: metav1.ObjectMeta{Name: o.Name, Generation: 1, Annotations: map[string]string{sealAnnotation: seal}},
 		})
 	}
+	there.Items[2].Generation = 2 // somebody has patched it
 	var mu sync.Mutex
 	applied := map[string]string{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -79,9 +80,9 @@ func TestDefinitionsThatAreThereAreNotApplied(t *testing.T) {
 	var err error
 	m.raw, err = rawClient(&rest.Config{Host: server.URL})
 	require.NoError(t, err)
-	require.NoError(t, m.define(t.Context(), []object{same, changed, missing}))
-	require.Len(t, applied, 2)
-	for _, o := range []object{changed, missing} {
+	require.NoError(t, m.define(t.Context(), []object{same, changed, missing, touched}))
+	require.Len(t, applied, 3)
+	for _, o := range []object{changed, missing, touched} {
 		seal, err := o.seal()
 		require.NoError(t, err)
 		require.Equal(t, seal, applied[o.Name], "it says what it was applied from")

@@ -5,7 +5,9 @@ package embedded
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +24,11 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
@@ -254,6 +260,37 @@ func TestTwoClusters(t *testing.T) {
 		require.ErrorContains(t, a.(cluster.Underlay).Kill(t.Context(), "no-such"), "there are [containerd etcd")
 	})
 
+	t.Run("the clusters have no UID in common", func(t *testing.T) {
+		first, second := uids(t, a), uids(t, b)
+		for uid, name := range first {
+			require.Empty(t, second[uid], "it is also the UID of %s", name)
+		}
+		for _, name := range []string{
+			"namespaces /kube-system", "clusterroles /cluster-admin", "apiservices /v1.apps", "flowschemas /exempt", "nodes /cluster-a-node",
+		} {
+			require.Contains(t, slices.Collect(maps.Values(first)), name)
+		}
+	})
+
+	t.Run("what new clusters share has no certificate, key or address in it", func(t *testing.T) {
+		home, err := lab.Home()
+		require.NoError(t, err)
+		seeds, err := filepath.Glob(filepath.Join(home, "prepared", "seed-*.json"))
+		require.NoError(t, err)
+		require.NotEmpty(t, seeds)
+		for _, seed := range seeds {
+			data, err := os.ReadFile(seed)
+			require.NoError(t, err)
+			var pairs []struct{ Key, Value []byte }
+			require.NoError(t, json.Unmarshal(data, &pairs))
+			for _, pair := range pairs {
+				for _, text := range []string{"-----BEGIN", "LS0tLS1CRUdJTi", "eyJhbGciOi", "10.201.0.", "eastwest-prepare", home} {
+					require.NotContains(t, string(pair.Value), text, "%s of %s", pair.Key, seed)
+				}
+			}
+		}
+	})
+
 	t.Run("a lab of that name from another home is left alone", func(t *testing.T) {
 		_, err := lab.Up(t.Context(), lab.Options{Home: t.TempDir(), Name: labName, Topology: l.Topology})
 		require.ErrorContains(t, err, "was made with another EASTWEST_HOME")
@@ -271,6 +308,36 @@ func TestTwoClusters(t *testing.T) {
 		var unknown *lab.UnknownLabError
 		require.ErrorAs(t, lab.Down(t.Context(), home, labName+"-3"), &unknown, "the refused lab has left something")
 	})
+}
+
+// uids are the UIDs of all objects of a cluster that can be listed, each with its resource and name.
+func uids(t *testing.T, c cluster.Cluster) map[string]string {
+	t.Helper()
+	kinds, err := discovery.NewDiscoveryClientForConfig(c.RESTConfig())
+	require.NoError(t, err)
+	lists, err := kinds.ServerPreferredResources()
+	require.NoError(t, err)
+	config := c.RESTConfig()
+	config.QPS = -1
+	client, err := metadata.NewForConfig(config)
+	require.NoError(t, err)
+	found := map[string]string{}
+	for _, list := range lists {
+		group, err := schema.ParseGroupVersion(list.GroupVersion)
+		require.NoError(t, err)
+		for _, r := range list.APIResources {
+			if !slices.Contains(r.Verbs, "list") || r.Name == "componentstatuses" { // which are no objects
+				continue
+			}
+			objects, err := client.Resource(group.WithResource(r.Name)).List(t.Context(), metav1.ListOptions{})
+			require.NoError(t, err, r.Name)
+			for _, o := range objects.Items {
+				require.NotEmpty(t, o.UID, "%s %s", r.Name, o.Name)
+				found[string(o.UID)] = r.Name + " " + o.Namespace + "/" + o.Name
+			}
+		}
+	}
+	return found
 }
 
 // TestEgress is the other half of "nothing leaves": the same call goes out, and is counted, when the lab

@@ -2,6 +2,8 @@ package embedded
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -21,7 +23,8 @@ import (
 // Prepare unpacks the bundle's images into a containerd folder, once per bundle, and returns that folder. New nodes
 // get hard links to its files, so that they import nothing.
 func (p *Provider) Prepare(ctx context.Context) (string, error) {
-	return p.once(ctx, p.digest(), "unpacking images once", prepareFile, func(n node) (string, error) {
+	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	return p.once(ctx, p.digest(), exists, "unpacking images once", prepareFile, func(n node) (string, error) {
 		return n.path("var", "lib", "containerd"), nil
 	})
 }
@@ -29,30 +32,42 @@ func (p *Provider) Prepare(ctx context.Context) (string, error) {
 // digest is the bundle's digest as part of a file's name.
 func (p *Provider) digest() string { return strings.TrimPrefix(p.Bundle.Digest(), "sha256:") }
 
-// once returns the path of something that all labs share, by its name. If it does not exist, a supervisor makes it: the
-// one that the node file called file starts. ready completes the folder of that node and returns the path at which the
-// supervisor is going to leave its work.
-func (p *Provider) once(ctx context.Context, shared, step, file string, ready func(node) (string, error)) (string, error) {
-	parent := filepath.Join(p.Home, "prepared")
-	shared = filepath.Join(parent, shared)
-	if _, err := os.Stat(shared); err == nil {
+// prepared is the folder of what all labs of a home share.
+func (p *Provider) prepared() string { return filepath.Join(p.Home, "prepared") }
+
+// maker is the node that makes what all labs of a home share. Its lab's name is the home's own: a cgroup is known to the
+// whole machine, and another home must not take this one's maker for something that a crash has left.
+func (p *Provider) maker() node {
+	home := sha256.Sum256([]byte(filepath.Clean(p.Home)))
+	lab := "eastwest-prepare-" + hex.EncodeToString(home[:4])
+	n := p.newNode(cluster.Spec{Lab: lab, Name: "images", Index: 1}, network{machine.Network{Range: netip.MustParsePrefix("10.201.0.0/16")}})
+	n.Dir = filepath.Join(p.prepared(), "unfinished")
+	return n
+}
+
+// once returns the path of something that all labs share, by its name. If it is not good, a supervisor makes it: the one
+// that the node file called file starts. ready completes the folder of that node and returns the path at which the
+// supervisor is going to leave its work. What is shared appears all at once, whatever interrupts this.
+func (p *Provider) once(
+	ctx context.Context, shared string, good func(path string) bool, step, file string, ready func(node) (string, error),
+) (string, error) {
+	shared = filepath.Join(p.prepared(), shared)
+	if good(shared) {
 		return shared, nil
 	}
-	if err := os.MkdirAll(parent, 0o755); err != nil {
+	if err := os.MkdirAll(p.prepared(), 0o755); err != nil {
 		return "", err
 	}
-	lock := flock.New(filepath.Join(parent, ".lock"))
+	lock := flock.New(filepath.Join(p.prepared(), ".lock"))
 	if _, err := lock.TryLockContext(ctx, 50*time.Millisecond); err != nil {
 		return "", fmt.Errorf("waiting for another eastwest that is %s: %w", step, err)
 	}
 	defer func() { _ = lock.Unlock() }()
-	if _, err := os.Stat(shared); err == nil { // another process did it
+	if good(shared) { // another process did it
 		return shared, nil
 	}
-	const lab, name = "eastwest-prepare", "images"
-	n := p.newNode(cluster.Spec{Lab: lab, Name: name, Index: 1}, network{machine.Network{Range: netip.MustParsePrefix("10.201.0.0/16")}})
-	n.Dir = filepath.Join(parent, "unfinished")
-	if err := errors.Join(p.stopNode(ctx, lab, ""), os.RemoveAll(n.Dir)); err != nil {
+	n := p.maker()
+	if err := errors.Join(p.stopNode(ctx, n.Lab, ""), os.RemoveAll(n.Dir)); err != nil { // what a crash may have left
 		return "", err
 	}
 	defer os.RemoveAll(n.Dir)
@@ -72,7 +87,7 @@ func (p *Provider) once(ctx context.Context, shared, step, file string, ready fu
 		p.Progress("", step, 0)
 	}
 	_, err = p.supervise(ctx, n, n.path(file), "", func(int) error { return nil })
-	if err := errors.Join(err, p.stopNode(context.WithoutCancel(ctx), lab, "")); err != nil {
+	if err := errors.Join(err, p.stopNode(context.WithoutCancel(ctx), n.Lab, "")); err != nil {
 		return "", err
 	}
 	return shared, os.Rename(result, shared)

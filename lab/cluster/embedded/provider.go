@@ -158,9 +158,6 @@ func (p *Provider) fill(ctx context.Context, n node) error {
 	if err := os.MkdirAll(n.path("var", "lib"), 0o755); err != nil {
 		return err
 	}
-	if err := os.Link(seed, n.path(seedFile)); err != nil {
-		return err
-	}
 	if err := os.Mkdir(n.path("root"), 0o755); err != nil {
 		return err
 	}
@@ -169,6 +166,9 @@ func (p *Provider) fill(ctx context.Context, n node) error {
 	}
 	if err := linkTree(prepared, n.path("var", "lib", "containerd")); err != nil {
 		return fmt.Errorf("sharing prepared images with %s: %w", n.Name, err)
+	}
+	if err := linkTree(seed, n.path(seedFile)); err != nil {
+		return fmt.Errorf("sharing prepared objects with %s: %w", n.Name, err)
 	}
 	return machine.WriteJSON(n.path(nodeFile), n)
 }
@@ -348,7 +348,7 @@ func (p *Provider) Open(lab, name string) (*Node, error) {
 	return newCluster(n)
 }
 
-// linkTree copies a folder. Files become hard links, except databases (*.db), which are copied because they are
+// linkTree copies a folder or a file. Files become hard links, except databases (*.db), which are copied because they are
 // written to.
 func linkTree(from, to string) error {
 	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {

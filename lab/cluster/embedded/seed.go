@@ -12,12 +12,14 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
@@ -31,8 +33,9 @@ import (
 // server that finds it in its etcd need not write it, which is a third of what its start costs otherwise.
 //
 // It is made by a real API server, once per bundle and set of definitions, and is put into each new cluster before its
-// API server asks for it. What says who a cluster is, or depends on its addresses and certificates, is not in it:
-// namespaces (the UID of kube-system is the cluster's identity), accounts, Services, addresses, leases.
+// API server asks for it, with UIDs of that cluster's own. What says who a cluster is, or depends on its addresses and
+// certificates, is not in it: namespaces (the UID of kube-system is the cluster's identity), accounts, Services, addresses,
+// leases.
 type seed []keyValue
 
 // keyValue is a pair of etcd. JSON writes bytes in base64, as etcd's JSON gateway wants them.
@@ -70,16 +73,32 @@ func (p *Provider) prepareSeed(ctx context.Context, definitions string) (string,
 			return "", fmt.Errorf("reading the definitions of the cluster: %w", err)
 		}
 	}
-	sum := sha256.Sum256(data)
-	name := "seed-" + p.digest() + "-" + hex.EncodeToString(sum[:])[:16] + ".json"
-	return p.once(ctx, name, "starting an API server once", seedNodeFile, func(n node) (string, error) {
+	return p.once(ctx, p.seedName(data), goodSeed, "starting an API server once", seedNodeFile, func(n node) (string, error) {
 		return n.path(seedFile), errors.Join(makeCertificates(n), os.WriteFile(n.path(definitionsFile), data, 0o644))
 	})
+}
+
+// seedName names a seed after all that it depends on: the bundle, the definitions, the kinds in it, and how etcd and the
+// API server that made it were started.
+func (p *Provider) seedName(definitions []byte) string {
+	sum := sha256.New()
+	maker := p.maker()
+	fmt.Fprintf(sum, "2\n%s\n%q\n%+v\n%+v\n", definitions, seeded, maker.command(etcd), maker.command(apiServer))
+	return "seed-" + p.digest() + "-" + hex.EncodeToString(sum.Sum(nil))[:16] + ".json"
+}
+
+// goodSeed reports whether a file holds a whole seed. A machine that loses power may leave one that was not written.
+func goodSeed(path string) bool {
+	var all seed
+	return machine.ReadJSON(path, &all) == nil && len(all) > 0
 }
 
 // makeSeed starts an API server on an empty etcd, gives it the definitions, waits until it has nothing more to write by
 // itself, and writes down what it has written. The supervisor does this instead of running a node.
 func (s *supervisor) makeSeed(ctx context.Context) error {
+	// Nobody else ends this process if whoever started it has been killed.
+	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("an API server that is started once took more than 5 min"))
+	defer cancel()
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	if err := host.SetUp("lo", netip.Prefix{}); err != nil {
@@ -156,7 +175,7 @@ func (s *supervisor) define(ctx context.Context, config *rest.Config) error {
 		{services, map[string]string{"Available": "True"}, served},
 		{flows, map[string]string{"Dangling": "False"}, nil},
 	} {
-		err := wait.Until(ctx, "what the API server writes by itself", wait.Options{Within: time.Minute}, func(ctx context.Context) error {
+		err := wait.Until(ctx, "what the API server writes by itself", wait.Options{Within: startWithin}, func(ctx context.Context) error {
 			list, err := each.of.List(ctx, metav1.ListOptions{})
 			if err != nil {
 				return err
@@ -184,6 +203,9 @@ func (s *supervisor) define(ctx context.Context, config *rest.Config) error {
 	return nil
 }
 
+// startWithin bounds waits for a part of etcd's or an API server's start.
+const startWithin = 90 * time.Second
+
 // fieldManager is the field manager of what is applied to a cluster for the lab; the mesh uses the same.
 const fieldManager = "eastwest"
 
@@ -210,9 +232,35 @@ func readSeed(ctx context.Context) (seed, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading %s from etcd: %w", prefix, err)
 		}
-		all = append(all, answer.KVs...)
+		all = append(all, answer.KVs.plain()...)
 	}
 	return all, nil
+}
+
+// uids finds the UID of an object as etcd holds it, in protobuf or JSON: text of always the same length.
+var uids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+
+// plain returns the objects with one UID, their own. Others cannot be given another one by replacing text, so they are no
+// part of a seed.
+func (s seed) plain() (plain seed) {
+	for _, pair := range s {
+		if len(uids.FindAllIndex(pair.Value, 2)) == 1 {
+			plain = append(plain, pair)
+		}
+	}
+	return plain
+}
+
+// renewed returns the objects with new UIDs: no two clusters have an object in common.
+func (s seed) renewed() seed {
+	renewed := make(seed, len(s))
+	for i, pair := range s {
+		renewed[i] = keyValue{
+			Key:   pair.Key,
+			Value: uids.ReplaceAllFunc(pair.Value, func([]byte) []byte { return []byte(uuid.NewUUID()) }),
+		}
+	}
+	return renewed
 }
 
 // Bounds of a transaction. etcd's own are 128 operations and 1.5 MiB.
@@ -228,13 +276,13 @@ func (s *supervisor) plant(ctx context.Context) error {
 	if err := machine.ReadJSON(s.path(seedFile), &all); err != nil {
 		return err
 	}
-	err := wait.Until(ctx, "etcd to answer", wait.Options{Every: 10 * time.Millisecond}, func(ctx context.Context) error {
+	err := wait.Until(ctx, "etcd to answer", wait.Options{Within: startWithin, Every: 10 * time.Millisecond}, func(ctx context.Context) error {
 		return askEtcd(ctx, "range", map[string]any{"key": []byte("/registry"), "limit": 1}, nil)
 	})
 	if err != nil {
 		return err
 	}
-	for len(all) > 0 {
+	for all = all.renewed(); len(all) > 0; {
 		n, size := 0, 0
 		for n < min(len(all), mostPairs) && (n == 0 || size+len(all[n].Value) < mostBytes) {
 			size += len(all[n].Value)
