@@ -3,6 +3,8 @@ package lab
 import (
 	"context"
 	"slices"
+
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 )
 
 // Usage is what all clusters of a lab use.
@@ -13,19 +15,7 @@ type Usage struct {
 
 // UsageOf returns what the lab uses. Clusters that are not there yet, or are not on this machine, use nothing.
 func UsageOf(o Options) (sum Usage) {
-	r, err := readRecord(o.Home, o.Name)
-	if err != nil {
-		return sum
-	}
-	p, err := newProvider(r.Provider, o.Home, nil, Options{Bare: o.Bare})
-	if err != nil {
-		return sum
-	}
-	for _, name := range r.Topology.Clusters() {
-		node, err := p.Open(o.Name, name)
-		if err != nil {
-			continue
-		}
+	for _, node := range nodes(o) {
 		own, ok := node.(ownNode)
 		if !ok {
 			continue
@@ -36,6 +26,49 @@ func UsageOf(o Options) (sum Usage) {
 		}
 	}
 	return sum
+}
+
+// ProgramsOf returns the CPU seconds that the lab's running processes have used, by program; nil where its provider does
+// not see them.
+func ProgramsOf(o Options) map[string]float64 {
+	var sum map[string]float64
+	for _, node := range nodes(o) {
+		own, ok := node.(interface {
+			ProgramSeconds() (map[string]float64, error)
+		})
+		if !ok {
+			continue
+		}
+		programs, err := own.ProgramSeconds()
+		if err != nil {
+			continue
+		}
+		if sum == nil {
+			sum = map[string]float64{}
+		}
+		for program, used := range programs {
+			sum[program] += used
+		}
+	}
+	return sum
+}
+
+// nodes returns the lab's clusters that are there.
+func nodes(o Options) (there []cluster.Cluster) {
+	r, err := readRecord(o.Home, o.Name)
+	if err != nil {
+		return nil
+	}
+	p, err := newProvider(r.Provider, o.Home, nil, Options{Bare: o.Bare})
+	if err != nil {
+		return nil
+	}
+	for _, name := range r.Topology.Clusters() {
+		if node, err := p.Open(o.Name, name); err == nil {
+			there = append(there, node)
+		}
+	}
+	return there
 }
 
 // FreeMiB is how much may still be written where the lab's provider keeps files. ok is false where nobody can tell.

@@ -25,8 +25,13 @@ type Up struct {
 	CommandCPUSeconds float64 `json:"command_cpu_seconds"` // of this command and of what it ran meanwhile
 	// free space that the lab had taken of where its provider keeps files; none where that is not to be seen
 	DiskMiB float64 `json:"disk_mib,omitempty"`
-	Steps   []Step  `json:"steps,omitempty"`
+	// CPUSeconds by program, those of programs that had ended under Ended; none where processes are not to be seen
+	Programs map[string]float64 `json:"program_cpu_seconds,omitempty"`
+	Steps    []Step             `json:"steps,omitempty"`
 }
+
+// Ended stands, among programs, for all processes that have ended.
+const Ended = "(ended)"
 
 // Step is a step of making a lab.
 type Step struct {
@@ -38,7 +43,16 @@ type Step struct {
 
 // Median is the median of each figure, over runs of the same lab. Its steps are left out.
 func Median(runs []Up) Up {
-	return figures(func(figure func(Up) float64) float64 { return medianOf(runs, figure) })
+	median := figures(func(figure func(Up) float64) float64 { return medianOf(runs, figure) })
+	for _, r := range runs {
+		for program := range r.Programs {
+			if median.Programs == nil {
+				median.Programs = map[string]float64{}
+			}
+			median.Programs[program] = medianOf(runs, func(b Up) float64 { return b.Programs[program] })
+		}
+	}
+	return median
 }
 
 // figures is what of makes of each figure.
@@ -60,7 +74,10 @@ func MeasureUp(ctx context.Context, o lab.Options) (b Up, err error) {
 	free, seen := lab.FreeMiB(ctx, o)
 	down, err := do(ctx, o, func(ctx context.Context, _ *lab.Lab, made *making) error {
 		b = made.up
-		b.CPUSeconds = lab.UsageOf(o).CPUSeconds
+		b.Programs, b.CPUSeconds = lab.ProgramsOf(o), lab.UsageOf(o).CPUSeconds
+		if b.Programs != nil {
+			b.Programs[Ended] = ended(b)
+		}
 		if left, ok := lab.FreeMiB(ctx, o); ok && seen {
 			b.DiskMiB = max(0, free-left)
 		}
@@ -74,6 +91,15 @@ func MeasureUp(ctx context.Context, o lab.Options) (b Up, err error) {
 	}
 	b.DownSeconds = down.Seconds()
 	return b, nil
+}
+
+// ended is what a lab's CPU seconds are more than those of its running programs.
+func ended(b Up) float64 {
+	left := b.CPUSeconds
+	for _, used := range b.Programs {
+		left -= used
+	}
+	return max(0, left)
 }
 
 // samplePeak returns the most memory that was seen until ctx ended. The kernel's own high-water mark counts the page

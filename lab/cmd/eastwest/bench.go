@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"text/tabwriter"
@@ -46,7 +48,8 @@ func newBenchUpCommand() *cobra.Command {
 		Use:   "up",
 		Short: "Make and remove labs and tell the median",
 		Long: `Bench up makes a lab of its own, removes it, and does so again: seconds until the clusters are usable and until calls
-between them are proven, memory, CPU seconds, disk, and when each step ended. Leave the machine alone meanwhile.`,
+between them are proven, memory, CPU seconds in all and by program, disk, and when each step ended. Leave the machine
+alone meanwhile.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if runs < 1 {
@@ -119,6 +122,40 @@ func printBench(out io.Writer, b benchJSON) error {
 	fmt.Fprintln(w, "ENDED s\tTOOK s\tCLUSTER\tSTEP")
 	for _, s := range steps {
 		fmt.Fprintf(w, "%.1f\t%s\t%s\t%s\n", s.AtSeconds, figure("%.1f", s.Seconds), dash(s.Cluster), s.Step)
+	}
+	if err := w.Flush(); err != nil || len(b.Median.Programs) == 0 {
+		return err
+	}
+	fmt.Fprint(out, "\nCPU seconds by program when the lab was up, medians:\n")
+	return printPrograms(out, b.Median.Programs)
+}
+
+// leastSeconds is what a program must have used for a row of its own.
+const leastSeconds = 0.05
+
+// printPrograms prints the programs that have used most first, and all that have used next to nothing as one.
+func printPrograms(out io.Writer, programs map[string]float64) error {
+	names := slices.SortedFunc(maps.Keys(programs), func(a, b string) int {
+		return cmp.Or(cmp.Compare(programs[b], programs[a]), cmp.Compare(a, b))
+	})
+	sum, others := 0.0, 0.0
+	for _, used := range programs {
+		sum += used
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "CPU s\tSHARE\t  PROGRAM")
+	row := func(name string, used float64) {
+		fmt.Fprintf(w, "%.1f\t%.0f%%\t  %s\n", used, 100*used/max(sum, leastSeconds), name)
+	}
+	for _, name := range names {
+		if programs[name] < leastSeconds {
+			others += programs[name]
+			continue
+		}
+		row(name, programs[name])
+	}
+	if others >= leastSeconds {
+		row("(others)", others)
 	}
 	return w.Flush()
 }
