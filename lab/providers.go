@@ -2,19 +2,16 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
-	"runtime"
 	"slices"
-	"time"
+	"strings"
 
-	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
 	"github.com/eastwest-lab/eastwest/lab/cluster/existing"
 	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
-	"github.com/eastwest-lab/eastwest/lab/mesh"
-	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // The providers by name.
@@ -25,113 +22,119 @@ const (
 	Existing = "existing"
 )
 
-// Providers lists what --provider takes.
-func Providers() []string { return []string{Auto, Embedded, Kind, Existing} }
-
-// provider is what package lab needs of a provider beyond making clusters: finding those that are there.
-type provider interface {
-	cluster.Provider
-	// Open returns a cluster that was created before, whether it runs or not.
-	Open(lab, name string) (cluster.Cluster, error)
+// provider is one row of the table of providers.
+type provider struct {
+	name string
+	// available reports whether the provider can be used here. Auto takes the first provider that can.
+	available func(context.Context) cluster.State
+	settings  func() cluster.Settings // returns new settings with their default values
+	cpus      int                     // that one lab keeps busy while it is made or used
+	help      string                  // a paragraph for `eastwest up --help`
+	supervise func()                  // see Supervise; nil if nodes do not run this program
 }
 
-// newProvider is the one place that knows providers by name.
-func newProvider(name, home string, b *bundle.Bundle, o Options) (provider, error) {
-	switch name {
-	case Embedded:
-		return embeddedProvider{&embedded.Provider{Home: home, Bundle: b, Range: o.Range, Egress: o.Egress, Progress: o.milestone()}}, nil
-	case Kind:
-		p := &kind.Provider{
-			Home:      home,
-			Bundle:    b,
-			Image:     o.KindImage,
-			Range:     o.Range,
-			Egress:    o.Egress,
-			Published: o.Images.Published(),
-			ID:        o.id,
-			Nodes:     len(o.Topology.Clusters()),
-			Progress:  o.milestone(),
+// providers is the table. Everything else in this package asks it, or the settings that it leads to.
+var providers = []provider{
+	{Embedded, embedded.Available, func() cluster.Settings { return &embedded.Settings{} }, 1, embedded.Help, embedded.Supervise},
+	// Two labs side by side on two CPUs took longer than one after the other, and lost calls that nothing had broken.
+	{Kind, kind.Available, func() cluster.Settings { return &kind.Settings{} }, 2, kind.Help, kind.Supervise},
+	{Existing, existing.Available, func() cluster.Settings { return &existing.Settings{} }, 1, existing.Help, nil},
+}
+
+// Supervise turns this process into the part of a node that is this program, such as the supervisor of an embedded node, if it
+// was started as that. Then it never returns. Programs that make labs call it first.
+func Supervise() {
+	for _, p := range providers {
+		if p.supervise != nil {
+			p.supervise()
 		}
-		if o.Bare {
-			return bareKindProvider{kind.Bare{Provider: p}}, nil
-		}
-		return kindProvider{p}, nil
-	case Existing:
-		return existingProvider{&existing.Provider{
-			Home: home, Kubeconfig: o.Existing.Kubeconfig, Contexts: o.Existing.Contexts, APIServers: o.Existing.APIServers,
-			Clusters: o.Topology.Clusters(), Read: readByOthers(o.Topology), ID: o.id,
-		}}, nil
-	default:
-		return nil, fmt.Errorf("unknown provider %q: there are %v", name, Providers())
 	}
 }
 
-// milestone hands on how far a cluster is; nil if nobody wants to know.
-func (o Options) milestone() func(cluster, milestone string, since time.Duration) {
-	if o.Progress == nil {
-		return nil
-	}
-	return func(cluster, milestone string, since time.Duration) {
-		o.Progress(Progress{Cluster: cluster, Step: milestone, Since: since, Took: since})
-	}
+// Providers lists the values of --provider.
+func Providers() []string { return append([]string{Auto}, namesOf(providers)...) }
+
+// Makers lists the providers that make clusters of their own.
+func Makers() []string {
+	return namesOf(slices.DeleteFunc(slices.Clone(providers), func(p provider) bool { return isGuest(p.settings()) }))
 }
 
-// ChooseProvider turns "auto" into a provider that works here.
+func namesOf(all []provider) []string {
+	var list []string
+	for _, p := range all {
+		list = append(list, p.name)
+	}
+	return list
+}
+
+// ProvidersHelp explains each provider in a paragraph.
+func ProvidersHelp() string {
+	var all []string
+	for _, p := range providers {
+		all = append(all, p.help)
+	}
+	return strings.Join(all, "\n\n")
+}
+
+// providerNamed returns the provider's row of the table.
+func providerNamed(name string) (provider, error) {
+	i := slices.IndexFunc(providers, func(p provider) bool { return p.name == name })
+	if i < 0 {
+		return provider{}, fmt.Errorf("unknown provider %q: there are %s", name, words.And(Providers()))
+	}
+	return providers[i], nil
+}
+
+// CPUs returns how many CPUs of this machine one lab of the provider keeps busy.
+func CPUs(name string) int {
+	p, err := providerNamed(name)
+	if err != nil {
+		return 1
+	}
+	return p.cpus
+}
+
+// Available returns nil, or why the provider cannot be used on this machine and what to do about it.
+func Available(ctx context.Context, name string) error {
+	p, err := providerNamed(name)
+	if err != nil {
+		return err
+	}
+	return p.available(ctx).Err()
+}
+
+// ChooseProvider returns the provider that Auto, or an empty name, stands for on this machine. It returns any other name as it
+// is. If no provider can be used here, the error says for each of them what it needs.
 func ChooseProvider(ctx context.Context, name string) (string, error) {
 	if name != Auto && name != "" {
 		return name, nil
 	}
-	if runtime.GOOS == "linux" && os.Geteuid() == 0 {
-		return Embedded, nil
-	}
-	err := kind.Answers(ctx)
-	if err == nil {
-		return Kind, nil
-	}
-	return "", &SetupError{Err: fmt.Errorf(`no provider works here:
-  embedded needs Linux and root: run with sudo
-  kind needs Docker: %w
-  existing needs clusters and the names of their contexts: --provider existing --context …`, err)}
-}
-
-type embeddedProvider struct{ *embedded.Provider }
-
-func (p embeddedProvider) Open(lab, name string) (cluster.Cluster, error) {
-	return p.Provider.Open(lab, name)
-}
-
-type kindProvider struct{ *kind.Provider }
-
-func (p kindProvider) Open(lab, name string) (cluster.Cluster, error) {
-	return p.Provider.Open(lab, name)
-}
-
-type bareKindProvider struct{ kind.Bare }
-
-func (p bareKindProvider) Open(lab, name string) (cluster.Cluster, error) {
-	return p.Bare.Open(lab, name)
-}
-
-type existingProvider struct{ *existing.Provider }
-
-func (p existingProvider) Open(lab, name string) (cluster.Cluster, error) {
-	return p.Provider.Open(lab, name)
-}
-
-// readByOthers lists the clusters whose API servers istiods of other clusters read.
-func readByOthers(t scenario.Topology) []string {
-	m, err := meshTopology(t)
-	if err != nil {
-		return nil // which is told elsewhere
-	}
-	var all []string
-	for _, of := range m.Clusters {
-		if of.InMesh() && slices.ContainsFunc(m.Clusters, func(in mesh.ClusterSpec) bool { return in.HasIstiod() && in.Name != of.Name }) {
-			all = append(all, of.Name)
+	problems := []error{errors.New("no provider works here:")}
+	for _, p := range providers {
+		err := p.available(ctx).Err()
+		if err == nil {
+			return p.name, nil
 		}
+		problems = append(problems, fmt.Errorf("  %-8s  %w", p.name, err))
 	}
-	return all
+	return "", &SetupError{Err: errors.Join(problems...)}
 }
 
-// Contexts lists those of a kubeconfig; of what kubectl takes if it is empty.
-func Contexts(kubeconfig string) ([]string, error) { return existing.Contexts(kubeconfig) }
+func isGuest(s cluster.Settings) bool {
+	_, ok := s.(cluster.Guest)
+	return ok
+}
+
+// adopts reports whether the lab uses a mesh that somebody else has made.
+func adopts(s cluster.Settings) bool {
+	guest, ok := s.(cluster.Guest)
+	return ok && guest.Adopts()
+}
+
+// pulls returns the published images of the mesh, or the zero value if its nodes have the bundle's.
+func pulls(s cluster.Settings) cluster.Images {
+	if puller, ok := s.(cluster.Puller); ok {
+		return puller.Pulls()
+	}
+	return cluster.Images{}
+}

@@ -2,7 +2,9 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -20,11 +22,11 @@ const (
 	Broken     State = "broken"     // some clusters do not
 	Stopped    State = "stopped"    // none does
 	Incomplete State = "incomplete" // it was never made to the end
-	Changed    State = "changed"    // a scenario was stopped in the middle and left it as it was then
-	Busy       State = "busy"       // another eastwest makes it, removes it, or runs a scenario on it right now
+	Changed    State = "changed"    // a scenario was stopped in the middle and has not put it back
+	Busy       State = "busy"       // another process makes it, removes it, or runs a scenario on it right now
 )
 
-// Status is what List tells of a lab.
+// Status is the state of one lab.
 type Status struct {
 	Name       string          `json:"name"`
 	State      State           `json:"state"`
@@ -34,6 +36,7 @@ type Status struct {
 	Clusters   []ClusterStatus `json:"clusters"`
 	CPUSeconds float64         `json:"cpu_seconds"`
 	MemoryMiB  float64         `json:"memory_mib"`
+	Guest      bool            `json:"guest,omitempty"` // its clusters are not its own, so nobody knows what they use for it
 	Problem    string          `json:"problem,omitempty"`
 }
 
@@ -42,12 +45,12 @@ type ClusterStatus struct {
 	Name       string              `json:"name"`
 	Alive      bool                `json:"alive"`
 	Server     string              `json:"server,omitempty"`
-	Context    string              `json:"context,omitempty"` // what the user calls a cluster that is not the lab's own
+	Context    string              `json:"context,omitempty"` // the user's name for a cluster that is not the lab's own
 	Problem    string              `json:"problem,omitempty"`
 	Components []host.ProcessState `json:"components,omitempty"`
 }
 
-// List tells of every lab under home, by asking, not by remembering.
+// List returns the status of every lab under home. It asks the clusters of all of them.
 func List(ctx context.Context, home string) ([]Status, error) {
 	all, err := names(home)
 	if err != nil {
@@ -60,7 +63,7 @@ func List(ctx context.Context, home string) ([]Status, error) {
 	return list, nil
 }
 
-// StatusOf tells of one lab.
+// StatusOf returns the status of one lab.
 func StatusOf(ctx context.Context, home, name string) (Status, error) {
 	if _, err := os.Stat(labDir(home, name)); err != nil {
 		known, err := names(home)
@@ -72,10 +75,14 @@ func StatusOf(ctx context.Context, home, name string) (Status, error) {
 	return status(ctx, home, name), nil
 }
 
-// ownNode is a cluster whose node the lab has made.
-type ownNode interface {
-	Status(context.Context) (machine.Status, error)
+// usage is implemented by clusters whose node the lab has made.
+type usage interface {
 	Usage() (host.CgroupUsage, error)
+}
+
+// components is implemented by clusters whose node the lab has made and that eastwest can ask.
+type components interface {
+	Status(context.Context) (machine.Status, error)
 }
 
 // alive returns nil if the cluster answers.
@@ -95,15 +102,15 @@ func status(ctx context.Context, home, name string) Status {
 		return s
 	}
 	if err != nil {
-		s.Problem = "it was interrupted before it was written down: remove it with `eastwest down " + name + "`"
+		reason := "it was interrupted before it was written down"
+		if !errors.Is(err, fs.ErrNotExist) {
+			reason = err.Error()
+		}
+		s.Problem = reason + ": remove it with `eastwest down " + name + "`"
 		return s
 	}
-	s.Provider, s.Topology, s.Made = r.Provider, Describe(r.Topology), r.Made
-	p, err := newProvider(r.Provider, home, nil, Options{})
-	if err != nil {
-		s.Problem = err.Error()
-		return s
-	}
+	s.Provider, s.Topology, s.Made, s.Guest = r.Provider, Describe(r.Topology), r.Made, isGuest(r.Settings)
+	p := r.Settings.New(cluster.Lab{Home: home})
 	up := 0
 	for _, member := range r.Topology.Clusters() {
 		c := ClusterStatus{Name: member}
@@ -114,13 +121,15 @@ func status(ctx context.Context, home, name string) Status {
 				c.Alive = true
 				up++
 			}
-			if own, ok := node.(ownNode); ok { // of others we know no more
+			if own, ok := node.(components); ok {
 				if now, err := own.Status(ctx); err == nil {
 					c.Components = now.Components
 				}
-				if usage, err := own.Usage(); err == nil {
-					s.CPUSeconds += usage.CPUSeconds
-					s.MemoryMiB += usage.MemoryMiB
+			}
+			if own, ok := node.(usage); ok {
+				if used, err := own.Usage(); err == nil {
+					s.CPUSeconds += used.CPUSeconds
+					s.MemoryMiB += used.MemoryMiB
 				}
 			}
 			if f, ok := node.(cluster.Foreign); ok {
@@ -138,7 +147,7 @@ func status(ctx context.Context, home, name string) Status {
 	case up == len(s.Clusters) && !r.Complete:
 		s.Problem = fmt.Sprintf("making it was interrupted: `eastwest up --name %s` makes it anew", name)
 	case up == len(s.Clusters) && r.Left != "":
-		left, _ := readCheckpoint(home, name) // the zero one if it cannot be read
+		left, _ := readCheckpoint(home, name) // the zero Checkpoint if it cannot be read
 		s.State, s.Problem = Changed, fmt.Sprintf("scenario %s was stopped in the middle: %s", r.Left, left.HowToGoOn(name))
 	case up == len(s.Clusters):
 		s.State = Running

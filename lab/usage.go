@@ -5,18 +5,19 @@ import (
 	"slices"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
 )
 
 // Usage is what all clusters of a lab use.
 type Usage struct {
 	CPUSeconds float64 // since they were made
-	MemoryMiB  float64 // now, without what only the page cache holds
+	MemoryMiB  float64 // now, without memory that only holds files of the page cache
 }
 
 // UsageOf returns what the lab uses. Clusters that are not there yet, or are not on this machine, use nothing.
 func UsageOf(o Options) (sum Usage) {
 	for _, node := range nodes(o) {
-		own, ok := node.(ownNode)
+		own, ok := node.(usage)
 		if !ok {
 			continue
 		}
@@ -28,8 +29,8 @@ func UsageOf(o Options) (sum Usage) {
 	return sum
 }
 
-// ProgramsOf returns the CPU seconds that the lab's running processes have used, by program; nil where its provider does
-// not see them.
+// ProgramsOf returns the CPU seconds that the lab's running processes have used, by program, or nil if its provider does not
+// see them.
 func ProgramsOf(o Options) map[string]float64 {
 	var sum map[string]float64
 	for _, node := range nodes(o) {
@@ -59,10 +60,7 @@ func nodes(o Options) (there []cluster.Cluster) {
 	if err != nil {
 		return nil
 	}
-	p, err := newProvider(r.Provider, o.Home, nil, Options{Bare: o.Bare})
-	if err != nil {
-		return nil
-	}
+	p := o.provider(r, mesh.Topology{}, nil)
 	for _, name := range r.Topology.Clusters() {
 		if node, err := p.Open(o.Name, name); err == nil {
 			there = append(there, node)
@@ -71,17 +69,13 @@ func nodes(o Options) (there []cluster.Cluster) {
 	return there
 }
 
-// FreeMiB is how much may still be written where the lab's provider keeps files. ok is false where nobody can tell.
+// FreeMiB returns the free space of the disk that holds the files of the lab's provider. ok is false if that cannot be known.
 func FreeMiB(ctx context.Context, o Options) (free float64, ok bool) {
-	name, err := ChooseProvider(ctx, o.Provider)
+	r, _, err := o.decide(ctx)
 	if err != nil {
 		return 0, false
 	}
-	p, err := newProvider(name, o.Home, nil, o)
-	if err != nil {
-		return 0, false
-	}
-	own, ok := p.(interface {
+	own, ok := o.provider(r, mesh.Topology{}, nil).(interface {
 		FreeBytes(context.Context) (uint64, error)
 	})
 	if !ok {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
-	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
 )
 
 // do is what all benchmarks that make a lab have in common: it makes the lab under a name that must be free, hands it to
@@ -40,8 +39,8 @@ func remove(ctx context.Context, o lab.Options, l *lab.Lab) (took time.Duration,
 	defer cancel()
 	start := time.Now()
 	for _, c := range l.Clusters {
-		if bare, ok := c.(*kind.BareNode); ok {
-			err = errors.Join(err, bare.Delete(ctx))
+		if bare, ok := c.(*bareNode); ok {
+			err = errors.Join(err, bare.delete(ctx))
 			took = time.Since(start) // what is left is there for the labels alone
 		}
 	}
@@ -88,7 +87,7 @@ func (m *making) note(p lab.Progress) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p.Step == kind.CommandStep { // what was before it is for the lab's labels alone
+	if p.Step == commandStep { // what was before it is for the lab's labels alone
 		m.start, m.cpu = time.Now(), commandCPU()
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
@@ -73,7 +74,7 @@ func turns(round int) []string {
 func comparedOptions(home, name, provider, what string) lab.Options {
 	o := lab.Options{Home: home, Name: name, Provider: provider, Topology: lab.DefaultTopology()}
 	if what == BareCluster {
-		o.Topology.Kind, o.Bare = scenario.Single, true
+		o.Topology.Kind, o.ClustersOnly, o.Wrap = scenario.Single, true, asBareKind
 	}
 	return o
 }
@@ -97,7 +98,7 @@ func prepareProviders(ctx context.Context, home, name string) error {
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}
-	if _, err := (&kind.Provider{Home: home, Bundle: b}).NodeImage(ctx); err != nil {
+	if _, err := (&kind.Provider{Lab: cluster.Lab{Home: home, Bundle: b}}).NodeImage(ctx); err != nil {
 		return &lab.SetupError{Err: err}
 	}
 	return nil

@@ -31,9 +31,10 @@ func TestBothMakeTheSame(t *testing.T) {
 		bare := comparedOptions("home", "bench-1", provider, BareCluster)
 		require.Equal(t, []string{"cluster-a"}, bare.Topology.Clusters())
 		require.NoError(t, bare.Topology.Validate())
-		require.True(t, bare.Bare)
+		require.True(t, bare.ClustersOnly)
 		mesh := comparedOptions("home", "bench-1", provider, MeshOfTwo)
 		require.Equal(t, scenario.MultiPrimary, mesh.Topology.Kind)
-		require.False(t, mesh.Bare)
+		require.False(t, mesh.ClustersOnly)
+		require.Nil(t, mesh.Wrap)
 	}
 }

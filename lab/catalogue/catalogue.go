@@ -91,18 +91,14 @@ const (
 	labAttempts     = 2                // labs of a topology that fail before its scenarios are given up
 )
 
-// LanesFor returns how many lanes this machine has CPUs and memory for, one at least and no more than scenarios. A lab on
-// kind needs two CPUs: two of them on two CPUs took longer than one after the other, and lost calls that nothing had broken.
-// So do labs on CPUs of half the usual speed (wait.Patience).
+// LanesFor returns how many lanes this machine has CPUs and memory for, one at least and no more than scenarios. Labs need more
+// CPUs if those have half the usual speed (wait.Patience).
 func LanesFor(all []*scenario.Scenario, provider string) int {
 	clusters := 1
 	for _, s := range all {
 		clusters = max(clusters, len(s.Topology.Clusters()))
 	}
-	cpus := int(math.Round(float64(runtime.NumCPU()) / wait.Patience()))
-	if provider == lab.Kind {
-		cpus /= 2
-	}
+	cpus := int(math.Round(float64(runtime.NumCPU())/wait.Patience())) / lab.CPUs(provider)
 	lanes := min(cpus, len(all))
 	if free, ok := memoryAvailable(); ok {
 		lanes = min(lanes, int(free/(memoryOfCluster*uint64(clusters))))

@@ -19,43 +19,17 @@ const (
 	ManagedByLabel = "app.kubernetes.io/managed-by"
 	ManagedBy      = "eastwest"
 	LabLabel       = "eastwest.dev/lab"
-	// IDLabel tells labs of one name apart: whoever makes a lab gives it another id.
+	// IDLabel distinguishes labs of the same name: each lab gets an id of its own when it is made.
 	IDLabel = "eastwest.dev/lab-id"
 )
 
-// Labels are those that a lab's objects carry. A lab without an id is from before there were any.
+// Labels returns the labels of a lab's objects. Labs made by early versions have no id; theirs is left out.
 func Labels(lab, id string) map[string]string {
 	labels := map[string]string{ManagedByLabel: ManagedBy, LabLabel: lab}
 	if id != "" {
 		labels[IDLabel] = id
 	}
 	return labels
-}
-
-// Spec is a requested cluster.
-type Spec struct {
-	Lab     string // name of the lab that owns it
-	Name    string // "cluster-a": also its context, Istio cluster id and part of every label
-	Network string // Istio network, "network-a"
-	Index   int    // 1-based place in the lab; providers derive addresses from it
-	Of      int    // how many clusters the lab has
-	// Neighbors are the places of the clusters on the same network: pods reach each other by address.
-	Neighbors []int
-	// Definitions is a file with CustomResourceDefinitions, as a JSON list, that the cluster may have from its start. It
-	// spares work where a provider can do that; others leave it to whoever needs them to apply them.
-	Definitions string
-}
-
-// Provider makes and removes clusters on some kind of infrastructure.
-type Provider interface {
-	// Check returns nil, or everything this machine lacks and how to get it.
-	Check(ctx context.Context) error
-	// Create returns a usable cluster: API up, node Ready, default ServiceAccount there; or, if the
-	// cluster is Starting, one whose API answers. A cluster of this lab and name that already runs is
-	// returned as it is.
-	Create(ctx context.Context, spec Spec) (Cluster, error)
-	// Delete removes a lab's clusters and everything made for them; no error if they are already gone.
-	Delete(ctx context.Context, lab string) error
 }
 
 // Cluster is a running Kubernetes API that we may talk to.
@@ -69,17 +43,17 @@ type Cluster interface {
 	Dump(ctx context.Context, dir string) error
 }
 
-// Heal takes a fault of the underlay back. It may be called more than once.
+// Heal takes back a fault of the underlay. It may be called more than once.
 type Heal func(context.Context) error
 
-// Underlay is offered by clusters whose machines we own. A fault that needs it asks by type assertion
+// Underlay is implemented by clusters whose machines we own. A fault that needs it asks by type assertion,
 // and is skipped with its reason where it is missing.
 type Underlay interface {
-	// Components that Signal knows, sorted: "etcd", "kube-apiserver" …
+	// Components returns the names that Stop and Kill know, sorted: "etcd", "kube-apiserver" and so on.
 	Components() []string
-	// Stop freezes a component (SIGSTOP); the heal lets it go on.
+	// Stop freezes a component (SIGSTOP). The heal lets it run again.
 	Stop(ctx context.Context, component string) (Heal, error)
-	// Kill ends a component with SIGKILL; its supervisor starts it again.
+	// Kill ends a component with SIGKILL. Its supervisor starts it again.
 	Kill(ctx context.Context, component string) error
 	// Sever drops all packets between this cluster and the peer, in both directions.
 	Sever(ctx context.Context, peer Cluster) (Heal, error)
@@ -87,42 +61,42 @@ type Underlay interface {
 	BlockPort(ctx context.Context, peer Cluster, port uint16) (Heal, error)
 }
 
-// Healer is offered by clusters that know which faults of the underlay are in force, whoever made them.
+// Healer is implemented by clusters that know which faults of the underlay are in force, whoever made them.
 type Healer interface {
 	// HealAll takes back everything that Stop, Sever, BlockPort and Pause have done to this cluster.
 	HealAll(ctx context.Context) error
 }
 
-// Starting is offered by clusters that Create returns as soon as their API answers, so that objects can
-// be created while the node still comes up.
+// Starting is implemented by clusters that Create returns as soon as their API answers, so that objects can
+// be created while the node is still starting.
 type Starting interface {
 	// Usable waits until pods can run and names resolve.
 	Usable(ctx context.Context) error
 }
 
-// Advertiser is offered by clusters whose API other clusters reach at another address than this machine does.
+// Advertiser is implemented by clusters whose API other clusters reach at a different address than this machine.
 type Advertiser interface {
-	// APIServer is that address, as a URL.
+	// APIServer returns that address, as a URL.
 	APIServer() string
 }
 
-// Foreign is offered by clusters that are not the lab's own: others use them, too, and what is not the lab's stays as
-// it is.
+// Foreign is implemented by clusters that others use as well. A lab leaves everything there as it is, except its own
+// objects.
 type Foreign interface {
-	// Context is what the user calls the cluster.
+	// Context returns the user's name for the cluster.
 	Context() string
-	// Adopt lets the cluster's mesh be changed, though the lab has not made it.
+	// Adopt allows changes to the cluster's mesh, although the lab has not made it.
 	Adopt()
 }
 
-// Pauser is offered by clusters that can be taken away whole.
+// Pauser is implemented by clusters that can be frozen as a whole.
 type Pauser interface {
-	// Pause freezes every process of the cluster, pods included: its addresses are still there, and nobody
-	// answers. The heal lets all of them go on.
+	// Pause freezes every process of the cluster, including its pods: its addresses still exist, but nobody
+	// answers. The heal lets all of them run again.
 	Pause(ctx context.Context) (Heal, error)
 }
 
-// ImageLoader is offered by clusters whose nodes take images from files: no registry is asked.
+// ImageLoader is implemented by clusters whose nodes take images from files, without a registry.
 type ImageLoader interface {
 	// LoadImage gives every node the images of an archive: an OCI layout, or what `docker save` writes.
 	LoadImage(ctx context.Context, archive string) error

@@ -49,8 +49,8 @@ var rules = map[string]rule{
 	},
 	"lab/bench": {
 		imports: []string{
-			"lab", "lab/catalogue", "lab/cluster", "lab/cluster/kind", "lab/engine", "lab/fault", "lab/mesh", "lab/observe", "lab/report",
-			"lab/scenario", "lab/traffic", "lab/verb", "lab/wait", "lab/words",
+			"lab", "lab/catalogue", "lab/cluster", "lab/cluster/kind", "lab/cluster/machine", "lab/engine", "lab/fault", "lab/host", "lab/mesh",
+			"lab/observe", "lab/report", "lab/scenario", "lab/traffic", "lab/verb", "lab/wait", "lab/words",
 		},
 		why: "a benchmark makes labs and takes parts of them away: nothing but the command needs it",
 	},
@@ -87,17 +87,17 @@ var rules = map[string]rule{
 	"lab/wait":             {imports: []string{"lab/words"}, why: "everybody waits with it"},
 	"lab/words":            {why: "everybody writes sentences with it"},
 	"lab/bundle":           {imports: []string{"lab/words", "scripts/components"}, why: "the bundle is built before there is any lab"},
-	"lab/cluster":          {why: "it says what a cluster is; providers are below it and chosen by package lab"},
+	"lab/cluster":          {imports: []string{"lab/bundle"}, why: "it says what clusters and their providers are; package lab chooses one"},
 	"lab/cluster/machine": {
 		imports: []string{"lab/cluster", "lab/host", "lab/wait"},
 		why:     "it is what nodes of every kind have below Kubernetes, and knows none of the kinds",
 	},
 	"lab/cluster/kind": {
-		imports: []string{"lab/bundle", "lab/cluster", "lab/cluster/machine", "lab/host", "lab/wait"},
+		imports: []string{"lab/bundle", "lab/cluster", "lab/cluster/machine", "lab/host", "lab/wait", "lab/words"},
 		why:     "a provider makes Kubernetes and knows nothing of Istio",
 	},
 	"lab/cluster/embedded": {
-		imports: []string{"lab/bundle", "lab/cluster", "lab/cluster/machine", "lab/host", "lab/pki", "lab/wait"},
+		imports: []string{"lab/cluster", "lab/cluster/machine", "lab/host", "lab/pki", "lab/wait"},
 		why:     "a provider makes Kubernetes and knows nothing of Istio",
 	},
 	"lab/cluster/forward": {why: "it reaches ports of pods of any cluster, and knows neither labs nor Istio"},

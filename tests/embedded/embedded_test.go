@@ -303,7 +303,8 @@ func TestTwoClusters(t *testing.T) {
 		address := netip.MustParseAddrPort(strings.TrimPrefix(a.RESTConfig().Host, "https://")).Addr()
 		taken, err := address.Prefix(16)
 		require.NoError(t, err)
-		_, err = lab.Up(t.Context(), lab.Options{Home: home, Name: labName + "-3", Topology: l.Topology, Range: taken.String()})
+		its := lab.Settings{"range": {taken.String()}}
+		_, err = lab.Up(t.Context(), lab.Options{Home: home, Name: labName + "-3", Topology: l.Topology, Settings: its})
 		require.ErrorContains(t, err, "is taken by lab "+labName)
 		var unknown *lab.UnknownLabError
 		require.ErrorAs(t, lab.Down(t.Context(), home, labName+"-3"), &unknown, "the refused lab has left something")
@@ -350,7 +351,10 @@ func TestEgress(t *testing.T) {
 	require.NoError(t, os.WriteFile(setting, []byte("0"), 0o644))
 	home, err := lab.Home()
 	require.NoError(t, err)
-	o := lab.Options{Home: home, Name: labName + "-out", Topology: scenario.Topology{Kind: scenario.NoMesh}, Egress: true}
+	o := lab.Options{
+		Home: home, Name: labName + "-out", Topology: scenario.Topology{Kind: scenario.NoMesh},
+		Settings: lab.Settings{"egress": {"true"}},
+	}
 	_, err = lab.Up(t.Context(), o)
 	require.ErrorContains(t, err, "sysctl -w net.ipv4.ip_forward=1")
 	require.NoError(t, os.WriteFile(setting, []byte("1"), 0o644))

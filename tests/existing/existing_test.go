@@ -527,7 +527,7 @@ func TestALabOnClustersThatAreThere(t *testing.T) {
 		require.Contains(t, out, filepath.Join("labs", name, "kubeconfig"))
 		out, code = f.up(t, name, "--context", west, "--context", east)
 		require.Equal(t, 2, code)
-		require.Contains(t, out, "on other contexts (admin@east, admin@west)")
+		require.Contains(t, out, "with --context admin@east,admin@west")
 	})
 
 	t.Run("everything carries its labels", func(t *testing.T) {

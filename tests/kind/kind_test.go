@@ -45,7 +45,7 @@ func need(t *testing.T) (home string) {
 	if testing.Short() {
 		t.Skip("makes real clusters: run without -short")
 	}
-	if err := kind.Answers(t.Context()); err != nil {
+	if err := kind.Available(t.Context()).Err(); err != nil {
 		t.Skip(err)
 	}
 	if _, _, ok := nodeImage(t); !ok {
@@ -156,7 +156,7 @@ func TestTwoClusters(t *testing.T) {
 	for title, taken := range map[string]string{"of another lab": rangeOf(t, a), "of a Docker network of the user's": usersNetwork(t)} {
 		t.Run("a range "+title+" is refused", func(t *testing.T) {
 			o := options(home, labName+"-2")
-			o.Range = taken
+			o.Settings = lab.Settings{"range": {taken}}
 			_, err := lab.Up(t.Context(), o)
 			require.ErrorContains(t, err, "is taken by")
 			require.Empty(t, left(t, o.Name))
@@ -334,7 +334,7 @@ func TestDockerThatCannotBeUsed(t *testing.T) {
 		refused(t, up(t, "PATH="+t.TempDir()), `the tool "docker" is missing: install Docker`)
 	})
 	t.Run("not running", func(t *testing.T) {
-		refused(t, up(t, "DOCKER_HOST=unix://"+filepath.Join(t.TempDir(), "none.sock")), "Docker does not run: start it")
+		refused(t, up(t, "DOCKER_HOST=unix://"+filepath.Join(t.TempDir(), "none.sock")), "Docker does not run (")
 	})
 	t.Run("no permission", func(t *testing.T) {
 		if os.Geteuid() != 0 {

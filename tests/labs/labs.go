@@ -26,14 +26,11 @@ import (
 // Provider is the one under test: EASTWEST_PROVIDER, or embedded.
 func Provider() string { return cmp.Or(os.Getenv("EASTWEST_PROVIDER"), lab.Embedded) }
 
-func usesDocker() bool { return Provider() == lab.Kind }
-
 // NeedProvider returns the provider under test, and fails where there is none of that name.
 func NeedProvider(t *testing.T) string {
 	t.Helper()
 	name := Provider()
-	makers := slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Auto || p == lab.Existing })
-	require.Contains(t, makers, name, "EASTWEST_PROVIDER names no provider that makes clusters")
+	require.Contains(t, lab.Makers(), name, "EASTWEST_PROVIDER names no provider that makes clusters")
 	return name
 }
 
@@ -46,8 +43,11 @@ func Need(t *testing.T) (home string) {
 	if testing.Short() {
 		t.Skip("makes real clusters: run without -short")
 	}
-	if Provider() == lab.Embedded && os.Geteuid() != 0 {
-		t.Skip("needs root: run with sudo")
+	if err := lab.Available(t.Context(), Provider()); err != nil {
+		if os.Getenv("EASTWEST_PROVIDER") != "" {
+			t.Fatal(err) // who names a provider wants no test skipped
+		}
+		t.Skip(err)
 	}
 	home, err := lab.Home()
 	require.NoError(t, err)

@@ -4,20 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
-	"k8s.io/client-go/rest"
 )
 
 // Node is an embedded cluster.
 type Node struct {
 	node
-	machine.Underlay
-	config *rest.Config
+	machine.Node
 	usable <-chan error // gets one value when the node is usable, or cannot become so; nil if the node was opened
 }
 
@@ -31,18 +28,16 @@ var (
 )
 
 func newCluster(n node) (*Node, error) {
-	config, err := machine.Config(n.path("pki", "admin.conf"))
+	seen, err := machine.OpenNode(machine.NodeOptions{
+		Place: n.Place, Address: n.ip(), Dir: n.Dir, Kubeconfig: n.path("pki", "admin.conf"), Components: componentNames(),
+		// A frozen supervisor cannot answer, so this is done from outside.
+		Thaw: func(context.Context) error { return host.ThawCgroup(nodeCgroup(n.Lab, n.Name)) },
+	})
 	if err != nil {
-		return nil, fmt.Errorf("opening cluster %s: %w", n.Spec.Name, err)
+		return nil, err
 	}
-	return &Node{node: n, Underlay: machine.NewUnderlay(n.Place, n.ip(), n.Dir, componentNames()), config: config}, nil
+	return &Node{node: n, Node: seen}, nil
 }
-
-// RESTConfig implements cluster.Cluster.
-func (c *Node) RESTConfig() *rest.Config { return rest.CopyConfig(c.config) }
-
-// Kubeconfig returns the path of the administrator's kubeconfig.
-func (c *Node) Kubeconfig() string { return c.path("pki", "admin.conf") }
 
 // Usage returns what the node's processes, including those of pods, have used.
 func (c *Node) Usage() (host.CgroupUsage, error) { return host.Usage(nodeCgroup(c.Lab, c.Spec.Name)) }
@@ -68,15 +63,7 @@ func (c *Node) Usable(ctx context.Context) error {
 // Dump implements cluster.Cluster. It writes the status of the node and copies the logs of the components and of the
 // supervisor.
 func (c *Node) Dump(ctx context.Context, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	var problems []error
-	if status, err := c.Status(ctx); err != nil {
-		problems = append(problems, err)
-	} else {
-		problems = append(problems, machine.WriteJSON(filepath.Join(dir, "status.json"), status))
-	}
+	problems := []error{c.DumpStatus(ctx, dir)}
 	logs, err := filepath.Glob(c.path("logs", "*.log*"))
 	for _, log := range append(logs, c.path("supervisor.log")) {
 		problems = append(problems, copyFile(log, filepath.Join(dir, filepath.Base(log))))
@@ -91,12 +78,4 @@ func (c *Node) Pause(ctx context.Context) (cluster.Heal, error) {
 		return nil, errors.Join(fmt.Errorf("freezing %s: %w", c.Spec.Name, err), host.ThawCgroup(cgroup))
 	}
 	return func(context.Context) error { return host.ThawCgroup(cgroup) }, nil
-}
-
-// HealAll implements cluster.Healer.
-func (c *Node) HealAll(ctx context.Context) error {
-	if err := host.ThawCgroup(nodeCgroup(c.Lab, c.Spec.Name)); err != nil { // a frozen supervisor cannot answer
-		return err
-	}
-	return c.Underlay.HealAll(ctx)
 }

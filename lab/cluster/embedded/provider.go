@@ -18,23 +18,22 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// Provider makes embedded clusters.
+// Provider makes embedded clusters. It keeps prepared images beside the labs in their home.
 type Provider struct {
-	Home     string         // folder of all labs and of prepared images
-	Bundle   *bundle.Bundle // what the nodes run; only Create needs it
-	Range    string         // the lab's /16; if empty, a free one is chosen
-	Egress   bool           // let the labs reach what this machine reaches
-	Progress func(cluster, milestone string, since time.Duration)
+	cluster.Lab
+	Settings Settings
 }
 
-var _ cluster.Provider = (*Provider)(nil)
+var _ cluster.Seeder = (*Provider)(nil)
+
+// Seeds implements cluster.Seeder.
+func (p *Provider) Seeds() {}
 
 // What a lab of two clusters needs. Check fails if there is less.
 const (
@@ -44,6 +43,9 @@ const (
 
 // FreeBytes returns the free space, in bytes, of the disk that labs are on.
 func (p *Provider) FreeBytes(context.Context) (uint64, error) { return host.FreeBytes(p.Home) }
+
+// Kubernetes returns the version of the nodes that Create makes.
+func (p *Provider) Kubernetes() string { return p.Bundle.Versions()["kubernetes"] }
 
 // Check implements cluster.Provider.
 func (p *Provider) Check(ctx context.Context) error {
@@ -61,7 +63,7 @@ func (p *Provider) Check(ctx context.Context) error {
 		return fmt.Errorf("the disk is full: %s has %d MiB free, a lab needs %d MiB: make room, or set EASTWEST_HOME to another disk",
 			p.Home, free>>20, neededMiB)
 	}
-	if p.Egress && !host.Forwards() {
+	if p.Settings.Egress && !host.Forwards() {
 		return errors.New("this machine does not forward packets, so no lab can have a way out: " +
 			"run `sysctl -w net.ipv4.ip_forward=1`, or leave --egress out")
 	}
@@ -78,10 +80,10 @@ func (p *Provider) Check(ctx context.Context) error {
 
 // Create implements cluster.Provider. Clusters of one lab may be created at the same time.
 func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Cluster, error) {
-	if spec.Index < 1 || spec.Index > machine.MaxClusters {
-		return nil, fmt.Errorf("cluster %s is number %d: a lab has room for %d", spec.Name, spec.Index, machine.MaxClusters)
+	if err := machine.CheckIndex(spec); err != nil {
+		return nil, err
 	}
-	if c, err := p.Open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
+	if c, err := p.open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
 		return c, nil
 	}
 	n, net, err := p.plan(ctx, spec)
@@ -100,11 +102,12 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 		defer cancel()
 		return nil, errors.Join(fmt.Errorf("starting %s: %w", spec.Name, err), p.stopNode(sweep, spec.Lab, spec.Name))
 	}
-	c, err := p.Open(spec.Lab, spec.Name)
-	if err == nil {
-		c.usable = usable
+	c, err := p.open(spec.Lab, spec.Name)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	c.usable = usable
+	return c, nil
 }
 
 // plan chooses the lab's network, unless that has been done, writes it down and makes it.
@@ -114,7 +117,8 @@ func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, network, 
 		return node{}, network{}, err
 	}
 	defer unlock()
-	planned, err := machine.Plan(p.Home, spec.Lab, "", provider, p.Range, func(netip.Prefix) (string, error) { return "", nil })
+	nobody := func(netip.Prefix) (string, error) { return "", nil }
+	planned, err := machine.Plan(p.Home, spec.Lab, "", provider, p.Settings.Range, nobody)
 	if err != nil {
 		return node{}, network{}, err
 	}
@@ -122,7 +126,7 @@ func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, network, 
 	if err := host.Bridge(net.bridge(), net.alias(), net.addresses().Bridge()); err != nil {
 		return node{}, network{}, err
 	}
-	if err := host.NFT(ctx, hostRules(net, p.Egress)); err != nil {
+	if err := host.NFT(ctx, hostRules(net, p.Settings.Egress)); err != nil {
 		return node{}, network{}, err
 	}
 	return p.newNode(spec, net), net, nil
@@ -132,7 +136,7 @@ func (p *Provider) newNode(spec cluster.Spec, net network) node {
 	n := node{
 		Place: machine.Place{Spec: spec, Range: net.Range}, Dir: p.nodeDir(spec.Lab, spec.Name),
 		Bin: p.Bundle.BinDir(), CNI: p.Bundle.CNIDir(), Bundle: p.Bundle.Dir(),
-		Restrict: !host.CanLowerOOMScore(), Egress: p.Egress,
+		Restrict: !host.CanLowerOOMScore(), Egress: p.Settings.Egress,
 	}
 	for _, image := range p.Bundle.Images() {
 		switch {
@@ -271,10 +275,11 @@ func (p *Provider) follow(ctx context.Context, n node, tells io.Reader, until st
 		return context.Cause(ctx)
 	}
 	return fmt.Errorf("the supervisor ended before the node was usable; its last line of output: %s (logs: %s)",
-		tail(n.path("supervisor.log")), n.path("logs"))
+		lastLine(n.path("supervisor.log")), n.path("logs"))
 }
 
-func tail(file string) string {
+// lastLine returns the last line of a log, or "none".
+func lastLine(file string) string {
 	data, err := os.ReadFile(file)
 	if err != nil || len(data) == 0 {
 		return "none"
@@ -337,7 +342,15 @@ func (p *Provider) stopNode(ctx context.Context, lab, name string) error {
 }
 
 // Open returns a cluster that has been created, whether it is running or not.
-func (p *Provider) Open(lab, name string) (*Node, error) {
+func (p *Provider) Open(lab, name string) (cluster.Cluster, error) {
+	c, err := p.open(lab, name)
+	if err != nil {
+		return nil, err // a nil *Node would be a cluster that is not nil
+	}
+	return c, nil
+}
+
+func (p *Provider) open(lab, name string) (*Node, error) {
 	var n node
 	if err := machine.ReadJSON(filepath.Join(p.nodeDir(lab, name), nodeFile), &n); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 )
 
@@ -61,12 +62,12 @@ func TestOnlyObjectsWithOneUIDAreInASeed(t *testing.T) {
 
 // A seed that was made in another way is not taken.
 func TestASeedIsNamedAfterAllItDependsOn(t *testing.T) {
-	p := &Provider{Home: t.TempDir(), Bundle: &bundle.Bundle{}}
+	p := &Provider{Lab: cluster.Lab{Home: t.TempDir(), Bundle: &bundle.Bundle{}}}
 	name := p.seedName([]byte("[]"))
 	require.Equal(t, name, p.seedName([]byte("[]")))
 	require.NotEqual(t, name, p.seedName([]byte("[1]")), "other definitions")
 	other := *p
-	other.Egress = true
+	other.Settings.Egress = true
 	require.Equal(t, name, other.seedName([]byte("[]")), "a way out is nothing to an API server")
 	kinds := seeded
 	t.Cleanup(func() { seeded = kinds })
@@ -76,7 +77,8 @@ func TestASeedIsNamedAfterAllItDependsOn(t *testing.T) {
 
 // Two homes on one machine have makers of their own, so neither ends the other's.
 func TestEachHomeHasItsMaker(t *testing.T) {
-	a, b := &Provider{Home: "/a", Bundle: &bundle.Bundle{}}, &Provider{Home: "/b", Bundle: &bundle.Bundle{}}
+	a := &Provider{Lab: cluster.Lab{Home: "/a", Bundle: &bundle.Bundle{}}}
+	b := &Provider{Lab: cluster.Lab{Home: "/b", Bundle: &bundle.Bundle{}}}
 	require.NotEqual(t, a.maker().Lab, b.maker().Lab)
 	require.Equal(t, a.maker(), a.maker())
 }

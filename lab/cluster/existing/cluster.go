@@ -44,7 +44,7 @@ var (
 	_ cluster.Advertiser = (*Cluster)(nil)
 )
 
-// We are guests: others need the API server, too.
+// Limits of our requests to one API server, which serves others as well.
 const (
 	requestsPerSecond = 100
 	requestsAtOnce    = 200
@@ -56,7 +56,7 @@ func newCluster(kubeconfig *api.Config, i info) (*Cluster, error) {
 		return nil, fmt.Errorf("context %q: %w", i.Context, err)
 	}
 	config.QPS, config.Burst = requestsPerSecond, requestsAtOnce
-	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON // which the guard reads
+	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON // the guard reads JSON only
 	c := &Cluster{info: i}
 	if c.guard, err = newGuard(config, i); err != nil {
 		return nil, fmt.Errorf("context %q: %w", i.Context, err)
@@ -82,35 +82,35 @@ func (c *Cluster) Adopt() { c.guard.adopted.Store(true) }
 // APIServer implements cluster.Advertiser.
 func (c *Cluster) APIServer() string { return cmp.Or(c.info.APIServer, c.config.Host) }
 
-// RESTConfig implements cluster.Cluster. Whatever is made from it refuses to write what is not the lab's.
+// RESTConfig implements cluster.Cluster. Clients made from it refuse to write objects that are not the lab's.
 func (c *Cluster) RESTConfig() *rest.Config { return rest.CopyConfig(c.config) }
 
-// Kubeconfig is the path of the lab's own kubeconfig of the cluster.
+// Kubeconfig returns the path of the lab's own kubeconfig of the cluster.
 func (c *Cluster) Kubeconfig() string { return c.kubeconfig }
 
-// aliveWithin bounds the question whether the API server answers.
+// aliveWithin is how long the API server may take to answer Alive.
 const aliveWithin = 3 * time.Second
 
-// Alive returns nil if the API server answers and knows us.
+// Alive returns nil if the API server answers and accepts our credentials.
 func (c *Cluster) Alive(ctx context.Context) error {
 	ctx, cancel := wait.TimeoutCause(ctx, aliveWithin, "no answer")
 	defer cancel()
 	_, err := c.kube.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
 	if err != nil {
-		return c.says(ctx, err)
+		return c.failed(ctx, err)
 	}
 	return nil
 }
 
-// says tells what it is that does not answer.
-func (c *Cluster) says(ctx context.Context, err error) error {
+// failed adds the name of the context and the address of the API server to the error of a request.
+func (c *Cluster) failed(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return fmt.Errorf("context %q: asking the API server %s: %w", c.info.Context, c.config.Host, err)
 }
 
-// Dial implements cluster.Cluster: through the API server, to a pod or to a pod behind a Service. The pod sees a
+// Dial implements cluster.Cluster. It connects through the API server, to a pod or to a pod behind a Service. The pod sees a
 // connection from its own loopback.
 func (c *Cluster) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
 	pod, port, err := c.behind(ctx, addr)
@@ -124,7 +124,7 @@ func (c *Cluster) Dial(ctx context.Context, addr netip.AddrPort) (net.Conn, erro
 	return conn, nil
 }
 
-// behind finds the pod that answers on an address, and the port that it answers on.
+// behind returns the pod that answers on an address, and the port on which it answers.
 func (c *Cluster) behind(ctx context.Context, addr netip.AddrPort) (forward.Pod, uint16, error) {
 	pods, err := c.kube.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("status.podIP", addr.Addr().String()).String(),
@@ -133,7 +133,7 @@ func (c *Cluster) behind(ctx context.Context, addr netip.AddrPort) (forward.Pod,
 		return forward.Pod{}, 0, err
 	}
 	for _, p := range pods.Items {
-		// The address of a pod that has ended may have been given to another one; those of the node's network share one.
+		// A pod that has ended may have lost its address to another one. Pods on the node's network share one address.
 		if p.Status.Phase == corev1.PodRunning && !p.Spec.HostNetwork {
 			return forward.Pod{UID: string(p.UID), Namespace: p.Namespace, Name: p.Name}, addr.Port(), nil
 		}
@@ -150,15 +150,14 @@ func (c *Cluster) behind(ctx context.Context, addr netip.AddrPort) (forward.Pod,
 	return forward.Pod{}, 0, errors.New("no running pod and no Service has this address")
 }
 
-// endpoint finds a ready pod behind a port of a Service.
+// endpoint returns a ready pod behind a port of a Service, and the pod's port.
 func (c *Cluster) endpoint(ctx context.Context, s corev1.Service, port int32) (forward.Pod, uint16, error) {
 	i := slices.IndexFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == port })
 	if i < 0 {
 		return forward.Pod{}, 0, fmt.Errorf("Service %s/%s has no port %d", s.Namespace, s.Name, port) //nolint:revive,staticcheck // a kind
 	}
-	list, err := c.kube.DiscoveryV1().
-		EndpointSlices(s.Namespace).
-		List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + s.Name})
+	ofService := metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + s.Name}
+	list, err := c.kube.DiscoveryV1().EndpointSlices(s.Namespace).List(ctx, ofService)
 	if err != nil {
 		return forward.Pod{}, 0, err
 	}
@@ -177,22 +176,19 @@ func (c *Cluster) endpoint(ctx context.Context, s corev1.Service, port int32) (f
 	return forward.Pod{}, 0, fmt.Errorf("no ready pod is behind port %d of Service %s/%s", port, s.Namespace, s.Name)
 }
 
-// Dump implements cluster.Cluster: what there is below Kubernetes is somebody else's, so this is what the API tells of
-// its nodes.
+// Dump implements cluster.Cluster. We do not see below Kubernetes here, so it writes the nodes as the API shows them.
 func (c *Cluster) Dump(ctx context.Context, dir string) error {
 	version, err := c.kube.Discovery().RESTClient().Get().AbsPath("/version").Do(ctx).Raw()
 	if err != nil {
-		return c.says(ctx, err)
+		return c.failed(ctx, err)
 	}
 	nodes, err := c.kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return c.says(ctx, err)
+		return c.failed(ctx, err)
 	}
-	data, err := json.MarshalIndent(
-		map[string]any{"context": c.info.Context, "server": c.config.Host, "version": json.RawMessage(version), "nodes": nodes.Items},
-		"",
-		"  ",
-	)
+	data, err := json.MarshalIndent(map[string]any{
+		"context": c.info.Context, "server": c.config.Host, "version": json.RawMessage(version), "nodes": nodes.Items,
+	}, "", "  ")
 	if err != nil {
 		return err
 	}

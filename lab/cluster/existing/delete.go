@@ -20,10 +20,10 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// goneWithin bounds the end of an object. Pods of a namespace may take their time to stop.
+// goneWithin is how long an object may take to end. The pods of a namespace have to stop first.
 const goneWithin = 2 * time.Minute
 
-// removal is what has to go from a cluster, in the order in which it goes.
+// removal is everything that has to go from a cluster, in the order in which it goes.
 type removal struct {
 	client metadata.Interface
 	waves  [][]object
@@ -38,18 +38,19 @@ func (o object) String() string {
 	return target{group: o.Group, namespace: o.Namespace, resource: o.Resource, name: o.Name}.String()
 }
 
-// Kinds that go at a time of their own. Webhooks come first: what they guard could not be changed without them.
+// Kinds with a place of their own in that order. Webhooks go first: without the servers behind them, the objects that they
+// guard could not be changed.
 var (
 	webhooks    = []string{"mutatingwebhookconfigurations", "validatingwebhookconfigurations"}
 	definitions = "customresourcedefinitions"
 	namespaces  = "namespaces"
 )
 
-// find looks for everything that carries the lab's id, in all kinds of objects that the cluster knows. It deletes
-// nothing, and is an error if something that is not the lab's would go along.
+// find looks for all objects with the lab's id, of every kind that the cluster has. It deletes nothing. It returns an error
+// if objects of others would go together with the lab's.
 func (c *Cluster) find(ctx context.Context) (*removal, error) {
 	if c.info.ID == "" {
-		return nil, errors.New("the lab's id was not written down: nothing tells its objects from those of others")
+		return nil, errors.New("the lab's id was not written down: its objects look like those of others")
 	}
 	client, err := metadata.NewForConfig(c.config)
 	if err != nil {
@@ -57,7 +58,7 @@ func (c *Cluster) find(ctx context.Context) (*removal, error) {
 	}
 	kinds, err := c.kinds()
 	if err != nil {
-		return nil, c.says(ctx, err)
+		return nil, c.failed(ctx, err)
 	}
 	var mu sync.Mutex
 	var all []object
@@ -73,15 +74,15 @@ func (c *Cluster) find(ctx context.Context) (*removal, error) {
 		})
 	}
 	if err := looking.Wait(); err != nil {
-		return nil, c.says(ctx, err)
+		return nil, c.failed(ctx, err)
 	}
 	r := &removal{client: client}
 	r.waves = waves(all)
 	return r, c.innocent(ctx, client, all, kinds)
 }
 
-// kinds lists the kinds of objects that can be listed and deleted. Groups that do not answer are left out: they are
-// served by others, and a lab makes nothing of them.
+// kinds lists the kinds of objects that can be listed and deleted. It leaves out API groups that do not answer: servers of
+// others serve them, and a lab has no objects there.
 func (c *Cluster) kinds() ([]schema.GroupVersionResource, error) {
 	lists, err := c.kube.Discovery().ServerPreferredResources()
 	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
@@ -109,7 +110,7 @@ func list(ctx context.Context, client metadata.Interface, kind schema.GroupVersi
 	for {
 		page, err := client.Resource(kind).List(ctx, options)
 		switch {
-		case apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err): // a kind that has just gone, or cannot be listed after all
+		case apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err): // the kind has just gone, or cannot be listed
 			return nil, nil
 		case err != nil:
 			return nil, fmt.Errorf("listing %s: %w", kind.Resource, err)
@@ -123,8 +124,8 @@ func list(ctx context.Context, client metadata.Interface, kind schema.GroupVersi
 	}
 }
 
-// spaces are the namespaces among the objects, by name.
-func spaces(all []object) map[string]bool {
+// namesOfNamespaces returns the names of the namespaces among the objects.
+func namesOfNamespaces(all []object) map[string]bool {
 	names := map[string]bool{}
 	for _, o := range all {
 		if o.Resource == namespaces && o.Group == "" {
@@ -134,9 +135,10 @@ func spaces(all []object) map[string]bool {
 	return names
 }
 
-// waves sorts what has to go. What is in a namespace of the lab, or belongs to an object of it, goes along.
+// waves sorts the objects into the order of their removal. It leaves out those that go together with a namespace or an
+// owner.
 func waves(all []object) [][]object {
-	own := spaces(all)
+	own := namesOfNamespaces(all)
 	waves := make([][]object, 4)
 	for _, o := range all {
 		wave := 2
@@ -155,9 +157,9 @@ func waves(all []object) [][]object {
 	return waves
 }
 
-// innocent returns an error that names the objects of others that would go along with definitions of the lab.
+// innocent returns an error if objects of others would go together with custom resource definitions of the lab.
 func (c *Cluster) innocent(ctx context.Context, client metadata.Interface, all []object, kinds []schema.GroupVersionResource) error {
-	own := spaces(all)
+	own := namesOfNamespaces(all)
 	var others []string
 	for _, o := range all {
 		if o.Resource != definitions {
@@ -170,7 +172,7 @@ func (c *Cluster) innocent(ctx context.Context, client metadata.Interface, all [
 			}
 			found, err := list(ctx, client, kind, cluster.IDLabel+"!="+c.info.ID)
 			if err != nil {
-				return c.says(ctx, err)
+				return c.failed(ctx, err)
 			}
 			for _, f := range found {
 				if !own[f.Namespace] {
@@ -183,15 +185,12 @@ func (c *Cluster) innocent(ctx context.Context, client metadata.Interface, all [
 		return nil
 	}
 	slices.Sort(others)
-	return fmt.Errorf(
-		"nothing was deleted: these objects are not the lab's, and would go with the definitions of their kinds, which are: %s: keep "+
-			"them elsewhere and delete them first",
-		strings.Join(others, ", "),
-	)
+	return fmt.Errorf("nothing was deleted: the lab has made the custom resource definitions of these objects, which are not the lab's "+
+		"and would be lost: %s: save them and delete them first", strings.Join(others, ", "))
 }
 
-// some reports whether there is anything to delete.
-func (r *removal) some() bool {
+// pending reports whether there is anything to delete.
+func (r *removal) pending() bool {
 	return slices.ContainsFunc(r.waves, func(wave []object) bool { return len(wave) > 0 })
 }
 
@@ -212,7 +211,7 @@ func (r *removal) run(ctx context.Context) error {
 
 func (r *removal) delete(ctx context.Context, o object) error {
 	client := r.client.Resource(o.GroupVersionResource).Namespace(o.Namespace)
-	// Another object of that name is not the one that was found.
+	// The object of this name may not be the one that was found any more.
 	err := client.Delete(ctx, o.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(o.UID))})
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
@@ -220,19 +219,15 @@ func (r *removal) delete(ctx context.Context, o object) error {
 	if err != nil {
 		return fmt.Errorf("deleting %s: %w", o, err)
 	}
-	return wait.Until(
-		ctx,
-		"the end of "+o.String(),
-		wait.Options{Within: goneWithin, Every: 200 * time.Millisecond},
-		func(ctx context.Context) error {
-			now, err := client.Get(ctx, o.Name, metav1.GetOptions{})
-			switch {
-			case apierrors.IsNotFound(err) || err == nil && now.UID != o.UID:
-				return nil
-			case err != nil:
-				return err
-			}
-			return fmt.Errorf("it is still there; what it waits for: finalizers %v", now.Finalizers)
-		},
-	)
+	bounds := wait.Options{Within: goneWithin, Every: 200 * time.Millisecond}
+	return wait.Until(ctx, "the end of "+o.String(), bounds, func(ctx context.Context) error {
+		now, err := client.Get(ctx, o.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err) || err == nil && now.UID != o.UID:
+			return nil
+		case err != nil:
+			return err
+		}
+		return fmt.Errorf("it is still there and waits for its finalizers %v", now.Finalizers)
+	})
 }

@@ -25,20 +25,20 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 )
 
-// guard stands between our clients and an API server. It lets every read pass, and of the writes those to the lab's own
-// namespaces, to objects that carry the lab's id, and of new objects that do. Everything else it answers itself, as an
-// API server does that forbids it: clients do not try that again. What another client makes between its look and the
-// write it cannot see.
+// guard stands between our clients and an API server. It lets all reads pass. Of the writes, it lets pass those in the
+// lab's own namespaces, those to objects with the lab's id, and new objects with the lab's labels. It answers
+// everything else itself like an API server that forbids the request, because clients do not try that again. It looks
+// before each write, and cannot see a change that somebody else makes in between.
 type guard struct {
 	info   info
-	prefix string // of the server's paths, where a proxy serves many clusters
-	// labels asks for those of an object.
+	prefix string // of all paths of the server; "" unless it is a proxy of many clusters
+	// labels returns the labels of the object with that path.
 	labels func(ctx context.Context, path string) (labels map[string]string, found bool, err error)
 
 	adopted atomic.Bool
 
 	mu         sync.Mutex
-	namespaces map[string]bool // that are known to be the lab's
+	namespaces map[string]bool // the known namespaces of the lab
 }
 
 func newGuard(config *rest.Config, i info) (*guard, error) {
@@ -80,13 +80,13 @@ type guarded struct {
 func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	refusal, err := g.refuses(r)
 	if err != nil {
-		return nil, fmt.Errorf("finding out whose it is: %w", err)
+		return nil, fmt.Errorf("finding out whose object it is: %w", err)
 	}
 	if refusal == "" {
 		return g.next.RoundTrip(r)
 	}
 	if r.Body != nil {
-		_ = r.Body.Close() // a round tripper has to
+		_ = r.Body.Close() // as http.RoundTripper demands
 	}
 	status := apierrors.NewForbidden(schema.GroupResource{}, "", nil).Status()
 	status.Message = refusal
@@ -102,7 +102,7 @@ func (g guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// refuses returns why the request must not be sent; nothing if it may.
+// refuses returns the reason why the request must not be sent, or "" if it may be.
 func (g *guard) refuses(r *http.Request) (string, error) {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
 		return "", nil
@@ -113,14 +113,14 @@ func (g *guard) refuses(r *http.Request) (string, error) {
 	t, ok := parse(strings.TrimPrefix(r.URL.Path, g.prefix))
 	switch {
 	case !ok:
-		return fmt.Sprintf("%s %s changes something that is no object: eastwest does not know whose it is", r.Method, r.URL.Path), nil
-	case t.group == "authorization.k8s.io" || t.group == "authentication.k8s.io": // questions, which leave nothing behind
+		return fmt.Sprintf("%s %s changes something that is not an object: eastwest does not know whose it is", r.Method, r.URL.Path), nil
+	case t.group == "authorization.k8s.io" || t.group == "authentication.k8s.io": // these only ask, and leave nothing behind
 		return "", nil
-	case t.resource == "pods" && t.subresource == "portforward": // changes nothing
+	case t.resource == "pods" && t.subresource == "portforward": // this changes nothing
 		return "", nil
 	}
 	if g.info.ID == "" {
-		return fmt.Sprintf("%s of context %q: there is no lab that it could be of", t, g.info.Context), nil
+		return fmt.Sprintf("%s of context %q: no lab has been made there yet", t, g.info.Context), nil
 	}
 	if t.namespace != "" {
 		if ours, err := g.ours(r.Context(), t.namespace); ours || err != nil {
@@ -133,12 +133,12 @@ func (g *guard) refuses(r *http.Request) (string, error) {
 	}
 	if t.name == "" && r.Method == http.MethodPost {
 		t.name = body.Name
-		if body.Name == "" { // its name will be a new one
+		if body.Name == "" { // the API server will give it a new name
 			return g.unless(cluster.Labels(g.info.Lab, g.info.ID), body.Labels, t, "would not carry the labels of lab "), nil
 		}
 	}
 	if t.name == "" {
-		return fmt.Sprintf("%s of all %s: eastwest changes what is the lab's only, one by one", r.Method, t), nil
+		return fmt.Sprintf("%s of all %s: eastwest changes only the lab's objects, one by one", r.Method, t), nil
 	}
 	labels, found, err := g.labels(r.Context(), t.path())
 	switch {
@@ -148,13 +148,13 @@ func (g *guard) refuses(r *http.Request) (string, error) {
 		return "", nil
 	case found:
 		return g.unless(map[string]string{cluster.IDLabel: g.info.ID}, labels, t, "is not of lab "), nil
-	case r.Method == http.MethodDelete: // of nothing
+	case r.Method == http.MethodDelete: // there is nothing to delete
 		return "", nil
 	}
 	return g.unless(cluster.Labels(g.info.Lab, g.info.ID), body.Labels, t, "would not carry the labels of lab "), nil
 }
 
-// unless returns a refusal unless all labels are there.
+// unless returns a refusal, or "" if all wanted labels are there.
 func (g *guard) unless(wanted, seen map[string]string, t target, what string) string {
 	for name, value := range wanted {
 		if seen[name] != value {
@@ -164,7 +164,7 @@ func (g *guard) unless(wanted, seen map[string]string, t target, what string) st
 	return ""
 }
 
-// carries tells whose labels an object has.
+// carries says which lab's labels an object has.
 func carries(labels map[string]string) string {
 	if lab := labels[cluster.LabLabel]; lab != "" {
 		return fmt.Sprintf("it is of lab %s with the id %s", lab, labels[cluster.IDLabel])
@@ -172,14 +172,14 @@ func carries(labels map[string]string) string {
 	return "it has no label of a lab"
 }
 
-// istios reports whether Istio's own charts have made an object. Roles, bindings and webhooks outside of namespaces
-// carry this label.
+// istios reports whether an object is from Istio's charts. Their roles, bindings and webhooks outside of namespaces
+// have this label.
 func istios(labels map[string]string) bool { return labels["app.kubernetes.io/part-of"] == "istio" }
 
-// systemNamespaces are those of an Istio that was adopted.
+// systemNamespaces are the namespaces of an adopted Istio.
 var systemNamespaces = []string{"istio-system"}
 
-// ours reports whether the namespace is the lab's, or that of an adopted Istio.
+// ours reports whether the namespace is the lab's own, or that of an adopted Istio.
 func (g *guard) ours(ctx context.Context, namespace string) (bool, error) {
 	if g.adopted.Load() && slices.Contains(systemNamespaces, namespace) {
 		return true, nil
@@ -200,7 +200,7 @@ func (g *guard) ours(ctx context.Context, namespace string) (bool, error) {
 	return true, nil
 }
 
-// target is what a request is about.
+// target is the object of a request. Its name is empty if the request is for all objects of a kind, or makes a new one.
 type target struct {
 	root, group, namespace, resource, name, subresource string
 }
@@ -230,7 +230,7 @@ func parse(path string) (target, bool) {
 	return t, true
 }
 
-// path is that of the object itself.
+// path returns the path of the object itself, without its subresource.
 func (t target) path() string {
 	path := "/" + t.root
 	if t.namespace != "" {
@@ -253,26 +253,26 @@ func (t target) String() string {
 	return words
 }
 
-// head is what the guard reads of an object.
+// head is the part of an object that the guard reads.
 type head struct {
 	Name   string
 	Labels map[string]string
 }
 
-// read returns the head of the object in the body, which stays there to be sent. A patch that is no object has none.
+// read returns the head of the object in the body. The body can still be sent. A patch that is not an object has no head.
 func read(r *http.Request) (head, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return head{}, nil
 	}
 	data, err := io.ReadAll(r.Body)
-	_ = r.Body.Close() // all of it is read
+	_ = r.Body.Close() // it has been read to the end, or failed
 	r.Body = io.NopCloser(bytes.NewReader(data))
 	if err != nil {
 		return head{}, err
 	}
 	var o metav1.PartialObjectMetadata
 	if err := yaml.Unmarshal(data, &o); err != nil {
-		return head{}, nil //nolint:nilerr // a list of changes, such as a JSON patch: it makes nothing new
+		return head{}, nil //nolint:nilerr // a list of changes, such as a JSON patch, makes no new object
 	}
 	return head{o.Name, maps.Clone(o.Labels)}, nil
 }

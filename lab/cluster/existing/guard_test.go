@@ -40,8 +40,9 @@ func guardOf(id string) *guard {
 }
 
 const (
-	labeled = `{"metadata":{"name":"new","labels":{"app.kubernetes.io/managed-by":"eastwest","eastwest.dev/lab":"demo","eastwest.dev/lab-id":"7c1f"}}}`
-	bare    = `{"metadata":{"name":"new"}}`
+	labeled = `{"metadata":{"name":"new","labels":{` +
+		`"app.kubernetes.io/managed-by":"eastwest","eastwest.dev/lab":"demo","eastwest.dev/lab-id":"7c1f"}}}`
+	bare = `{"metadata":{"name":"new"}}`
 )
 
 func TestGuardLetsOnlyOurOwnBeWritten(t *testing.T) {
@@ -56,13 +57,19 @@ func TestGuardLetsOnlyOurOwnBeWritten(t *testing.T) {
 		{"anything in a namespace of ours", "POST", "/api/v1/namespaces/production/pods", bare, ""},
 		{"a part of it", "PATCH", "/apis/apps/v1/namespaces/production/deployments/echo/scale", `{"spec":{}}`, ""},
 		{"all of a kind in it", "DELETE", "/api/v1/namespaces/production/pods", "", ""},
-		{"a namespace of another lab of that name", "POST", "/api/v1/namespaces/istio-system/secrets", bare,
-			"would not carry the labels of lab demo"},
-		{"their object", "DELETE", "/api/v1/namespaces/shop/secrets/theirs", "",
-			`secrets/theirs in namespace shop of context "kind-east" is not of lab demo (it has no label of a lab)`},
+		{
+			"a namespace of another lab of that name", "POST", "/api/v1/namespaces/istio-system/secrets", bare,
+			"would not carry the labels of lab demo",
+		},
+		{
+			"their object", "DELETE", "/api/v1/namespaces/shop/secrets/theirs", "",
+			`secrets/theirs in namespace shop of context "kind-east" is not of lab demo (it has no label of a lab)`,
+		},
 		{"their object, taken over", "PATCH", "/api/v1/namespaces/shop/secrets/theirs?force=true", labeled, "is not of lab demo"},
-		{"their object, made again", "POST", "/api/v1/namespaces/shop/secrets", strings.Replace(labeled, "new", "theirs", 1),
-			"is not of lab demo"},
+		{
+			"their object, made again", "POST", "/api/v1/namespaces/shop/secrets", strings.Replace(labeled, "new", "theirs", 1),
+			"is not of lab demo",
+		},
 		{"our object among theirs", "DELETE", "/api/v1/namespaces/shop/secrets/moved", "", ""},
 		{"a new object of ours among theirs", "POST", "/api/v1/namespaces/shop/secrets", labeled, ""},
 		{"a new object without labels", "POST", "/api/v1/namespaces/shop/secrets", bare, "would not carry"},
@@ -73,12 +80,16 @@ func TestGuardLetsOnlyOurOwnBeWritten(t *testing.T) {
 		{"a new namespace of ours", "PATCH", "/api/v1/namespaces/new?fieldManager=eastwest", labeled, ""},
 		{"a role of theirs", "PUT", "/apis/rbac.authorization.k8s.io/v1/clusterroles/view", labeled, "is not of lab demo"},
 		{"a role of ours", "PUT", "/apis/rbac.authorization.k8s.io/v1/clusterroles/istiod", bare, ""},
-		{"what is not there", "DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterroles/gone", "", ""},
-		{"what is of a lab without an id", "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.istio", "",
-			"it is of lab demo with the id "},
-		{"an Istio that was not adopted", "DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterroles/istiod-of-somebody", "",
-			"is not of lab demo"},
-		{"no object", "POST", "/debug/flags/v", "5", "no object"},
+		{"an object that is not there", "DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterroles/gone", "", ""},
+		{
+			"an object of a lab without an id", "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gateways.istio", "",
+			"it is of lab demo with the id ",
+		},
+		{
+			"an Istio that was not adopted", "DELETE", "/apis/rbac.authorization.k8s.io/v1/clusterroles/istiod-of-somebody", "",
+			"is not of lab demo",
+		},
+		{"not an object", "POST", "/debug/flags/v", "5", "not an object"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			r, err := http.NewRequest(c.method, "https://10.0.0.1:6443"+c.path, strings.NewReader(c.body))
@@ -92,7 +103,7 @@ func TestGuardLetsOnlyOurOwnBeWritten(t *testing.T) {
 			}
 			sent, err := io.ReadAll(r.Body)
 			require.NoError(t, err)
-			require.Equal(t, c.body, string(sent), "what was read has to be sent all the same")
+			require.Equal(t, c.body, string(sent), "the guard has read the body, and it still has to be sent")
 		})
 	}
 }
@@ -156,7 +167,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func TestWhatGoesAndWhen(t *testing.T) {
+func TestOrderOfRemoval(t *testing.T) {
 	of := func(group, resource, namespace, name string, owners ...metav1.OwnerReference) object {
 		return object{
 			schema.GroupVersionResource{Group: group, Version: "v1", Resource: resource},

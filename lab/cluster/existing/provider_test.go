@@ -1,6 +1,8 @@
 package existing
 
 import (
+	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -38,57 +40,124 @@ func kubeconfig(t *testing.T) string {
 	return file
 }
 
-func TestWordsAreCheckedBeforeAnyClusterIsAsked(t *testing.T) {
-	file := kubeconfig(t)
+// testProvider returns a provider for these clusters of a lab.
+func testProvider(home string, s Settings, clusters ...string) *Provider {
+	return &Provider{Lab: cluster.Lab{Home: home, ID: "7c1f", Clusters: clusters}, Settings: s}
+}
+
+func TestSettingsAreCheckedBeforeAnyClusterIsAsked(t *testing.T) {
+	file := files(kubeconfig(t))
 	both := []string{"cluster-a", "cluster-b"}
+	eastWest := cluster.List{"east", "west"}
 	for _, c := range []struct {
-		what    string
-		p       Provider
-		problem []string // all of them are told
+		what     string
+		settings Settings
+		read     []string // by istiods of other clusters
+		problems []string // all of them are in one error
 	}{
-		{"right", Provider{Contexts: []string{"east", "west"}}, nil},
-		{"with an address", Provider{Contexts: []string{"east", "west"}, Read: both,
-			APIServers: map[string]string{"cluster-b": "https://203.0.113.2:6443"}}, nil},
-		{"no context", Provider{}, []string{"wanted a --context for each of cluster-a, cluster-b, in this order; seen 0"}},
-		{"unknown contexts", Provider{Contexts: []string{"east", "wst"}},
-			[]string{`there is no context "wst" in the kubeconfig: there are east, lost, west`}},
-		{"a context without its cluster", Provider{Contexts: []string{"east", "lost"}}, []string{`"lost" names the cluster "gone"`}},
-		{"a context twice", Provider{Contexts: []string{"east", "east"}}, []string{`"east" is named twice`}},
-		{"an address of this machine", Provider{Contexts: []string{"east", "west"}, Read: both},
-			[]string{`cluster-b (context "west"): the address of its API server is https://127.0.0.1:40123`, "--api-server cluster-b=https://"}},
-		{"another address of this machine", Provider{Contexts: []string{"east", "west"}, Read: both,
-			APIServers: map[string]string{"cluster-b": "https://localhost:6443"}}, []string{"https://localhost:6443"}},
-		{"all at once", Provider{Contexts: []string{"wst", "west"}, Read: both, APIServers: map[string]string{"cluster-c": "https://x",
-			"cluster-a": "10.0.0.1"}},
-			[]string{`"wst"`, "--api-server cluster-b=", "cluster-c: the lab has no such cluster",
-				`cluster-a: wanted an address like https://10.0.0.1:6443, seen "10.0.0.1"`}},
+		{what: "right", settings: Settings{Contexts: eastWest}},
+		{
+			what:     "with an address",
+			settings: Settings{Contexts: eastWest, APIServers: servers{"cluster-b": "https://203.0.113.2:6443"}}, read: both,
+		},
+		{what: "no context", problems: []string{"wanted a --context for each of cluster-a, cluster-b, in this order; seen 0"}},
+		{
+			what: "unknown contexts", settings: Settings{Contexts: cluster.List{"east", "wst"}},
+			problems: []string{`there is no context "wst" in the kubeconfig: there are east, lost, west`},
+		},
+		{
+			what: "a context without its cluster", settings: Settings{Contexts: cluster.List{"east", "lost"}},
+			problems: []string{`"lost" names the cluster "gone"`},
+		},
+		{
+			what: "a context twice", settings: Settings{Contexts: cluster.List{"east", "east"}},
+			problems: []string{`"east" is named twice`},
+		},
+		{
+			what: "an address of this machine", settings: Settings{Contexts: eastWest}, read: both,
+			problems: []string{
+				`cluster-b (context "west"): the address of its API server is https://127.0.0.1:40123`, "--api-server cluster-b=https://",
+			},
+		},
+		{
+			what:     "another address of this machine",
+			settings: Settings{Contexts: eastWest, APIServers: servers{"cluster-b": "https://localhost:6443"}}, read: both,
+			problems: []string{"https://localhost:6443"},
+		},
+		{
+			what: "all at once",
+			settings: Settings{
+				Contexts: cluster.List{"wst", "west"}, APIServers: servers{"cluster-c": "https://x", "cluster-a": "10.0.0.1"},
+			},
+			read: both,
+			problems: []string{
+				`"wst"`, "--api-server cluster-b=", "cluster-c: the lab has no such cluster",
+				`cluster-a: wanted an address like https://10.0.0.1:6443, seen "10.0.0.1"`,
+			},
+		},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			c.p.Kubeconfig, c.p.Clusters = file, both
-			config, err := c.p.load()
+			p := testProvider("", c.settings, both...)
+			p.ReadByOthers = c.read
+			config, err := load(file)
 			require.NoError(t, err)
-			err = c.p.checkWords(config)
-			if c.problem == nil {
+			err = p.checkSettings(config)
+			if c.problems == nil {
 				require.NoError(t, err)
 			}
-			for _, text := range c.problem {
+			for _, text := range c.problems {
 				require.ErrorContains(t, err, text)
 			}
 		})
 	}
 }
 
+func TestFlags(t *testing.T) {
+	t.Chdir(t.TempDir())
+	here, err := os.Getwd()
+	require.NoError(t, err)
+	s := Settings{Contexts: cluster.List{"north"}, APIServers: servers{"cluster-a": "https://192.0.2.1"}}
+	f := flag.NewFlagSet("", flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	s.Flags(f)
+	s.Contexts.Reset()
+	s.APIServers.Reset()
+	require.NoError(t, f.Parse([]string{
+		"--context", "east", "--context", "west", "--kubeconfig", "a:/b", "--adopt", "--hub", "docker.io/istio", "--tag", "1.31.0",
+		"--api-server", "cluster-b=https://192.0.2.2", "--api-server", "cluster-a=https://192.0.2.3",
+	}))
+	require.Equal(t, Settings{
+		Kubeconfig: files(filepath.Join(here, "a") + ":/b"), Contexts: cluster.List{"east", "west"},
+		APIServers: servers{"cluster-a": "https://192.0.2.3", "cluster-b": "https://192.0.2.2"}, Adopt: true,
+		Images: cluster.Images{Hub: "docker.io/istio", Tag: "1.31.0"},
+	}, s)
+	require.Equal(t, "cluster-a=https://192.0.2.3,cluster-b=https://192.0.2.2", f.Lookup("api-server").Value.String())
+	require.ErrorContains(t, f.Parse([]string{"--api-server", "10.0.0.1"}), "wanted the lab's name of a cluster and an address")
+}
+
+func TestContextsAreCompleted(t *testing.T) {
+	s := &Settings{Kubeconfig: files(kubeconfig(t))}
+	contexts, err := s.Choices("context")
+	require.NoError(t, err)
+	require.Equal(t, []string{"east", "lost", "west"}, contexts)
+	for _, other := range []string{"kubeconfig", "adopt"} {
+		choices, err := s.Choices(other)
+		require.NoError(t, err)
+		require.Empty(t, choices)
+	}
+}
+
 func TestKubeconfigThatIsNotThere(t *testing.T) {
-	_, err := Contexts(filepath.Join(t.TempDir(), "gone"))
+	_, err := load(files(filepath.Join(t.TempDir(), "gone")))
 	require.ErrorContains(t, err, "no such file")
 }
 
-// A port on which nobody listens refuses; the bound is for those that do not even do that.
-func TestUnreachableClusterIsToldSoon(t *testing.T) {
+// Nobody listens on the port here, so the connection is refused at once. The bound is for addresses that do not answer at all.
+func TestUnreachableClusterIsReportedSoon(t *testing.T) {
 	file := kubeconfig(t)
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
-	p := Provider{Home: t.TempDir(), Kubeconfig: file, Contexts: []string{"west"}, Clusters: []string{"cluster-a"}}
+	p := testProvider(t.TempDir(), Settings{Kubeconfig: files(file), Contexts: cluster.List{"west"}}, "cluster-a")
 	start := time.Now()
 	err = p.Check(t.Context())
 	require.ErrorContains(t, err, `context "west": asking the API server https://127.0.0.1:40123`)
@@ -101,9 +170,9 @@ func TestUnreachableClusterIsToldSoon(t *testing.T) {
 	require.Empty(t, entries)
 }
 
-// What the lab keeps of the user's kubeconfig is one context, with its files in it, under the lab's names.
+// The lab keeps one context of the user's kubeconfig, with the content of its files, under the lab's names.
 func TestOnlyOneContextIsKept(t *testing.T) {
-	config, err := (&Provider{Kubeconfig: kubeconfig(t)}).load()
+	config, err := load(files(kubeconfig(t)))
 	require.NoError(t, err)
 	own, err := only(config, "east", "cluster-a")
 	require.NoError(t, err)
@@ -123,13 +192,13 @@ func TestOnlyOneContextIsKept(t *testing.T) {
 }
 
 func TestCredentialsAreTheOwnersAlone(t *testing.T) {
-	p := Provider{Home: t.TempDir(), Kubeconfig: kubeconfig(t), Contexts: []string{"west"}, Clusters: []string{"cluster-a"}, ID: "7c1f"}
+	p := testProvider(t.TempDir(), Settings{Kubeconfig: files(kubeconfig(t)), Contexts: cluster.List{"west"}}, "cluster-a")
 	_, err := p.Create(t.Context(), cluster.Spec{Lab: "demo", Name: "cluster-a", Index: 1, Of: 1})
 	require.Error(t, err, "nobody listens there")
 	info, err := os.Stat(p.kubeconfigFile("demo", "cluster-a"))
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
-	c, err := (&Provider{Home: p.Home}).Open("demo", "cluster-a") // what another process knows
+	c, err := testProvider(p.Home, Settings{}).open("demo", "cluster-a") // as another process does
 	require.NoError(t, err)
 	require.Equal(t, "https://127.0.0.1:40123", c.APIServer())
 	require.Equal(t, "west", c.Context())
@@ -137,8 +206,10 @@ func TestCredentialsAreTheOwnersAlone(t *testing.T) {
 }
 
 func TestLoopback(t *testing.T) {
-	for host, is := range map[string]bool{"127.0.0.1": true, "127.1.2.3": true, "::1": true, "0.0.0.0": true, "localhost": true,
-		"api.localhost": true, "10.0.0.1": false, "api.example": false} {
-		require.Equal(t, is, loopback(host), host)
+	for _, host := range []string{"127.0.0.1", "127.1.2.3", "::1", "0.0.0.0", "localhost", "api.localhost"} {
+		require.True(t, loopback(host), host)
+	}
+	for _, host := range []string{"10.0.0.1", "api.example"} {
+		require.False(t, loopback(host), host)
 	}
 }

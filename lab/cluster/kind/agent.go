@@ -22,24 +22,26 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// agentEnv hands the part inside its node file.
+// agentEnv names the node file for the part of eastwest inside the node.
 const agentEnv = "EASTWEST_KIND_NODE"
 
-// components are the processes of a node that can be stopped and killed. The kubelet starts those of the control plane
-// and kube-proxy again, systemd the others.
-var components = []string{"containerd", "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet"}
+// components are the processes of a node that can be stopped and killed. If they end, the kubelet starts those of the
+// control plane and kube-proxy again, and systemd the others.
+var components = []string{
+	"containerd", "etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubelet",
+}
 
-// units are those of them that systemd starts, controlPlane those that kubeadm has the kubelet start.
+// units are the components that systemd starts, controlPlane those that the kubelet starts from kubeadm's manifests.
 var (
 	units        = []string{"containerd", "kubelet"}
 	controlPlane = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"}
 )
 
-// adminConf is where kubeadm writes the administrator's kubeconfig.
+// adminConf is the path of the administrator's kubeconfig, which kubeadm writes.
 const adminConf = "/etc/kubernetes/admin.conf"
 
-// Supervise turns this process into the part inside a node if it was started as one, and then never returns. Programs
-// that create kind clusters call it before anything else.
+// Supervise turns this process into the part of eastwest inside a node if it was started as that, and then never returns.
+// Programs that create kind clusters call it before anything else.
 func Supervise() {
 	file := os.Getenv(agentEnv)
 	if file == "" {
@@ -52,7 +54,7 @@ func Supervise() {
 	os.Exit(0)
 }
 
-// agent is the node seen from inside.
+// agent is the part of eastwest inside a node.
 type agent struct {
 	node
 	mu      sync.Mutex
@@ -74,7 +76,7 @@ func serve(file string) error {
 		return fmt.Errorf("setting up the node's network: %w", err)
 	}
 	server := &machine.Server{
-		Place: a.Place, Dir: inside, Signal: send, SocketMode: 0o666, // the user of Docker need not be root; the folder is the user's
+		Place: a.Place, Dir: inside, Signal: send, SocketMode: 0o666, // not for root alone: the user's folder keeps others out
 		Processes: func() []host.ProcessState { return host.Processes(components) },
 		NFT:       host.NFT,
 		Complete:  a.complete,
@@ -98,8 +100,9 @@ func serve(file string) error {
 	return nil
 }
 
-// setUpNetwork gives the node its routes: to the Services' range, so that the kernel looks at what no rule has caught
-// (see machine.Rules), and to the pods of the clusters on its network. A sealed node has no other.
+// setUpNetwork gives the node its routes: to the range of Services, so that packets to a Service that does not exist reach
+// the rules against them (see machine.Rules), and to the pods of other clusters on the network. A sealed node has no other
+// routes.
 func (a *agent) setUpNetwork(ctx context.Context) error {
 	plan := a.Addresses()
 	if err := host.Sysctl("net/ipv4/ip_forward", "1"); err != nil {
@@ -119,12 +122,13 @@ func (a *agent) setUpNetwork(ctx context.Context) error {
 	if a.Egress {
 		return nil
 	}
-	// Without a limit every question is refused, not one a second (icmp(7)).
+	// With its default limit, the kernel would refuse only one DNS query a second (icmp(7)).
 	return errors.Join(host.Seal(), host.Sysctl("net/ipv4/icmp_ratelimit", "0"), host.NFT(ctx, a.sealedDNS()))
 }
 
-// sealedDNS refuses what CoreDNS and containerd ask the name server that kind gives a node, which is Docker's and knows
-// the world, or takes seconds to say nothing: starting proxies and pods with a wrong image wait for the answer.
+// sealedDNS returns rules that refuse the DNS queries of CoreDNS and containerd to the name server that kind gives a node,
+// which is Docker's. It would resolve names of the internet or take seconds to fail, and proxies that start and pods with
+// a wrong image wait for its answer.
 func (n node) sealedDNS() string {
 	return fmt.Sprintf(`table ip eastwest-sealed {}
 delete table ip eastwest-sealed
@@ -135,7 +139,7 @@ table ip eastwest-sealed {
 		ip daddr %[1]s tcp dport 53 reject with tcp reset
 	}
 	chain own {
-		type filter hook output priority -110; # before Docker's own, which sends them elsewhere
+		type filter hook output priority -110; # before Docker's rules, which redirect them
 		ip daddr %[1]s udp dport 53 reject with icmp port-unreachable
 		ip daddr %[1]s tcp dport 53 reject with tcp reset
 	}
@@ -143,25 +147,21 @@ table ip eastwest-sealed {
 `, n.Addresses().Bridge().Addr())
 }
 
-// follow waits for Kubernetes, serves LoadBalancers as long as ctx lasts, and returns when the node is usable.
+// follow waits for Kubernetes, starts LoadBalancers, which run until ctx ends, and returns when the node is usable.
 func (a *agent) follow(ctx context.Context) error {
 	var api kubernetes.Interface
-	err := wait.Until(
-		ctx,
-		"kubeadm to make the API server",
-		wait.Options{Within: 10 * time.Minute, Every: 250 * time.Millisecond},
-		func(ctx context.Context) error {
-			config, err := machine.Config(adminConf)
-			if err != nil {
-				return err
-			}
-			config.QPS = -1 // no limit of our own on a node of our own
-			if api, err = kubernetes.NewForConfig(config); err != nil {
-				return err
-			}
-			return api.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
-		},
-	)
+	bounds := wait.Options{Within: 10 * time.Minute, Every: 250 * time.Millisecond}
+	err := wait.Until(ctx, "kubeadm to make the API server", bounds, func(ctx context.Context) error {
+		config, err := machine.Config(adminConf)
+		if err != nil {
+			return err
+		}
+		config.QPS = -1 // no limit: nobody else uses this API server
+		if api, err = kubernetes.NewForConfig(config); err != nil {
+			return err
+		}
+		return api.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (a *agent) follow(ctx context.Context) error {
 	return nil
 }
 
-// complete adds what only the node itself knows to its status.
+// complete fills in the fields of the status that only nodes of kind have.
 func (a *agent) complete(s *machine.Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -197,7 +197,7 @@ func send(component string, sig syscall.Signal) error {
 	return fmt.Errorf("%s does not run at this moment", component)
 }
 
-// ready tells systemd that what waits for this service may start (sd_notify(3)).
+// ready tells systemd to start the units that wait for this service (sd_notify(3)).
 func ready() error {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {
@@ -214,7 +214,7 @@ func ready() error {
 	return err
 }
 
-// apiServer is where others on the lab's network reach the node's API server.
+// apiServer returns the URL of the node's API server on the lab's network.
 func (n node) apiServer() string {
 	return "https://" + netip.AddrPortFrom(n.Address, machine.APIPort).String()
 }

@@ -2,7 +2,6 @@ package kind
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,22 +9,19 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// Node is a kind cluster of a lab. Stop of a component of the control plane need not last: the kubelet may start again what
-// has long not answered its probes. A stopped API server was still stopped after 150 s. Kill is followed by the kubelet's
-// back-off, which grows to minutes where a component is killed again and again.
+// Node is a kind cluster of a lab. Stop of a component of the control plane need not last: the kubelet may restart a
+// component that fails its probes for long. A stopped API server was still stopped after 150 s. After Kill, the kubelet
+// waits before it starts the component again. If a component is killed again and again, that time grows to minutes.
 type Node struct {
 	node
-	machine.Underlay
-	config *rest.Config
-	tell   func(milestone string) // nil for one that was opened
+	machine.Node
+	tell func(milestone string) // nil if the cluster was opened
 }
 
 var (
@@ -39,26 +35,22 @@ var (
 )
 
 func newCluster(n node) (*Node, error) {
-	config, err := machine.Config(n.path(kubeconfig))
+	seen, err := machine.OpenNode(machine.NodeOptions{
+		Place: n.Place, Address: n.Address, Dir: n.Dir, Kubeconfig: n.path(kubeconfig), Components: components, Thaw: n.unpause,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("opening cluster %s: %w", n.Spec.Name, err)
+		return nil, err
 	}
-	return &Node{node: n, Underlay: machine.NewUnderlay(n.Place, n.Address, n.Dir, components), config: config}, nil
+	return &Node{node: n, Node: seen}, nil
 }
-
-// RESTConfig implements cluster.Cluster.
-func (c *Node) RESTConfig() *rest.Config { return rest.CopyConfig(c.config) }
-
-// Kubeconfig is the path of the administrator's kubeconfig.
-func (c *Node) Kubeconfig() string { return c.path(kubeconfig) }
 
 // APIServer implements cluster.Advertiser.
 func (c *Node) APIServer() string { return c.apiServer() }
 
-// Container is the node's name in Docker.
+// Container returns the node's name in Docker.
 func (c *Node) Container() string { return c.container() }
 
-// Usage is what the node's processes, pods included, use.
+// Usage returns what the node's processes, including those of pods, have used.
 func (c *Node) Usage() (host.CgroupUsage, error) {
 	ctx, cancel := wait.Timeout(context.Background(), 3*time.Second)
 	defer cancel()
@@ -71,27 +63,23 @@ func (c *Node) Usage() (host.CgroupUsage, error) {
 
 // Usable implements cluster.Starting.
 func (c *Node) Usable(ctx context.Context) error {
-	err := wait.Until(
-		ctx,
-		c.Spec.Name+" to be usable",
-		wait.Options{Within: 3 * time.Minute, Every: 100 * time.Millisecond},
-		func(ctx context.Context) error {
-			status, err := c.Status(ctx)
-			switch {
-			case err != nil:
-				return err
-			case status.Problem != "":
-				return wait.Permanent(errors.New(status.Problem))
-			case !status.Usable:
-				return errors.New("the node, the default ServiceAccount or CoreDNS is not there yet")
-			}
-			return nil
-		},
-	)
+	bounds := wait.Options{Within: 3 * time.Minute, Every: 100 * time.Millisecond}
+	err := wait.Until(ctx, c.Spec.Name+" to be usable", bounds, func(ctx context.Context) error {
+		status, err := c.Status(ctx)
+		switch {
+		case err != nil:
+			return err
+		case status.Problem != "":
+			return wait.Permanent(errors.New(status.Problem))
+		case !status.Usable:
+			return errors.New("the node, the default ServiceAccount or CoreDNS is not there yet")
+		}
+		return nil
+	})
 	if err != nil && ctx.Err() == nil {
-		if said, jerr := docker(ctx, "exec", c.container(), "journalctl", "--no-pager", "--output=cat", "--lines=3",
-			"--unit=eastwest"); jerr == nil {
-			err = fmt.Errorf("%w; the part of eastwest in the node says: %s", err, said)
+		log := []string{"exec", c.container(), "journalctl", "--no-pager", "--output=cat", "--lines=3", "--unit=eastwest"}
+		if end, lerr := docker(ctx, log...); lerr == nil {
+			err = fmt.Errorf("%w; the log of eastwest's service in the node ends with: %s", err, end)
 		}
 	}
 	if err == nil && c.tell != nil {
@@ -109,22 +97,14 @@ func (c *Node) LoadImage(_ context.Context, archive string) error {
 	return loadImage(to, archive)
 }
 
-// podLogs is the command that prints the end of the logs of one of Kubernetes' own pods, earlier containers included.
+// podLogs returns the docker command that prints the end of the logs of a pod in kube-system, including earlier containers.
 func podLogs(container, pod string) []string {
 	return []string{"exec", container, "sh", "-c", "tail -q -n 2000 /var/log/pods/kube-system_" + pod + "-*/*/*.log"}
 }
 
-// Dump implements cluster.Cluster: the node's status, its journal, the logs of each component, and what Docker knows.
+// Dump implements cluster.Cluster: the node's status, its journal, the logs of each component, and Docker's view of it.
 func (c *Node) Dump(ctx context.Context, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	var problems []error
-	if status, err := c.Status(ctx); err != nil {
-		problems = append(problems, err)
-	} else {
-		problems = append(problems, machine.WriteJSON(filepath.Join(dir, "status.json"), status))
-	}
+	problems := []error{c.DumpStatus(ctx, dir)}
 	sources := map[string][]string{
 		"journal.log": {"exec", c.container(), "journalctl", "--no-pager"},
 		"console.log": {"logs", c.container()},
@@ -156,26 +136,16 @@ func (c *Node) Pause(ctx context.Context) (cluster.Heal, error) {
 	return c.unpause, nil
 }
 
-func (c *Node) unpause(ctx context.Context) error {
-	paused, err := c.paused(ctx)
+// unpause lets a paused node run again.
+func (n node) unpause(ctx context.Context) error {
+	paused, err := n.paused(ctx)
 	if err == nil && paused {
-		_, err = docker(ctx, "unpause", c.container())
+		_, err = docker(ctx, "unpause", n.container())
 	}
 	return err
 }
 
-func (c *Node) paused(ctx context.Context) (paused bool, err error) {
-	text, err := docker(ctx, "inspect", "--format", "{{.State.Paused}}", c.container())
-	if err != nil {
-		return false, err
-	}
-	return paused, json.Unmarshal([]byte(text), &paused)
-}
-
-// HealAll implements cluster.Healer.
-func (c *Node) HealAll(ctx context.Context) error {
-	if err := c.unpause(ctx); err != nil { // a paused node could not be asked
-		return err
-	}
-	return c.Underlay.HealAll(ctx)
+func (n node) paused(ctx context.Context) (bool, error) {
+	c, err := inspectContainer(ctx, n.container())
+	return c.State.Paused, err
 }

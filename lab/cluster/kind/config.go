@@ -13,26 +13,26 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 )
 
-// provider names the folder of a lab's kind nodes.
+// provider is the name of the folder of a lab's kind nodes.
 const provider = "kind"
 
 // inside is where a node sees its folder.
 const inside = "/eastwest"
 
-// node is everything that the part inside must know, and that another process needs to find the node again.
+// node is everything that the part of eastwest inside the node must know, and that another process needs to find the node.
 type node struct {
 	machine.Place
 	Dir     string     `json:"dir"` // the node's folder on this machine
 	ID      string     `json:"id"`  // of the lab
 	Image   string     `json:"image"`
 	Egress  bool       `json:"egress"`
-	Address netip.Addr `json:"address"` // that Docker has given it; the zero Addr inside the node
+	Address netip.Addr `json:"address"` // assigned by Docker; the zero Addr inside the node
 }
 
-// nameMax is kind's own bound (pkg/cluster/internal/create): a host name has room for 64, and kind adds to it.
+// nameMax is kind's limit (pkg/cluster/internal/create): kind appends to the name, and a host name has at most 64 bytes.
 const nameMax = 50
 
-// kindName is what kind calls the cluster: it is all users' of this Docker.
+// kindName returns kind's name for the cluster. All users of this Docker share these names.
 func kindName(lab, cluster string) string {
 	name := lab + "-" + cluster
 	if len(name) <= nameMax {
@@ -44,39 +44,41 @@ func kindName(lab, cluster string) string {
 
 func networkName(lab string) string { return "eastwest-" + lab }
 
-// imageName is the node image with the lab's labels. Nobody can pull it.
+// imageName returns the name of the node image with the lab's labels. No registry has it.
 func (n node) imageName() string { return "eastwest.local/kind/" + n.Lab + ":" + n.Name }
 
 func (n node) kindName() string { return kindName(n.Lab, n.Name) }
 
-// container is also the name of the node in Kubernetes.
+// container returns the name of the node in Docker, which is also its name in Kubernetes.
 func (n node) container() string       { return n.kindName() + "-control-plane" }
 func (n node) path(p ...string) string { return filepath.Join(append([]string{n.Dir}, p...)...) }
-func nodeDir(home, lab, name string) string {
-	return filepath.Join(machine.Dir(home, lab, provider), name)
-}
+
+// Dir returns the folder of a node's files.
+func Dir(home, lab, name string) string { return filepath.Join(machine.Dir(home, lab, provider), name) }
 
 // Files of a node's folder.
 const (
 	nodeFile   = "node.json"
+	finished   = "finished" // it is there once the node is made
 	program    = "eastwest-node"
 	kubeconfig = "kubeconfig"
 	patches    = "patches"
 )
 
-// fair is a patch of kubeadm's for a part of the control plane. kubeadm has a busy API server run before everything that
-// asks for less of the CPU than it, and apps of a lab ask for little: on a small machine their calls would stand still for seconds.
+// fair returns a patch for kubeadm that lowers the CPU request of a component of the control plane. With kubeadm's own
+// requests, a busy API server would take the CPU from everything that requests less: on a small machine, calls between
+// apps of a lab would stand still for seconds.
 func fair(component string) string {
 	return fmt.Sprintf("spec: {containers: [{name: %s, resources: {requests: {cpu: 10m}}}]}\n", component)
 }
 
-// cniFile is where containerd in a node looks for the network of pods.
-const cniFile = "/etc/cni/net.d/10-eastwest.conflist"
+// CNIFile is the path inside a node of the file that tells containerd how to give pods addresses.
+const CNIFile = "/etc/cni/net.d/10-eastwest.conflist"
 
-// mounts are the files that a node gets from its folder, by their path inside.
+// mounts returns the files that a node gets from its folder, by their path inside the node.
 func (n node) mounts() map[string]string {
 	return map[string]string{
-		cniFile: n.CNIConfig(),
+		CNIFile: n.CNIConfig(),
 		"/etc/systemd/system/eastwest.service": fmt.Sprintf(`[Unit]
 Description=eastwest: rules, routes and addresses of this node
 StartLimitIntervalSec=0
@@ -88,14 +90,14 @@ ExecStart=%s
 Restart=always
 RestartSec=200ms
 `, agentEnv, inside+"/"+nodeFile, inside+"/"+program),
-		// Not a file in multi-user.target.wants: systemd takes links there only.
+		// A file in multi-user.target.wants would not do: systemd accepts only links there.
 		"/etc/systemd/system/containerd.service.d/20-eastwest.conf": "[Unit]\nWants=eastwest.service\nAfter=eastwest.service\n",
 	}
 }
 
-// write fills the node's folder and returns what kind mounts of it.
+// write fills the node's folder and returns the mounts of its files.
 func (n node) write() ([]v1alpha4.Mount, error) {
-	// Whoever may open the control socket may break the node.
+	// Other users must not open the control socket: it can break the node.
 	if err := os.MkdirAll(n.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -128,7 +130,7 @@ func (n node) write() ([]v1alpha4.Mount, error) {
 	return mounts, nil
 }
 
-// share makes a link to a file, or a copy where that cannot be.
+// share makes a hard link to a file, or a copy if that is impossible.
 func share(from, to string) error {
 	if os.Link(from, to) == nil {
 		return nil
@@ -140,20 +142,20 @@ func share(from, to string) error {
 	return os.WriteFile(to, data, 0o755)
 }
 
-// configType heads what kind is asked for.
-var configType = v1alpha4.TypeMeta{Kind: "Cluster", APIVersion: "kind.x-k8s.io/v1alpha4"}
+// ConfigType is the type of kind's configuration.
+var ConfigType = v1alpha4.TypeMeta{Kind: "Cluster", APIVersion: "kind.x-k8s.io/v1alpha4"}
 
-// config is what kind is asked for. Patches that an older Kubernetes does not know are ignored by it.
+// config returns kind's configuration of the cluster. Older versions of Kubernetes ignore patches that they do not know.
 func (n node) config(mounts []v1alpha4.Mount) *v1alpha4.Cluster {
 	a := n.Addresses()
 	return &v1alpha4.Cluster{
-		TypeMeta: configType,
+		TypeMeta: ConfigType,
 		Name:     n.kindName(),
 		Nodes:    []v1alpha4.Node{{Role: v1alpha4.ControlPlaneRole, Image: n.imageName(), ExtraMounts: mounts}},
 		Networking: v1alpha4.Networking{
 			PodSubnet: a.Pods(n.Index).String(), ServiceSubnet: a.Services(n.Index).String(),
-			// The node's own file for containerd is there before the kubelet is. kindnet would give what crosses between
-			// clusters of one network the node's address.
+			// CNIFile is there before the kubelet starts. kindnet would replace the addresses of pods by the node's in
+			// packets to other clusters of the network.
 			DisableDefaultCNI: true,
 			KubeProxyMode:     v1alpha4.NFTablesProxyMode,
 		},
@@ -168,7 +170,7 @@ imagePullCredentialsVerificationPolicy: NeverVerify # one try to pull would make
 			`kind: KubeProxyConfiguration
 nftables: {minSyncPeriod: 50ms, syncPeriod: 30s}
 `,
-			// The lab's data need not survive the machine. The two versions of kubeadm's file write arguments differently.
+			// A lab's data need not survive a crash of the machine. The two versions of kubeadm's API write arguments differently.
 			`kind: ClusterConfiguration
 apiVersion: kubeadm.k8s.io/v1beta4
 etcd: {local: {extraArgs: [{name: unsafe-no-fsync, value: "true"}]}}

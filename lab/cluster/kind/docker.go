@@ -10,44 +10,101 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// docker runs the Docker command, as kind itself does, and returns what it prints without the last line's end.
+// docker runs the docker command, as kind itself does, and returns its output without white space at the ends.
 func docker(ctx context.Context, args ...string) (string, error) {
 	out, err := host.Run(ctx, nil, "docker", args...)
 	return strings.TrimSpace(out), err
 }
 
-// What is needed of Docker.
+// inspect decodes what Docker knows of things of one kind, such as containers, by their names or ids.
+func inspect[T any](ctx context.Context, kind string, names ...string) ([]T, error) {
+	text, err := docker(ctx, append([]string{kind, "inspect"}, names...)...)
+	if err != nil {
+		return nil, err
+	}
+	var all []T
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
+		return nil, fmt.Errorf("reading the output of `docker %s inspect`: %w", kind, err)
+	}
+	return all, nil
+}
+
+// container is the part of what Docker knows of a container that we read.
+type container struct {
+	ID    string `json:"Id"`
+	State struct {
+		Pid    int
+		Paused bool
+	}
+	Config          struct{ Labels map[string]string }
+	NetworkSettings struct {
+		Networks map[string]struct{ IPAddress string }
+	}
+}
+
+// network is the part of what Docker knows of a network that we read.
+type network struct {
+	Name   string
+	Labels map[string]string
+	IPAM   struct {
+		Config []struct{ Subnet string }
+	}
+}
+
+// inspectContainer returns what Docker knows of the node's container.
+func inspectContainer(ctx context.Context, name string) (container, error) {
+	all, err := inspect[container](ctx, "container", name)
+	if err != nil {
+		return container{}, err
+	}
+	if len(all) != 1 {
+		return container{}, fmt.Errorf("asking Docker for container %s: wanted one, seen %d", name, len(all))
+	}
+	return all[0], nil
+}
+
+// ContainerCgroup returns the cgroup of a container.
+func ContainerCgroup(ctx context.Context, name string) (string, error) {
+	c, err := inspectContainer(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	return host.ContainerCgroup(c.State.Pid, c.ID)
+}
+
+// The needs of a lab.
 const (
-	neededAPI    = "1.41" // of 20.10, the first with private cgroup namespaces, which kind needs
+	neededAPI    = "1.41" // of Docker 20.10, the first with private cgroup namespaces, which kind needs
 	neededDocker = "20.10"
-	imageMiB     = 1100 // on its disk
-	nodeMiB      = 1800 // there, of a node with a mesh; see docs/measurements/providers.md
-	answerWithin = 10 * time.Second
+	imageMiB     = 1100             // on Docker's disk, for the node image
+	nodeMiB      = 1800             // there, for a node with a mesh; see docs/measurements/providers.md
+	answerWithin = 10 * time.Second // how long Docker may take to answer Available
 )
 
-// Answers returns nil if a Docker that can make nodes answers, or what is in the way and what to do about it.
-func Answers(ctx context.Context) error {
+// Available reports whether a Docker that can make nodes answers.
+func Available(ctx context.Context) cluster.State {
 	if runtime.GOOS != "linux" {
-		return fmt.Errorf(
-			"this machine runs %s: the part of eastwest that runs in kind's nodes is a Linux program; use eastwest on Linux, or --provider "+
-				"existing on clusters that are there",
-			runtime.GOOS,
-		)
+		return cluster.State{
+			Problem: fmt.Errorf("this machine runs %s, and the part of eastwest that runs in kind's nodes is a Linux program", runtime.GOOS),
+			Fix:     "run eastwest on Linux, in a virtual machine for example",
+		}
 	}
 	if _, err := exec.LookPath("docker"); err != nil {
-		return errors.New(
-			"the tool \"docker\" is missing: install Docker (https://docs.docker.com/engine/install/; apt-get install docker.io), or use " +
-				"--provider embedded",
-		)
+		return cluster.State{
+			Problem: errors.New(`the tool "docker" is missing`),
+			Fix:     "install Docker (https://docs.docker.com/engine/install/; apt-get install docker.io)",
+		}
 	}
 	bound, cancel := wait.TimeoutCause(ctx, answerWithin, "no answer")
 	defer cancel()
@@ -58,8 +115,8 @@ func Answers(ctx context.Context) error {
 	return suits(text)
 }
 
-// unanswered says what to do about a Docker that does not answer.
-func unanswered(err error) error {
+// unanswered is the state of a Docker that does not answer.
+func unanswered(err error) cluster.State {
 	said := err.Error()
 	var command *host.CommandError
 	if errors.As(err, &command) && command.Said != "" {
@@ -67,81 +124,78 @@ func unanswered(err error) error {
 	}
 	switch {
 	case strings.Contains(said, "permission denied"):
-		return fmt.Errorf("this user may not talk to Docker: run with sudo, or `sudo usermod -aG docker $USER` and log in again (%s)", said)
+		return cluster.State{
+			Problem: fmt.Errorf("this user may not talk to Docker (%s)", said),
+			Fix:     "run with sudo, or `sudo usermod -aG docker $USER` and log in again",
+		}
 	case strings.Contains(said, "Cannot connect"), strings.Contains(said, "no such file"), strings.Contains(said, "connection refused"):
-		return fmt.Errorf( //nolint:revive,staticcheck // a name
-			"Docker does not run: start it (`sudo systemctl start docker`; scripts/docker-up where there is no systemd) (%s)",
-			said,
-		)
+		return cluster.State{
+			Problem: fmt.Errorf("Docker does not run (%s)", said), //nolint:revive,staticcheck // a name
+			Fix:     "start it (`sudo systemctl start docker`; scripts/docker-up where there is no systemd)",
+		}
 	case strings.Contains(said, "is too old"), strings.Contains(said, "is too new"):
-		return fmt.Errorf(
-			"the docker command and the Docker Engine are too far apart in age: wanted %s or newer of both (%s)",
-			neededDocker,
-			said,
-		)
+		return cluster.State{
+			Problem: fmt.Errorf("the versions of the docker command and of the Docker Engine are too far apart (%s)", said),
+			Fix:     "install " + neededDocker + " or newer of both",
+		}
 	}
-	return fmt.Errorf("asking Docker for its version: %s", said)
+	return cluster.State{Problem: fmt.Errorf("asking Docker for its version failed (%s)", said), Fix: "try `docker version`"}
 }
 
-// suits judges what `docker version` says.
-func suits(text string) error {
-	var version struct {
+// suits judges the output of `docker version`.
+func suits(text string) cluster.State {
+	var seen struct {
 		Server *struct {
 			Version    string
 			APIVersion string `json:"ApiVersion"`
 			Os         string
 		}
 	}
-	if err := json.Unmarshal([]byte(text), &version); err != nil {
-		return fmt.Errorf("reading what `docker version` says: %w", err)
+	if err := json.Unmarshal([]byte(text), &seen); err != nil {
+		return cluster.State{Problem: fmt.Errorf("reading the output of `docker version`: %w", err), Fix: "try it"}
 	}
-	switch server := version.Server; {
-	case server == nil:
+	server := seen.Server
+	if server == nil {
 		return unanswered(errors.New("Cannot connect to the Docker daemon")) //nolint:revive,staticcheck // its own words
-	case older(server.APIVersion, neededAPI):
-		return fmt.Errorf("Docker %s is too old: wanted %s or newer", server.Version, neededDocker) //nolint:revive,staticcheck // a name
-	case server.Os != "linux":
-		return fmt.Errorf("Docker runs containers of %s: switch it to Linux containers", server.Os) //nolint:revive,staticcheck // a name
 	}
-	return nil
-}
-
-// older compares versions like 1.41.
-func older(a, b string) bool {
-	x, y := strings.Split(a, "."), strings.Split(b, ".")
-	for i := range min(len(x), len(y)) {
-		m, _ := strconv.Atoi(x[i])
-		n, _ := strconv.Atoi(y[i])
-		if m != n {
-			return m < n
+	api, err := version.ParseGeneric(server.APIVersion)
+	switch {
+	case err != nil || api.LessThan(version.MustParseGeneric(neededAPI)):
+		return cluster.State{
+			Problem: fmt.Errorf("Docker %s is too old", server.Version), //nolint:revive,staticcheck // a name
+			Fix:     "install " + neededDocker + " or newer",
+		}
+	case server.Os != "linux":
+		return cluster.State{
+			Problem: fmt.Errorf("Docker runs containers of %s", server.Os), //nolint:revive,staticcheck // a name
+			Fix:     "switch it to Linux containers",
 		}
 	}
-	return len(x) < len(y)
+	return cluster.State{}
 }
 
-// engine is what `docker info` says of a Docker.
+// engine is the part of the output of `docker info` that we read.
 type engine struct {
-	DockerRootDir   string   // where it keeps images, containers and volumes
+	DockerRootDir   string   // the folder of images, containers and volumes
 	OperatingSystem string   // of its machine
 	SecurityOptions []string // like "name=rootless"
 }
 
-// askEngine asks the Docker.
 func askEngine(ctx context.Context) (e engine, err error) {
 	text, err := docker(ctx, "info", "--format", "{{json .}}")
 	if err != nil {
 		return e, err
 	}
 	if err := json.Unmarshal([]byte(text), &e); err != nil {
-		return e, fmt.Errorf("reading what `docker info` says: %w", err)
+		return e, fmt.Errorf("reading the output of `docker info`: %w", err)
 	}
 	return e, nil
 }
 
 // reachable returns an error if this machine cannot reach the Docker's containers by their addresses.
 func (e engine) reachable() error {
-	const instead = "nodes are reached by their addresses, and those of %s are not to be reached from here: use a Docker Engine that " +
-		"runs on this machine as root, or --provider existing on clusters that are there"
+	const instead = "eastwest connects to nodes by their addresses, and this machine has no route to those of %s: " +
+		"use a Docker Engine that runs on this machine as root, or --provider existing on clusters that are there"
 	switch {
 	case strings.Contains(e.OperatingSystem, "Docker Desktop"):
 		return fmt.Errorf(instead, "Docker Desktop, which runs in a virtual machine,")
@@ -155,21 +209,26 @@ func (e engine) reachable() error {
 func local(ctx context.Context) error {
 	endpoint := os.Getenv("DOCKER_HOST")
 	if endpoint == "" {
-		var err error
-		if endpoint, err = docker(ctx, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"); err != nil {
+		current, err := inspect[struct {
+			Endpoints struct {
+				Docker struct{ Host string } `json:"docker"`
+			}
+		}](ctx, "context")
+		if err != nil {
 			return err
+		}
+		for _, c := range current { // it is one
+			endpoint = c.Endpoints.Docker.Host
 		}
 	}
 	if !strings.HasPrefix(endpoint, "unix://") {
-		return fmt.Errorf(
-			"the Docker at %s is not on this machine, and nodes share a folder with it: unset DOCKER_HOST, or `docker context use default`",
-			endpoint,
-		)
+		return fmt.Errorf("the Docker at %s is not on this machine, and nodes share a folder with it: "+
+			"unset DOCKER_HOST, or `docker context use default`", endpoint)
 	}
 	return nil
 }
 
-// FreeBytes tells how much may still be written where Docker keeps its nodes.
+// FreeBytes returns the free space of the disk that holds Docker's nodes.
 func (p *Provider) FreeBytes(ctx context.Context) (uint64, error) {
 	e, err := askEngine(ctx)
 	if err != nil {
@@ -182,22 +241,16 @@ func (p *Provider) FreeBytes(ctx context.Context) (uint64, error) {
 func disk(root string, nodes int) error {
 	free, err := host.FreeBytes(root)
 	if err != nil {
-		return nil //nolint:nilerr // it is not for everybody to see
+		return nil //nolint:nilerr // not every user may see it
 	}
 	if needed := uint64(imageMiB + nodes*nodeMiB); free>>20 < needed {
-		return fmt.Errorf(
-			"the disk is full: Docker's folder %s has %d MiB free, a lab of %d clusters needs %d MiB: make room, for example with `docker "+
-				"system prune`",
-			root,
-			free>>20,
-			nodes,
-			needed,
-		)
+		return fmt.Errorf("the disk is full: Docker's folder %s has %d MiB free, a lab of %s needs %d MiB: "+
+			"make room, for example with `docker system prune`", root, free>>20, words.Plural(nodes, "cluster"), needed)
 	}
 	return nil
 }
 
-// filters select what carries the labels of a lab; of any lab of that name if the id is empty.
+// filters returns the flags that select things with the labels of a lab, or of any lab of that name if the id is empty.
 func filters(lab, id string) []string {
 	var all []string
 	for key, value := range cluster.Labels(lab, id) {
@@ -206,7 +259,7 @@ func filters(lab, id string) []string {
 	return all
 }
 
-// labelFlags give something the labels of a lab.
+// labelFlags returns the flags that give a new thing the labels of a lab.
 func labelFlags(lab, id string) []string {
 	var flags []string
 	for key, value := range cluster.Labels(lab, id) {
@@ -215,55 +268,57 @@ func labelFlags(lab, id string) []string {
 	return flags
 }
 
-// thing is a sort of what a lab has in Docker: how it is listed and how it is removed.
-type thing struct{ list, remove string }
+// things are the things of one kind that a lab has in Docker, by the commands that list and remove them.
+type things struct{ list, remove string }
 
 var (
-	containers = thing{"ps --all --quiet --no-trunc", "rm --force --volumes"}
-	images     = thing{"image ls --quiet --no-trunc", "image rm --force"}
-	networks   = thing{"network ls --quiet --no-trunc", "network rm"}
+	containers = things{"ps --all --quiet --no-trunc", "rm --force --volumes"}
+	images     = things{"image ls --quiet --no-trunc", "image rm --force"}
+	networks   = things{"network ls --quiet --no-trunc", "network rm"}
 )
 
-// leftovers lists what Docker has of a lab, with the command that removes it.
+// ids lists the ids of things that match all filters.
+func (t things) ids(ctx context.Context, filters ...string) ([]string, error) {
+	text, err := docker(ctx, append(strings.Fields(t.list), filters...)...)
+	return strings.Fields(text), err
+}
+
+// leftovers returns a command for each kind of things that Docker still has of a lab, which removes them.
 func leftovers(ctx context.Context, lab, id string) (remove [][]string, err error) {
-	for _, thing := range []thing{containers, images, networks} {
-		ids, err := docker(ctx, append(strings.Fields(thing.list), filters(lab, id)...)...)
+	for _, kind := range []things{containers, images, networks} {
+		ids, err := kind.ids(ctx, filters(lab, id)...)
 		if err != nil {
 			return nil, fmt.Errorf("listing what Docker has of lab %s: %w", lab, err)
 		}
-		if list := strings.Fields(ids); len(list) > 0 {
-			remove = append(remove, append(strings.Fields(thing.remove), list...))
+		if len(ids) > 0 {
+			remove = append(remove, append(strings.Fields(kind.remove), ids...))
 		}
 	}
 	return remove, nil
 }
 
-// rangeTaken tells which Docker network has addresses of the range; "" if none has.
+// rangeTaken describes a Docker network that has addresses of the range, or returns "".
 func rangeTaken(ctx context.Context, r netip.Prefix) (string, error) {
-	ids, err := docker(ctx, "network", "ls", "--quiet")
+	ids, err := networks.ids(ctx)
 	if err != nil {
 		return "", fmt.Errorf("listing Docker's networks: %w", err)
 	}
-	list := strings.Fields(ids)
-	if len(list) == 0 {
+	if len(ids) == 0 {
 		return "", nil
 	}
-	text, err := docker(
-		ctx,
-		append([]string{"network", "inspect", "--format", "{{.Name}}{{range .IPAM.Config}} {{.Subnet}}{{end}}"}, list...)...)
+	all, err := inspect[network](ctx, "network", ids...)
 	if err != nil {
 		return "", fmt.Errorf("looking at Docker's networks: %w", err)
 	}
-	return overlaps(text, r), nil
+	return overlaps(all, r), nil
 }
 
-// overlaps finds the network in lines of a name and ranges.
-func overlaps(lines string, r netip.Prefix) string {
-	for _, line := range strings.Split(lines, "\n") {
-		fields := strings.Fields(line)
-		for i, field := range fields {
-			if subnet, err := netip.ParsePrefix(field); i > 0 && err == nil && subnet.Overlaps(r) {
-				return fmt.Sprintf("the Docker network %s (%s)", fields[0], subnet)
+// overlaps describes the first network that has addresses of the range, or returns "".
+func overlaps(all []network, r netip.Prefix) string {
+	for _, n := range all {
+		for _, config := range n.IPAM.Config {
+			if subnet, err := netip.ParsePrefix(config.Subnet); err == nil && subnet.Overlaps(r) {
+				return fmt.Sprintf("the Docker network %s (%s)", n.Name, subnet)
 			}
 		}
 	}

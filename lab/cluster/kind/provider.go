@@ -31,23 +31,15 @@ import (
 
 // Provider makes kind clusters.
 type Provider struct {
-	Home   string         // folder of all labs
-	Bundle *bundle.Bundle // images of the mesh and, where it has one, the node image; only Create needs it
-	Image  string         // the node image; the bundle's when empty, kind's own default where the bundle has none
-	Range  string         // the lab's /16; a free one is found when empty
-	Egress bool           // let the labs reach what Docker's containers reach
-	// Published says that nodes pull the mesh's images: none is loaded into them.
-	Published bool
-	ID        string // of the lab that is made
-	Nodes     int    // that are going to be made: what Check wants room for
-	Progress  func(cluster, milestone string, since time.Duration)
+	cluster.Lab
+	Settings Settings
 }
 
 var _ cluster.Provider = (*Provider)(nil)
 
 // Check implements cluster.Provider.
 func (p *Provider) Check(ctx context.Context) error {
-	if err := Answers(ctx); err != nil {
+	if err := Available(ctx).Err(); err != nil {
 		return err
 	}
 	if err := local(ctx); err != nil {
@@ -60,45 +52,94 @@ func (p *Provider) Check(ctx context.Context) error {
 	if err := e.reachable(); err != nil {
 		return err
 	}
-	return disk(e.DockerRootDir, p.Nodes)
+	return disk(e.DockerRootDir, len(p.Clusters))
 }
 
 // Create implements cluster.Provider. Clusters of one lab may be created side by side.
 func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Cluster, error) {
-	if spec.Index < 1 || spec.Index > machine.MaxClusters {
-		return nil, fmt.Errorf("cluster %s is number %d: a lab has room for %d", spec.Name, spec.Index, machine.MaxClusters)
+	if err := machine.CheckIndex(spec); err != nil {
+		return nil, err
 	}
-	if c, err := p.Open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
+	if c, err := p.open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
 		return c, nil
 	}
-	return p.makeOrSweep(ctx, spec, p.make)
-}
-
-// makeOrSweep makes a node in its lab's network, and leaves nothing of it where that fails.
-func (p *Provider) makeOrSweep(
-	ctx context.Context,
-	spec cluster.Spec,
-	do func(context.Context, node) (cluster.Cluster, error),
-) (cluster.Cluster, error) {
-	n, err := p.plan(ctx, spec)
+	tell := p.milestones(spec.Name)
+	err := p.makeOrSweep(ctx, spec, func(ctx context.Context, n node) error {
+		tell("node image")
+		return p.make(ctx, n, tell)
+	})
 	if err != nil {
 		return nil, err
 	}
-	if err := p.sweepNode(ctx, n); err != nil { // what a crash has left
+	c, err := p.open(spec.Lab, spec.Name)
+	if err != nil {
 		return nil, err
 	}
-	c, err := do(ctx, n)
-	if err != nil {
-		clean, cancel := wait.Timeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		return nil, errors.Join(fmt.Errorf("making %s: %w", spec.Name, err), p.sweepNode(clean, n))
-	}
+	c.tell = tell
 	return c, nil
 }
 
-// plan fixes the lab's network, if that has not been done, writes it down and makes it.
+// Prepared is a node that is about to be made.
+type Prepared struct {
+	Name      string // kind's name of the cluster
+	Container string // Docker's name of the node
+	Dir       string // the folder of the node's files, which is empty
+	Image     string // its node image: containers made from it carry the lab's labels
+	Network   string // its lab's Docker network
+	Pods      netip.Prefix
+	CNI       string // a file that tells containerd how to give pods addresses; see CNIFile
+}
+
+// CreateBy creates a cluster in another way than kind's library does, to compare it with others: do makes it. If do fails,
+// nothing of the cluster is left. Delete removes it as any other, but Open does not know it.
+func (p *Provider) CreateBy(ctx context.Context, spec cluster.Spec, do func(context.Context, Prepared) error) error {
+	return p.makeOrSweep(ctx, spec, func(ctx context.Context, n node) error {
+		if err := os.MkdirAll(n.Dir, 0o700); err != nil {
+			return err
+		}
+		return do(ctx, Prepared{
+			Name: n.kindName(), Container: n.container(), Dir: n.Dir, Image: n.imageName(), Network: networkName(n.Lab),
+			Pods: n.Addresses().Pods(n.Index), CNI: n.CNIConfig(),
+		})
+	})
+}
+
+// makeOrSweep makes a node on its lab's network. If that fails, nothing of the node is left.
+func (p *Provider) makeOrSweep(ctx context.Context, spec cluster.Spec, do func(context.Context, node) error) error {
+	n, err := p.plan(ctx, spec)
+	if err != nil {
+		return err
+	}
+	if err := p.sweepNode(ctx, n); err != nil { // left behind by a crash
+		return err
+	}
+	err = func() error {
+		image, err := p.NodeImage(ctx)
+		if err != nil {
+			return err
+		}
+		if err := label(ctx, n, image); err != nil {
+			return err
+		}
+		if err := do(ctx, n); err != nil {
+			return err
+		}
+		return os.WriteFile(n.path(finished), nil, 0o644)
+	}()
+	if err != nil {
+		clean, cancel := wait.Timeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		return errors.Join(fmt.Errorf("making %s: %w", spec.Name, err), p.sweepNode(clean, n))
+	}
+	return nil
+}
+
+// plan plans the lab's network, if that has not been done yet, and makes it.
 func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, error) {
-	n := node{Place: machine.Place{Spec: spec}, Dir: nodeDir(p.Home, spec.Lab, spec.Name), ID: p.ID, Image: p.Image, Egress: p.Egress}
+	n := node{
+		Place: machine.Place{Spec: spec}, Dir: Dir(p.Home, spec.Lab, spec.Name),
+		ID: p.ID, Image: p.Settings.Image, Egress: p.Settings.Egress,
+	}
 	if err := notOthers(ctx, n); err != nil {
 		return n, err
 	}
@@ -107,7 +148,8 @@ func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, error) {
 		return n, err
 	}
 	defer unlock()
-	net, err := machine.Plan(p.Home, spec.Lab, p.ID, provider, p.Range, func(r netip.Prefix) (string, error) { return rangeTaken(ctx, r) })
+	byDocker := func(r netip.Prefix) (string, error) { return rangeTaken(ctx, r) }
+	net, err := machine.Plan(p.Home, spec.Lab, p.ID, provider, p.Settings.Range, byDocker)
 	if err != nil {
 		return n, err
 	}
@@ -115,57 +157,64 @@ func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, error) {
 	return n, makeNetwork(ctx, n)
 }
 
-// labelsOf has Docker print the lab of a thing that it lists.
-const labelsOf = `{{.Label "` + cluster.ManagedByLabel + `"}} {{.Label "` + cluster.LabLabel + `"}} {{.Label "` + cluster.IDLabel + `"}}`
+// owns reports whether labels are those of the node's lab.
+func (n node) owns(labels map[string]string) bool {
+	return labels[cluster.ManagedByLabel] == cluster.ManagedBy && labels[cluster.LabLabel] == n.Lab && labels[cluster.IDLabel] == n.ID
+}
 
-// labels is what that is for the lab of the node.
-func (n node) labels() string { return strings.Join([]string{cluster.ManagedBy, n.Lab, n.ID}, " ") }
-
-// notOthers returns an error if Docker has a cluster of that name that is no lab's.
+// notOthers returns an error if Docker has a container with the node's name that is not the lab's.
 func notOthers(ctx context.Context, n node) error {
-	// Without the word a container without labels would look like none.
-	found, err := docker(ctx, "ps", "--all", "--filter", "name=^"+n.container()+"$", "--format", "found "+labelsOf)
+	ids, err := containers.ids(ctx, "--filter", "name=^"+n.container()+"$")
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	found, err := inspect[container](ctx, "container", ids...)
+	if gone(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if found == "" || found == "found "+n.labels() {
-		return nil
+	for _, c := range found {
+		if !n.owns(c.Config.Labels) {
+			return fmt.Errorf("there is a kind cluster %s that is not this lab's (container %s): "+
+				"choose another --name; eastwest leaves it alone", n.kindName(), n.container())
+		}
 	}
-	return fmt.Errorf(
-		"there is a kind cluster %s that is not this lab's (container %s): choose another --name; eastwest leaves it alone",
-		n.kindName(),
-		n.container(),
-	)
+	return nil
 }
 
 // makeNetwork makes the lab's Docker network, or finds it.
 func makeNetwork(ctx context.Context, n node) error {
 	name, a := networkName(n.Lab), n.Addresses()
-	found, err := docker(ctx, "network", "ls", "--filter", "name=^"+name+"$", "--format", "found "+labelsOf)
+	ids, err := networks.ids(ctx, "--filter", "name=^"+name+"$")
 	if err != nil {
 		return err
 	}
-	switch found {
-	case "found " + n.labels():
+	if len(ids) > 0 {
+		found, err := inspect[network](ctx, "network", ids...)
+		if err != nil {
+			return err
+		}
+		for _, net := range found {
+			if !n.owns(net.Labels) {
+				return fmt.Errorf("there is a Docker network %s that is not this lab's: "+
+					"choose another --name, or remove it with `docker network rm %[1]s`", name)
+			}
+		}
 		return nil
-	case "":
-	default:
-		return fmt.Errorf(
-			"there is a Docker network %s that is not this lab's: choose another --name, or remove it with `docker network rm %[1]s`",
-			name,
-		)
 	}
-	_, err = docker(ctx, append([]string{
+	_, err = docker(ctx, slices.Concat([]string{
 		"network", "create", "--driver", "bridge", "--subnet", a.Bridge().Masked().String(), "--gateway", a.Bridge().Addr().String(),
 		"--ip-range", a.Assigned().String(),
-	}, append(labelFlags(n.Lab, n.ID), name)...)...)
+	}, labelFlags(n.Lab, n.ID), []string{name})...)
 	if err != nil && strings.Contains(err.Error(), "overlaps") {
 		return fmt.Errorf("the range %s is taken by a Docker network: choose another with --range: %w", n.Range, err)
 	}
 	return err
 }
 
-// milestones returns what tells how far a cluster is whose making begins now.
+// milestones returns a function that reports milestones of a cluster, with the time since milestones was called.
 func (p *Provider) milestones(cluster string) (tell func(milestone string)) {
 	begin := time.Now()
 	return func(milestone string) {
@@ -176,56 +225,39 @@ func (p *Provider) milestones(cluster string) (tell func(milestone string)) {
 }
 
 // make is the story of a node.
-func (p *Provider) make(ctx context.Context, n node) (cluster.Cluster, error) {
-	tell := p.milestones(n.Name)
-	image, err := p.NodeImage(ctx)
-	if err != nil {
-		return nil, err
-	}
-	tell("node image")
-	if err := label(ctx, n, image); err != nil {
-		return nil, err
-	}
+func (p *Provider) make(ctx context.Context, n node, tell func(milestone string)) error {
 	mounts, err := n.write()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	log := &watcher{tell: tell}
 	kinds := newKinds(log)
 	if err := create(ctx, kinds, log, n, mounts); err != nil {
-		return nil, err
+		return err
 	}
 	if n.Address, err = address(ctx, n); err != nil {
-		return nil, err
+		return err
 	}
 	if err := writeKubeconfig(ctx, kinds, n); err != nil {
-		return nil, err
+		return err
 	}
-	if !p.Published {
+	if !p.Settings.Images.Published() {
 		if err := p.loadImages(ctx, kinds, n); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	tell("api")
-	if err := machine.WriteJSON(n.path(nodeFile), n); err != nil { // now with its address: it can be opened
-		return nil, err
-	}
-	c, err := p.Open(n.Lab, n.Name)
-	if err != nil {
-		return nil, err
-	}
-	c.tell = tell
-	return c, nil
+	return machine.WriteJSON(n.path(nodeFile), n) // now with its address, so that it can be opened
 }
 
-// newKinds is kind itself, on Docker.
+// newKinds returns kind's library on Docker.
 func newKinds(log *watcher) *kind.Provider {
 	return kind.NewProvider(kind.ProviderWithDocker(), kind.ProviderWithLogger(log))
 }
 
-// NodeImage returns the name of the node image that is asked for, once Docker has it, where it stays.
+// NodeImage returns the name of the node image. If Docker does not have it, NodeImage loads or pulls it. It stays there.
 func (p *Provider) NodeImage(ctx context.Context) (string, error) {
-	image, archive := p.Image, ""
+	image, archive := p.Settings.Image, ""
 	if image == "" {
 		if err := p.Bundle.KindProblem(); err != nil {
 			return "", err
@@ -244,7 +276,7 @@ func (p *Provider) NodeImage(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("waiting for another eastwest that gets the same node image: %w", err)
 	}
 	defer func() { _ = lock.Unlock() }()
-	if _, err := docker(ctx, "image", "inspect", "--format", "{{.Id}}", image); err == nil {
+	if _, err := inspect[struct{}](ctx, "image", image); err == nil {
 		return image, nil
 	}
 	if archive != "" {
@@ -252,37 +284,34 @@ func (p *Provider) NodeImage(ctx context.Context) (string, error) {
 		return image, err
 	}
 	if _, err := docker(ctx, "pull", "--quiet", image); err != nil {
-		return "", fmt.Errorf(
-			"getting the node image %s: %w: `eastwest bundle build --with kind` makes one that needs no registry, --kind-image names another",
-			image,
-			err,
-		)
+		return "", fmt.Errorf("getting the node image %s: %w: `eastwest bundle build --with kind` makes one that needs no registry, "+
+			"--kind-image names another", image, err)
 	}
 	return image, nil
 }
 
-// label makes the node's own image: the same one, with labels that its containers inherit.
+// label makes the node's own image: a copy of the node image with labels, which its containers inherit.
 func label(ctx context.Context, n node, image string) error {
 	id, err := docker(ctx, append(append([]string{"create"}, labelFlags(n.Lab, n.ID)...), image)...)
 	if err != nil {
 		return err
 	}
 	_, err = docker(ctx, "commit", id, n.imageName())
-	_, gone := docker(context.WithoutCancel(ctx), "rm", "--force", "--volumes", id)
-	if err := errors.Join(err, gone); err != nil {
+	_, problem := docker(context.WithoutCancel(ctx), "rm", "--force", "--volumes", id)
+	if err := errors.Join(err, problem); err != nil {
 		return fmt.Errorf("giving the node image the lab's labels: %w", err)
 	}
 	return nil
 }
 
-// networkEnv is kind's only way to be told the network, and the whole process has one environment.
-const networkEnv = "KIND_EXPERIMENTAL_DOCKER_NETWORK"
+// NetworkEnv is the environment variable that names the Docker network. kind has no other setting for it.
+const NetworkEnv = "KIND_EXPERIMENTAL_DOCKER_NETWORK"
 
-// turn is held by who may set it.
+// turn holds a value while a goroutine may set NetworkEnv: the whole process has one environment.
 var turn = make(chan struct{}, 1)
 
-// create has kind make the cluster. kind takes no context: when ctx ends, the node is removed under its hands until it
-// gives up.
+// create makes the cluster with kind's library, which takes no context: when ctx ends, create removes the node again and
+// again until kind gives up.
 func create(ctx context.Context, kinds *kind.Provider, log *watcher, n node, mounts []v1alpha4.Mount) error {
 	select {
 	case turn <- struct{}{}:
@@ -290,15 +319,15 @@ func create(ctx context.Context, kinds *kind.Provider, log *watcher, n node, mou
 		return context.Cause(ctx)
 	}
 	log.onceStarted(func() { <-turn })
-	if err := os.Setenv(networkEnv, networkName(n.Lab)); err != nil {
+	if err := os.Setenv(NetworkEnv, networkName(n.Lab)); err != nil {
 		log.started()
 		return err
 	}
 	done := make(chan error, 1)
 	go func() {
 		defer log.started()
-		done <- kinds.Create(n.kindName(), kind.CreateWithV1Alpha4Config(n.config(mounts)),
-			kind.CreateWithKubeconfigPath(n.path("kind.kubeconfig")))
+		done <- kinds.Create(n.kindName(),
+			kind.CreateWithV1Alpha4Config(n.config(mounts)), kind.CreateWithKubeconfigPath(n.path("kind.kubeconfig")))
 	}()
 	again := time.NewTicker(500 * time.Millisecond)
 	defer again.Stop()
@@ -319,66 +348,56 @@ func create(ctx context.Context, kinds *kind.Provider, log *watcher, n node, mou
 	}
 }
 
-// explain adds what the command that kind ran has said, and what to do where that is known.
+// explain adds the output of the command that kind ran to an error, and what to do if that is known.
 func explain(err error) error {
 	command := kindexec.RunErrorForError(err)
 	if command == nil {
 		return err
 	}
-	return withOutput(err, string(command.Output))
+	return WithOutput(err, string(command.Output))
 }
 
-// withOutput adds the end of what was said to an error, and what to do where that is known.
-func withOutput(err error, output string) error {
+// WithOutput adds the end of the output of kind to an error, and what to do if that is known.
+func WithOutput(err error, output string) error {
 	lines := strings.Split(strings.TrimSpace(output), "\n")
 	said := strings.Join(lines[max(0, len(lines)-12):], "\n")
 	if strings.Contains(said, "unable to apply caps") {
-		return fmt.Errorf(
-			"this machine does not let Docker give containers all capabilities: start it with scripts/docker-up, which asks for those that "+
-				"there are: %w: %s",
-			err,
-			said,
-		)
+		return fmt.Errorf("this machine does not let Docker give containers all capabilities: "+
+			"start it with scripts/docker-up, which asks only for those that exist here: %w: %s", err, said)
 	}
 	return fmt.Errorf("%w: %s", err, said)
 }
 
-// address asks Docker where the node is on the lab's network.
+// address returns the node's address on the lab's network.
 func address(ctx context.Context, n node) (netip.Addr, error) {
-	text, err := docker(
-		ctx,
-		"inspect",
-		"--format",
-		fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", networkName(n.Lab)),
-		n.container(),
-	)
+	c, err := inspectContainer(ctx, n.container())
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	addr, err := netip.ParseAddr(text)
+	addr, err := netip.ParseAddr(c.NetworkSettings.Networks[networkName(n.Lab)].IPAddress)
 	if err != nil {
 		return addr, fmt.Errorf("asking Docker for the address of %s: %w", n.container(), err)
 	}
 	return addr, nil
 }
 
-// writeKubeconfig writes the administrator's kubeconfig under the cluster's name. It holds the address of the node, which
-// other clusters reach as well, so that a remote secret that istioctl makes of it is right.
+// writeKubeconfig writes the administrator's kubeconfig, whose context, cluster and user are named after the cluster. Other
+// clusters reach the address in it as well, so a remote secret that istioctl makes of it works.
 func writeKubeconfig(ctx context.Context, kinds *kind.Provider, n node) error {
 	text, err := kinds.KubeConfig(n.kindName(), false)
 	if err != nil {
 		return explain(err)
 	}
-	of, err := clientcmd.Load([]byte(text))
+	original, err := clientcmd.Load([]byte(text))
 	if err != nil {
 		return fmt.Errorf("reading the kubeconfig of %s: %w", n.kindName(), err)
 	}
-	current := of.Contexts[of.CurrentContext]
-	if current == nil || of.Clusters[current.Cluster] == nil || of.AuthInfos[current.AuthInfo] == nil {
-		return fmt.Errorf("the kubeconfig of %s has no context %q", n.kindName(), of.CurrentContext)
+	current := original.Contexts[original.CurrentContext]
+	if current == nil || original.Clusters[current.Cluster] == nil || original.AuthInfos[current.AuthInfo] == nil {
+		return fmt.Errorf("the kubeconfig of %s has no context %q", n.kindName(), original.CurrentContext)
 	}
 	c := api.NewConfig()
-	c.Clusters[n.Name], c.AuthInfos[n.Name+"-admin"] = of.Clusters[current.Cluster], of.AuthInfos[current.AuthInfo]
+	c.Clusters[n.Name], c.AuthInfos[n.Name+"-admin"] = original.Clusters[current.Cluster], original.AuthInfos[current.AuthInfo]
 	c.Clusters[n.Name].Server = n.apiServer()
 	c.Contexts[n.Name] = &api.Context{Cluster: n.Name, AuthInfo: n.Name + "-admin"}
 	c.CurrentContext = n.Name
@@ -397,7 +416,7 @@ func reachable(ctx context.Context, n node) error {
 	return machine.APIAnswers(ctx, config)
 }
 
-// loadImages gives the node the mesh's images that its own image lacks.
+// loadImages loads those images of the mesh into the node that its node image lacks.
 func (p *Provider) loadImages(ctx context.Context, kinds *kind.Provider, n node) error {
 	has, err := docker(ctx, "exec", n.container(), "ctr", "--namespace=k8s.io", "images", "ls", "--quiet")
 	if err != nil {
@@ -418,7 +437,7 @@ func (p *Provider) loadImages(ctx context.Context, kinds *kind.Provider, n node)
 	return nil
 }
 
-// kindNode is kind's own idea of the node.
+// kindNode returns the node as kind's library knows it.
 func kindNode(kinds *kind.Provider, n node) (nodes.Node, error) {
 	all, err := kinds.ListNodes(n.kindName())
 	if err != nil {
@@ -430,7 +449,7 @@ func kindNode(kinds *kind.Provider, n node) (nodes.Node, error) {
 	return all[0], nil
 }
 
-// loadImage gives a node the images of an archive.
+// loadImage loads the images of an archive into a node.
 func loadImage(to nodes.Node, archive string) error {
 	file, err := os.Open(archive)
 	if err != nil {
@@ -443,25 +462,28 @@ func loadImage(to nodes.Node, archive string) error {
 	return nil
 }
 
-// removeContainer removes the node's container, if there is one with the lab's labels: the name alone could be anybody's.
+// removeContainer removes the node's container, if there is one with the lab's labels. Others may have one of that name.
 func (n node) removeContainer(ctx context.Context) error {
 	return n.remove(ctx, containers, "name=^"+n.container()+"$")
 }
 
-// remove removes what of a sort of things matches a filter and has the lab's labels.
-func (n node) remove(ctx context.Context, t thing, filter string) error {
-	ours, err := docker(ctx, slices.Concat(strings.Fields(t.list), []string{"--filter", filter}, filters(n.Lab, n.ID))...)
-	if err != nil || ours == "" {
+// remove removes the things that match a filter and have the lab's labels.
+func (n node) remove(ctx context.Context, t things, filter string) error {
+	ours, err := t.ids(ctx, append(filters(n.Lab, n.ID), "--filter", filter)...)
+	if err != nil || len(ours) == 0 {
 		return err
 	}
-	_, err = docker(ctx, append(strings.Fields(t.remove), strings.Fields(ours)...)...)
-	if err != nil && strings.Contains(err.Error(), "No such ") { // somebody else was quicker
-		err = nil
+	_, err = docker(ctx, append(strings.Fields(t.remove), ours...)...)
+	if gone(err) { // somebody else was quicker
+		return nil
 	}
 	return err
 }
 
-// sweepNode removes what is left of one node.
+// gone reports whether Docker has answered that a thing does not exist.
+func gone(err error) bool { return err != nil && strings.Contains(err.Error(), "No such ") }
+
+// sweepNode removes everything of one node.
 func (p *Provider) sweepNode(ctx context.Context, n node) error {
 	if err := n.removeContainer(ctx); err != nil {
 		return err
@@ -479,23 +501,21 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 		return err
 	}
 	defer unlock()
-	if err := Answers(ctx); err != nil {
+	if err := Available(ctx).Err(); err != nil {
 		return err
 	}
 	dir := machine.Dir(p.Home, lab, provider)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		// Names are this Docker's, homes are the users'. Labs of ours are written down before anything is made.
+		// All users share the names of this Docker, while each has a home. Our labs are written down before they are made.
 		left, err := leftovers(ctx, lab, "")
 		if err != nil || len(left) == 0 {
 			return err
 		}
-		return fmt.Errorf( //nolint:revive,staticcheck // a name
-			"Docker has a lab %s that was made with another EASTWEST_HOME: choose another --name, or remove it where it was made",
-			lab,
-		)
+		return fmt.Errorf("Docker has a lab %s that was made with another EASTWEST_HOME: "+ //nolint:revive,staticcheck // a name
+			"choose another --name, or remove it where it was made", lab)
 	}
 	net, err := machine.ReadNetwork(p.Home, lab, provider)
-	if errors.Is(err, fs.ErrNotExist) { // it is written down before anything is made
+	if errors.Is(err, fs.ErrNotExist) { // the network is written down before anything is made
 		return os.RemoveAll(dir)
 	}
 	if err != nil {
@@ -505,38 +525,34 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 	if err != nil {
 		return err
 	}
-	err = wait.Until(
-		ctx,
-		"everything of lab "+lab+" to be gone from Docker",
-		wait.Options{Within: time.Minute, Every: 200 * time.Millisecond, InARow: looks},
-		func(ctx context.Context) error {
-			left, err := leftovers(ctx, lab, net.ID)
-			if err != nil {
-				return err
-			}
-			var problems []error
-			for _, command := range left {
-				_, err := docker(ctx, command...)
-				problems = append(problems, err)
-			}
-			if len(left) > 0 {
-				problems = append(problems, fmt.Errorf("%d kinds of things were there", len(left)))
-			}
-			if pids := host.Commands("docker", nodes...); len(pids) > 0 {
-				problems = append(problems, fmt.Errorf("commands that make its nodes still run (processes %v)", pids))
-			}
-			return errors.Join(problems...)
-		},
-	)
+	bounds := wait.Options{Within: time.Minute, Every: 200 * time.Millisecond, InARow: looks}
+	err = wait.Until(ctx, "everything of lab "+lab+" to be gone from Docker", bounds, func(ctx context.Context) error {
+		left, err := leftovers(ctx, lab, net.ID)
+		if err != nil {
+			return err
+		}
+		var problems []error
+		for _, command := range left {
+			_, err := docker(ctx, command...)
+			problems = append(problems, err)
+		}
+		if len(left) > 0 {
+			problems = append(problems, fmt.Errorf("%d kinds of things were there", len(left)))
+		}
+		if pids := host.Commands("docker", nodes...); len(pids) > 0 {
+			problems = append(problems, fmt.Errorf("commands that make its nodes still run (processes %v)", pids))
+		}
+		return errors.Join(problems...)
+	})
 	if err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)
 }
 
-// unfinished lists the containers of a lab whose making was cut off by a kill, and how often in a row nothing is to be
-// seen of the lab before it is gone. The docker command that makes a container outlives whoever has started it, and where
-// that command has been killed, too, Docker may go on for a while with what is not in its lists yet.
+// unfinished returns the names of the lab's containers that a killed process was making, and how often in a row nothing of
+// the lab must be found before it is gone. The docker command that makes a container goes on when the process that started
+// it is killed. If the command is killed as well, Docker may still be making a container that its lists do not show yet.
 func (p *Provider) unfinished(lab string) (containers []string, looks int, err error) {
 	folders, err := os.ReadDir(machine.Dir(p.Home, lab, provider))
 	if err != nil {
@@ -548,9 +564,7 @@ func (p *Provider) unfinished(lab string) (containers []string, looks int, err e
 		if !folder.IsDir() {
 			continue
 		}
-		_, err := p.Open(lab, name)
-		_, bareErr := Bare{p}.Open(lab, name)
-		if err != nil && bareErr != nil {
+		if _, err := os.Stat(filepath.Join(Dir(p.Home, lab, name), finished)); err != nil {
 			containers = append(containers, node{Place: machine.Place{Spec: cluster.Spec{Lab: lab, Name: name}}}.container())
 			looks = 15
 		}
@@ -558,10 +572,18 @@ func (p *Provider) unfinished(lab string) (containers []string, looks int, err e
 	return containers, looks, nil
 }
 
-// Open returns a cluster that was created before, whether it runs or not.
-func (p *Provider) Open(lab, name string) (*Node, error) {
+// Open implements cluster.Provider.
+func (p *Provider) Open(lab, name string) (cluster.Cluster, error) {
+	c, err := p.open(lab, name)
+	if err != nil {
+		return nil, err // a nil *Node would be a cluster that is not nil
+	}
+	return c, nil
+}
+
+func (p *Provider) open(lab, name string) (*Node, error) {
 	var n node
-	if err := machine.ReadJSON(filepath.Join(nodeDir(p.Home, lab, name), nodeFile), &n); err != nil {
+	if err := machine.ReadJSON(filepath.Join(Dir(p.Home, lab, name), nodeFile), &n); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("lab %s has no cluster %s", lab, name)
 		}

@@ -7,9 +7,9 @@ import (
 	"sigs.k8s.io/kind/pkg/log"
 )
 
-// watcher is the logger by which kind tells how far it is.
+// watcher is a logger for kind's library. It turns kind's messages into milestones.
 type watcher struct {
-	tell func(step string)
+	tell func(milestone string)
 
 	once sync.Once
 	do   func()
@@ -17,17 +17,17 @@ type watcher struct {
 
 var _ log.Logger = (*watcher)(nil)
 
-// onceStarted calls do when kind has read its environment, or when started is called.
+// onceStarted sets a function that is called once: when kind has read its environment, or by started.
 func (w *watcher) onceStarted(do func()) { w.do = do }
 
 func (w *watcher) started() { w.once.Do(w.do) }
 
-// preparing is what kind tells first after it has read the name of the network (its docker provider's Provision). Were it
-// told in other words, clusters of several labs would be made one after another.
+// preparing is kind's first message after it has read the name of the network (Provision of its docker provider). If a new
+// version of kind changed these words, clusters of several labs would be made one after another.
 const preparing = "Preparing nodes"
 
 func (w *watcher) step(format string, args ...any) {
-	if !strings.HasPrefix(strings.TrimSpace(format), "•") || len(args) != 1 { // its ends have other marks
+	if !strings.HasPrefix(strings.TrimSpace(format), "•") || len(args) != 1 { // messages that end a step begin with another mark
 		return
 	}
 	text, ok := args[0].(string)
@@ -40,13 +40,13 @@ func (w *watcher) step(format string, args ...any) {
 	w.tell(strings.ToLower(strings.TrimSpace(strings.TrimFunc(text, func(r rune) bool { return r > 127 || r == ' ' }))))
 }
 
-// Warn implements log.Logger. What kind warns of (cgroup v1, its own environment variable) is known here.
+// Warn implements log.Logger. kind warns of cgroup v1 and of its environment variable, both of which we know.
 func (w *watcher) Warn(string) {}
 
 // Warnf implements log.Logger.
 func (w *watcher) Warnf(string, ...any) {}
 
-// Error implements log.Logger: errors are returned, too.
+// Error implements log.Logger. kind returns its errors as well.
 func (w *watcher) Error(string) {}
 
 // Errorf implements log.Logger.

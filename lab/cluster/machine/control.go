@@ -23,29 +23,28 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
-// controlSocket is how the outside talks to a node: HTTP on a Unix socket in the node's folder. See Serve for its few
-// words.
+// controlSocket is the Unix socket in the node's folder on which the node answers HTTP requests. See Serve for those.
 const controlSocket = "control.sock"
 
-// Status is what a node says of itself.
+// Status is a node's report about itself.
 type Status struct {
 	Cluster    string              `json:"cluster"`
 	Up         float64             `json:"up_seconds"`
 	Components []host.ProcessState `json:"components"`
 	Blocks     map[string]Block    `json:"blocks,omitempty"`
-	Usable     bool                `json:"usable,omitempty"`  // of nodes that are watched by no parent
-	Problem    string              `json:"problem,omitempty"` // why it is not going to be
-	Usage      *host.CgroupUsage   `json:"usage,omitempty"`   // where only the node can tell
+	Usable     bool                `json:"usable,omitempty"`  // only of nodes of kind: embedded ones report it to their parent
+	Problem    string              `json:"problem,omitempty"` // why the node will never be usable
+	Usage      *host.CgroupUsage   `json:"usage,omitempty"`   // only of nodes of kind: this machine cannot see their cgroup
 }
 
-// Server is a node seen from inside: it keeps the node's rules and answers the control socket.
+// Server is a node seen from inside: it keeps the node's rules and answers on the control socket.
 type Server struct {
 	Place      Place
 	Dir        string // the node's folder, as seen from inside
 	Processes  func() []host.ProcessState
 	Signal     func(component string, sig syscall.Signal) error
-	NFT        func(ctx context.Context, rules string) error // gives rules to the kernel
-	Complete   func(*Status)                                 // adds what only this kind of node knows; may be nil
+	NFT        func(ctx context.Context, rules string) error // loads nftables rules into the kernel
+	Complete   func(*Status)                                 // fills in fields that only this kind of node knows; may be nil
 	SocketMode os.FileMode
 
 	begin  time.Time
@@ -53,19 +52,20 @@ type Server struct {
 	blocks map[string]Block
 }
 
-// blocksFile keeps the blocks for a server that takes over from one that has ended: faults are healed by whoever made them.
+// blocksFile keeps the blocks for the next server if this one ends: a fault lasts until it is healed.
 const blocksFile = "blocks.json"
 
-// Apply gives the node its rules, the blocks of an earlier server among them.
+// Apply loads the node's rules, including the blocks of an earlier server.
 func (s *Server) Apply(ctx context.Context) error {
 	var earlier map[string]Block
 	if err := ReadJSON(filepath.Join(s.Dir, blocksFile), &earlier); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintln(os.Stderr, "faults of the network that were in force are forgotten:", err) // a node without rules would be worse
+		// A node without rules would be worse.
+		fmt.Fprintln(os.Stderr, "faults of the network that were in force are forgotten:", err)
 	}
 	return s.changeBlocks(ctx, func(all map[string]Block) { maps.Copy(all, earlier) })
 }
 
-// Serve opens the control socket and answers until ctx ends. It does not wait for that.
+// Serve opens the control socket and returns. The socket is answered until ctx ends.
 func (s *Server) Serve(ctx context.Context) error {
 	s.begin = time.Now()
 	listener, err := listenUnix(s.Dir)
@@ -119,8 +119,8 @@ func (s *Server) answer(w http.ResponseWriter, err error, do func() error) {
 	}
 }
 
-// changeBlocks applies a change of the blocks; the old ones stay when it cannot be written down, or when the kernel
-// refuses the new rules.
+// changeBlocks applies a change of the blocks. If it cannot be written down, or if the kernel refuses the new rules, the
+// old blocks stay.
 func (s *Server) changeBlocks(ctx context.Context, change func(map[string]Block)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -143,7 +143,7 @@ func (s *Server) changeBlocks(ctx context.Context, change func(map[string]Block)
 	return nil
 }
 
-// dial connects to an address of the node's network and then hands bytes on in both directions.
+// dial connects to an address of the node's network and then passes bytes on in both directions.
 func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 	target, err := (&net.Dialer{}).DialContext(r.Context(), "tcp", r.PathValue("address"))
 	if err != nil {
@@ -173,8 +173,8 @@ func (s *Server) dial(w http.ResponseWriter, r *http.Request) {
 	<-done
 }
 
-// inFolder calls do with a short name for the control socket: a Unix socket's path has room for 107
-// bytes only, and a lab's folder may be deeper than that.
+// inFolder calls do with a short path of the control socket: the path of a Unix socket has room for 107
+// bytes only (unix(7)), and a lab's folder may be deeper than that.
 func inFolder(dir string, do func(path string) error) error {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -193,12 +193,12 @@ func listenUnix(dir string) (listener *net.UnixListener, err error) {
 		return err
 	})
 	if err == nil {
-		listener.SetUnlinkOnClose(false) // the name is gone with the file descriptor behind it
+		listener.SetUnlinkOnClose(false) // its path goes through a file descriptor that is closed by then
 	}
 	return listener, err
 }
 
-// control is the outside's end of a node's control socket.
+// control is a client of a node's control socket.
 type control struct{ dir string }
 
 func (c control) connect(ctx context.Context) (conn net.Conn, err error) {
@@ -218,10 +218,8 @@ func (c control) do(ctx context.Context, method, path string, body, answer any) 
 	if err != nil {
 		return err
 	}
-	transport := &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) },
-		DisableKeepAlives: true,
-	}
+	connect := func(ctx context.Context, _, _ string) (net.Conn, error) { return c.connect(ctx) }
+	transport := &http.Transport{DialContext: connect, DisableKeepAlives: true}
 	response, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Do(request)
 	if err != nil {
 		return fmt.Errorf("asking the node of %s: %w", filepath.Base(c.dir), err)
@@ -248,7 +246,7 @@ func (c control) dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error
 	if _, err := fmt.Fprintf(conn, "POST /dial/%s HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n", addr); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	// The answer's head is read byte by byte: what follows it belongs to the caller.
+	// The head of the answer is read byte by byte: the bytes that follow it belong to the caller.
 	var head bytes.Buffer
 	for one := make([]byte, 1); !bytes.HasSuffix(head.Bytes(), []byte("\r\n\r\n")) && head.Len() < 4096; {
 		if _, err := conn.Read(one); err != nil {

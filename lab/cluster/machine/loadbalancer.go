@@ -20,14 +20,14 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
-// LoadBalancers gives every Service of type LoadBalancer an address of the node's pool until ctx ends: the address is put
-// on the node's link, where the other nodes and this machine find it by ARP, and kube-proxy does the rest once the
-// Service's status names it. It runs inside the node.
+// LoadBalancers gives every Service of type LoadBalancer an address of the node's pool, until ctx ends. The address is put
+// on the node's link, where the other nodes and this machine find it by ARP. kube-proxy does the rest once the Service's
+// status shows it. LoadBalancers runs inside the node.
 func (p Place) LoadBalancers(ctx context.Context, api kubernetes.Interface) {
 	lb := &balancer{api: api, pool: p.Addresses().LoadBalancers(p.Index), held: map[types.UID]netip.Addr{}}
 	factory := informers.NewSharedInformerFactory(api, settleAgain)
 	informer := factory.Core().V1().Services().Informer()
-	var known atomic.Bool // all Services, so that nobody's address is given away
+	var known atomic.Bool // all Services are known, so that no address is given to two of them
 	settle := func(obj any) {
 		if svc, ok := obj.(*corev1.Service); ok && known.Load() {
 			if err := lb.settle(ctx, svc, shown(informer.GetStore())); err != nil {
@@ -61,10 +61,10 @@ func (p Place) LoadBalancers(ctx context.Context, api kubernetes.Interface) {
 	}
 }
 
-// settleAgain is how soon what could not be done is tried again: an API server that was killed takes no address.
+// settleAgain is the time until a failure is tried again: an API server that was killed stores no address.
 const settleAgain = 5 * time.Second
 
-// shown are the addresses that Services have: they stay theirs when the part inside the node is started again.
+// shown returns the addresses in the status of Services. They stay theirs when the part inside the node is started again.
 func shown(services cache.Store) map[netip.Addr]types.UID {
 	all := map[netip.Addr]types.UID{}
 	for _, obj := range services.List() {
@@ -77,7 +77,7 @@ func shown(services cache.Store) map[netip.Addr]types.UID {
 	return all
 }
 
-// address is the one that the Service shows; the zero Addr if it has none.
+// address returns the one in the Service's status, or the zero Addr if there is none.
 func address(svc *corev1.Service) netip.Addr {
 	if ingress := svc.Status.LoadBalancer.Ingress; len(ingress) > 0 {
 		if addr, err := netip.ParseAddr(ingress[0].IP); err == nil {
@@ -95,8 +95,8 @@ type balancer struct {
 	held map[types.UID]netip.Addr
 }
 
-// settle makes what the Service shows agree with what it asks for; taken are the addresses of others. It is called again
-// for every Service, whether that has changed or not.
+// settle gives the Service an address if it wants one, or takes it back. taken holds the addresses in the status of all
+// Services. settle is called again and again for every Service, whether that has changed or not.
 func (b *balancer) settle(ctx context.Context, svc *corev1.Service, taken map[netip.Addr]types.UID) error {
 	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.Spec.LoadBalancerClass != nil {
 		b.release(svc.UID)
@@ -120,7 +120,7 @@ func (b *balancer) settle(ctx context.Context, svc *corev1.Service, taken map[ne
 	return err
 }
 
-// hold returns the Service's address, taking the one it shows already (after a restart) or the first free one.
+// hold returns the Service's address: the one that it shows already (after a restart), or the first free one.
 func (b *balancer) hold(uid types.UID, shown netip.Addr, taken map[netip.Addr]types.UID) (netip.Addr, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -1,9 +1,9 @@
-// Package machine is what the nodes of a lab have below Kubernetes, whichever provider makes them: the addresses of a
-// lab, the rules that keep its clusters apart, the addresses of Services of type LoadBalancer, and a control socket by
-// which the outside looks at a node, breaks it and dials into it.
+// Package machine is the part of a lab's nodes below Kubernetes that all providers of nodes share: the addresses of a
+// lab, the rules that separate its clusters, the addresses of Services of type LoadBalancer, and a control socket for
+// looking at a node, breaking it and dialing into it from outside.
 //
-// Server, Rules and LoadBalancers run inside a node, which is Linux and root there; Underlay is the outside's end.
-// `go test ./tests/embedded ./tests/kind` runs it in real nodes.
+// Server, Rules and LoadBalancers run inside a node, as root on Linux. Node is the same node seen from outside.
+// `go test ./tests/embedded ./tests/kind` runs the package in real nodes.
 package machine
 
 import (
@@ -28,26 +28,26 @@ const Link = "eth0"
 // APIPort is where the API server of a node listens.
 const APIPort = 6443
 
-// VolumeRefresh is how soon a changed Secret or ConfigMap is seen in a running pod's volume. The kubelet's own default
-// is a minute, and most faults of trust are a changed Secret.
+// VolumeRefresh is the time until a running pod sees a changed Secret or ConfigMap in its volume. The kubelet's default
+// is a minute, too long for labs: most faults of trust change a Secret.
 const VolumeRefresh = 2 * time.Second
 
-// Place is where a node stands in its lab.
+// Place is a node's position in its lab.
 type Place struct {
 	cluster.Spec
 	Range netip.Prefix `json:"range"` // of the lab
 }
 
-// Addresses is the plan of the lab.
+// Addresses returns the address plan of the lab.
 func (p Place) Addresses() Addresses { return Addresses{p.Range} }
 
-// Ranges lists every range that is the node's, whose own address is node.
+// Ranges returns all ranges of the node with the address node: its own, and those of its LoadBalancers, pods and Services.
 func (p Place) Ranges(node netip.Addr) []netip.Prefix {
 	a := p.Addresses()
 	return []netip.Prefix{netip.PrefixFrom(node, node.BitLen()), a.LoadBalancers(p.Index), a.Pods(p.Index), a.Services(p.Index)}
 }
 
-// CNIConfig is the file by which containerd gives pods their addresses.
+// CNIConfig returns the file that tells containerd how to give pods their addresses.
 func (p Place) CNIConfig() string {
 	return fmt.Sprintf(`{
   "cniVersion": "1.0.0", "name": "eastwest",
@@ -59,23 +59,23 @@ func (p Place) CNIConfig() string {
 `, p.Addresses().Pods(p.Index))
 }
 
-// Network is what a lab owns on this machine outside its clusters. It is written down before anything of it is made, so
-// that a sweep knows what to look for.
+// Network is what a lab owns on this machine outside its clusters. It is written down before it is made, so that a sweep
+// knows what to look for.
 type Network struct {
 	Lab   string       `json:"lab"`
-	ID    string       `json:"id,omitempty"` // of the lab, where names are not enough
+	ID    string       `json:"id,omitempty"` // see cluster.IDLabel
 	Range netip.Prefix `json:"range"`
 }
 
-// networkFile is where a provider has written down a lab's network.
+// networkFile returns the file in which a provider writes down a lab's network.
 func networkFile(home, lab, provider string) string {
 	return filepath.Join(Dir(home, lab, provider), "network.json")
 }
 
-// Dir is the folder of what a provider has made for a lab.
+// Dir returns the folder of the files that a provider makes for a lab.
 func Dir(home, lab, provider string) string { return filepath.Join(home, "labs", lab, provider) }
 
-// Lock serializes everything that changes what labs share of this machine, over all processes of this user.
+// Lock serializes all changes of what labs share on this machine, over all processes of this user.
 func Lock(home string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Join(home, "labs"), 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder of labs: %w", err)
@@ -87,13 +87,14 @@ func Lock(home string) (unlock func(), err error) {
 	return func() { _ = l.Unlock() }, nil
 }
 
-// ReadNetwork returns the network that Plan has written down for a lab.
+// ReadNetwork returns the network that Plan wrote down for a lab.
 func ReadNetwork(home, lab, provider string) (n Network, err error) {
 	return n, ReadJSON(networkFile(home, lab, provider), &n)
 }
 
-// Plan finds the lab's network, or plans one for a lab with that id whose range nobody on this machine uses, and writes
-// it down. Wanted is a range, or empty for one that is free; taken tells who else has a range, or "". Call it with the lock.
+// Plan returns the network that is written down for the lab. If there is none, it plans one with a range that nobody on this
+// machine uses, and writes it down. wanted is a range, or empty for any free one. taken names a further owner of a range,
+// or returns "". The caller holds the Lock.
 func Plan(home, lab, id, provider, wanted string, taken func(netip.Prefix) (string, error)) (Network, error) {
 	switch n, err := ReadNetwork(home, lab, provider); {
 	case err == nil:
@@ -140,11 +141,8 @@ func Plan(home, lab, id, provider, wanted string, taken func(netip.Prefix) (stri
 			return n, WriteJSON(file, n)
 		}
 	}
-	return n, fmt.Errorf(
-		"no free address range from 10.201.0.0/16 to 10.250.0.0/16 (the last one is taken by %s): remove a lab with `eastwest down`, or "+
-			"give one with --range",
-		last,
-	)
+	return n, fmt.Errorf("no free address range from 10.201.0.0/16 to 10.250.0.0/16 (the last one is taken by %s): "+
+		"remove a lab with `eastwest down`, or choose a range with --range", last)
 }
 
 func rangesOfLabs(home string) (map[netip.Prefix]string, error) {
@@ -155,7 +153,7 @@ func rangesOfLabs(home string) (map[netip.Prefix]string, error) {
 	ranges := map[netip.Prefix]string{}
 	for _, f := range files {
 		var n Network
-		if err := ReadJSON(f, &n); err == nil { // a half-written one belongs to a lab that is being swept
+		if err := ReadJSON(f, &n); err == nil { // an unreadable one belongs to a lab that is being swept
 			ranges[n.Range] = n.Lab
 		}
 	}

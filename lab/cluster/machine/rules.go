@@ -8,18 +8,21 @@ import (
 	"strings"
 )
 
-// Block is a fault of the underlay: packets from the ranges to us (to a TCP port, if one is given), and
-// from us to them unless only a port is meant, are dropped.
+// Block is a fault of the underlay. Without a port, it drops all packets from the ranges to this node, and from this node
+// to the ranges. With a port, it drops packets from the ranges to this TCP port only.
 type Block struct {
 	Peer string         `json:"peer"`
 	From []netip.Prefix `json:"from"`
 	Port uint16         `json:"port,omitempty"`
 }
 
-// Rules is a node's own table beside kube-proxy's: what leaves the node carries the node's address,
-// except between the pods of clusters on one network (other pod ranges are not routed), Service addresses that no rule has caught get an
-// error at once and never an answer from elsewhere, and the blocks of the underlay stand before everything.
-// The errors come just before kube-proxy's own chains, which drop in silence what no Service has.
+// Rules returns a node's nftables table, which exists beside that of kube-proxy:
+//
+//   - Packets that leave the node carry the node's address, except between pods of clusters on one network. Other pod
+//     ranges are not routed.
+//   - Packets to a Service address that no Service has get an error at once, never an answer from elsewhere. These rules
+//     come just before the chains of kube-proxy, which would drop such packets silently.
+//   - The blocks of the underlay come before everything else.
 func Rules(n Place, blocks map[string]Block) string {
 	pods, services := n.Addresses().Pods(n.Index), n.Addresses().Services(n.Index)
 	network := []string{pods.String()}

@@ -26,10 +26,10 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// usableWithin bounds the wait until a node whose API answers can run pods.
+// usableWithin bounds the time between the first answer of the API and a node that can run pods.
 const usableWithin = 2 * time.Minute
 
-// Usable waits until pods can be made and names resolved. It runs inside the node; milestone hears of the node being
+// Usable waits until pods can be made and names resolve. It runs inside the node, and calls milestone when the node is
 // Ready.
 func (p Place) Usable(ctx context.Context, api kubernetes.Interface, nodeName string, milestone func(string)) error {
 	ctx, cancel := wait.Timeout(ctx, usableWithin)
@@ -41,7 +41,7 @@ func (p Place) Usable(ctx context.Context, api kubernetes.Interface, nodeName st
 	return group.Wait()
 }
 
-// nodeReady waits by watch until the node is Ready and the controller manager has taken away the taint
+// nodeReady watches the node until it is Ready and the controller manager has removed the taint
 // that keeps pods off it.
 func nodeReady(ctx context.Context, api kubernetes.Interface, name string, milestone func(string)) error {
 	only := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
@@ -56,7 +56,7 @@ func nodeReady(ctx context.Context, api kubernetes.Interface, name string, miles
 		})
 }
 
-// NodeReady tells whether a node is Ready and has no taint that keeps pods off it.
+// NodeReady reports whether a node is Ready and has no taint that keeps pods off it.
 func NodeReady(node *corev1.Node) bool {
 	return len(node.Spec.Taints) == 0 && slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
@@ -71,7 +71,7 @@ func serviceAccountThere(ctx context.Context, api kubernetes.Interface) error {
 	}, func(any) bool { return true })
 }
 
-// watchUntil opens a watch, again if the server ends it, until one of its objects is as wanted.
+// watchUntil watches until done returns true for an object. It opens the watch again if the server ends it.
 func watchUntil(ctx context.Context, what string, open func() (watch.Interface, error), done func(obj any) bool) error {
 	return wait.Until(ctx, what, wait.Options{Within: usableWithin}, func(ctx context.Context) error {
 		w, err := open()
@@ -95,7 +95,7 @@ func watchUntil(ctx context.Context, what string, open func() (watch.Interface, 
 	})
 }
 
-// dnsAnswers waits until the cluster's own DNS server resolves the API's name through its Service address. It does not
+// dnsAnswers waits until the cluster's DNS server, asked at its Service address, resolves the name of the API. It does not
 // ask before the Service has an endpoint: a lookup every 25 ms would keep a slow machine busy.
 func (p Place) dnsAnswers(ctx context.Context, api kubernetes.Interface) error {
 	its := metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kube-dns"}
@@ -114,20 +114,16 @@ func (p Place) dnsAnswers(ctx context.Context, api kubernetes.Interface) error {
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "udp", server)
 	}}
-	return wait.Until(
-		ctx,
-		"CoreDNS to answer",
-		wait.Options{Within: usableWithin, Every: 25 * time.Millisecond},
-		func(ctx context.Context) error {
-			ctx, cancel := wait.Timeout(ctx, time.Second)
-			defer cancel()
-			_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
-			return err
-		},
-	)
+	often := wait.Options{Within: usableWithin, Every: 25 * time.Millisecond}
+	return wait.Until(ctx, "CoreDNS to answer", often, func(ctx context.Context) error {
+		ctx, cancel := wait.Timeout(ctx, time.Second)
+		defer cancel()
+		_, err := resolver.LookupHost(ctx, "kubernetes.default.svc.cluster.local.")
+		return err
+	})
 }
 
-// Config reads the kubeconfig of a node. Proxies of the user are for the world: they do not know the way to one.
+// Config reads the kubeconfig of a node. The user's HTTP proxy is not used: it has no route to nodes.
 func Config(kubeconfig string) (*rest.Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -137,34 +133,30 @@ func Config(kubeconfig string) (*rest.Config, error) {
 	return config, nil
 }
 
-// APIAnswers waits until the API server is ready, RBAC's own roles included: a component that asks
-// earlier is refused once and then waits for seconds.
+// APIAnswers waits until the API server is ready, including the roles of RBAC: a component that connects
+// earlier is refused, and then waits for seconds before its next try.
 func APIAnswers(ctx context.Context, config *rest.Config) error {
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return err
 	}
-	return wait.Until(
-		ctx,
-		"the API server to be ready",
-		wait.Options{Within: 90 * time.Second, Every: 25 * time.Millisecond},
-		func(ctx context.Context) error {
-			request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
-			if err != nil {
-				return wait.Permanent(err)
-			}
-			answer, err := client.Do(request)
-			if err != nil {
-				return err
-			}
-			defer answer.Body.Close()
-			if answer.StatusCode != http.StatusOK {
-				text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
-				return fmt.Errorf("%s: %s", answer.Status, lastLineWith(text, "[-]"))
-			}
-			return nil
-		},
-	)
+	often := wait.Options{Within: 90 * time.Second, Every: 25 * time.Millisecond}
+	return wait.Until(ctx, "the API server to be ready", often, func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+"/readyz", nil)
+		if err != nil {
+			return wait.Permanent(err)
+		}
+		answer, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
+			return fmt.Errorf("%s: %s", answer.Status, lastLineWith(text, "[-]"))
+		}
+		return nil
+	})
 }
 
 func lastLineWith(text []byte, mark string) string {

@@ -63,7 +63,7 @@ alone meanwhile.`,
 			if err != nil {
 				return err
 			}
-			if o.Provider == lab.Existing {
+			if slices.Contains(lab.Providers(), o.Provider) && !slices.Contains(makers(), o.Provider) {
 				return usagef("--provider %s: wanted clusters of the lab's own, whose memory and CPU seconds can be told", o.Provider)
 			}
 			if err := lab.Check(cmd.Context(), o); err != nil {
@@ -91,7 +91,7 @@ alone meanwhile.`,
 			return printBench(cmd.OutOrStdout(), result)
 		},
 	}
-	flags.addTo(cmd)
+	flags.addTo(cmd, makers())
 	cmd.Flags().IntVar(&runs, "runs", 1, "how many labs are made, one after another")
 	timeout.addTo(cmd, time.Hour, "how long everything may take")
 	output.addTo(cmd)

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -107,10 +106,8 @@ The exit code is 1 if a scenario failed.`,
 	return cmd
 }
 
-// makers are the providers that make clusters of their own.
-func makers() []string {
-	return slices.DeleteFunc(lab.Providers(), func(p string) bool { return p == lab.Existing })
-}
+// makers lists auto and the providers that make clusters of their own.
+func makers() []string { return append([]string{lab.Auto}, lab.Makers()...) }
 
 func benchScenarios(
 	ctx context.Context, cmd *cobra.Command, c catalogue.Runner, all []*scenario.Scenario, runs int, output outputFormat,

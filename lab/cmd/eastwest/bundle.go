@@ -193,7 +193,7 @@ func ensureBundle(ctx context.Context, stderr io.Writer) error {
 
 // ensureBundleFor does the same with what a lab needs of it.
 func ensureBundleFor(ctx context.Context, stderr io.Writer, o lab.Options) error {
-	if o.OnlyTools() {
+	if o.OnlyTools(ctx) {
 		return ensure(ctx, stderr, openTools, bundle.BuildOptions{Tools: true})
 	}
 	return ensureBundle(ctx, stderr)

@@ -55,7 +55,8 @@ be read.`,
 	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig with the contexts (default: as kubectl finds it)")
 	flags.StringVarP(&f.options.Namespace, "namespace", "n", "", "only the workloads and services of this namespace")
 	flags.StringVarP(&f.options.System, "istio-namespace", "i", "istio-system", "where Istio is installed")
-	_ = cmd.RegisterFlagCompletionFunc("context", completeContexts) // fails only for a flag that does not exist
+	given := func() lab.Settings { return lab.Settings{"kubeconfig": {f.kubeconfig}} }
+	_ = cmd.RegisterFlagCompletionFunc("context", completeSetting("context", given)) // fails only for a flag that does not exist
 	flags.IntVar(&f.options.Sample, "sample", 40, "most proxies of each cluster whose certificates are read")
 	flags.BoolVar(&f.probe, "probe", false, "create a pod in each cluster, make calls between them, and remove them again")
 	flags.StringVarP(&f.output, "output", "o", "table", "table, json or html; the names in json are stable")

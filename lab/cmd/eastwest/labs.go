@@ -241,7 +241,7 @@ func printStatus(out io.Writer, s lab.Status) error {
 	if s.Provider != "" {
 		fmt.Fprintf(w, "  provider\t%s\n  topology\t%s\n  made\t%s\n", s.Provider, s.Topology, s.Made.Local().Format(time.DateTime))
 	}
-	if s.Provider != "" && s.Provider != lab.Existing { // what others use is not the lab's
+	if s.Provider != "" && !s.Guest {
 		fmt.Fprintf(w, "  memory\t%.0f MiB\n  CPU\t%.1f s\n", s.MemoryMiB, s.CPUSeconds)
 	}
 	for _, c := range s.Clusters {

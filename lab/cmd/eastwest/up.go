@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -17,29 +16,26 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
-// labFlags are the flags that say which lab is wanted.
+// labFlags are the flags that say which lab is wanted. The settings of its provider are among them.
 type labFlags struct {
 	topologyFlags
-	provider, addresses, kindImage string
-	images                         lab.Images
-	egress                         bool
+	provider string
+	settings lab.Settings // the given ones
 }
 
-func (f *labFlags) addTo(cmd *cobra.Command) {
-	f.provider = lab.Auto
-	choice{&f.provider, "provider", "who makes the clusters", lab.Providers()}.addTo(cmd)
+// addTo adds the flags to a command that can use the providers.
+func (f *labFlags) addTo(cmd *cobra.Command, providers []string) {
+	f.provider, f.settings = lab.Auto, lab.Settings{}
+	choice{&f.provider, "provider", "who makes the clusters", providers}.addTo(cmd)
 	f.topologyFlags.addTo(cmd)
-	cmd.Flags().
-		StringVar(&f.addresses, "range", "", "the lab's private /16, like 10.77.0.0/16, with --provider embedded or kind (default: one "+
-			"that is free)")
-	cmd.Flags().
-		StringVar(&f.kindImage, "kind-image", "", "with --provider kind: the node image, like kindest/node:v1.36.1 (default: the "+
-			"bundle's, or kind's own where the bundle was built without)")
-	cmd.Flags().BoolVar(&f.egress, "egress", false, "let the lab reach what this machine reaches; it is sealed otherwise")
-	cmd.Flags().
-		StringVar(&f.images.Hub, "hub", "", "with --provider kind or existing: the registry's folder with the images pilot, proxyv2 and "+
-			"app, like docker.io/istio; nodes of kind pull them, so it implies --egress (default: the bundle's)")
-	cmd.Flags().StringVar(&f.images.Tag, "tag", "", "the tag of the images of --hub, like 1.31.0")
+	for _, s := range lab.SettingsOf(providers...) {
+		flag := cmd.Flags().VarPF(settingFlag{s, f.settings}, s.Name, "", "with --provider "+words.Or(s.Providers)+": "+s.Help)
+		if s.Bool {
+			flag.NoOptDefVal = "true"
+		}
+		// The only error is a flag that does not exist.
+		_ = cmd.RegisterFlagCompletionFunc(s.Name, completeSetting(s.Name, func() lab.Settings { return f.settings }))
+	}
 }
 
 func (f *labFlags) options(home, name string) (lab.Options, error) {
@@ -47,80 +43,47 @@ func (f *labFlags) options(home, name string) (lab.Options, error) {
 	if wrong := (choice{value: &f.provider, flag: "provider", words: lab.Providers()}).check(); wrong != nil {
 		err = usageError{errors.Join(wrong, err)}
 	}
-	return lab.Options{
-		Home:      home,
-		Name:      name,
-		Provider:  f.provider,
-		Range:     f.addresses,
-		Egress:    f.egress,
-		KindImage: f.kindImage,
-		Images:    f.images,
-		Topology:  t,
-	}, err
+	return lab.Options{Home: home, Name: name, Provider: f.provider, Settings: f.settings, Topology: t}, err
 }
 
-// foreignFlags say which clusters the provider existing takes.
-type foreignFlags struct {
-	foreign    lab.Foreign
-	apiServers []string
+// completeSetting completes the value of a setting, where the other settings are those that given returns.
+func completeSetting(name string, given func() lab.Settings) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		choices, err := given().Choices(name)
+		switch {
+		case err != nil:
+			return nil, cobra.ShellCompDirectiveError
+		case choices == nil:
+			return nil, cobra.ShellCompDirectiveDefault // files
+		}
+		return choices, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
-func (f *foreignFlags) addTo(cmd *cobra.Command) {
-	cmd.Flags().
-		StringArrayVar(&f.foreign.Contexts, "context", nil, "with --provider existing: the kubeconfig context of a cluster; once for "+
-			"each of the lab's, in their order")
-	cmd.Flags().
-		StringVar(&f.foreign.Kubeconfig, "kubeconfig", "", "with --provider existing: the kubeconfig that has them, which is only read "+
-			"(default: what kubectl takes)")
-	cmd.Flags().
-		StringArrayVar(&f.apiServers, "api-server", nil, "with --provider existing: where other clusters reach the API server of one, "+
-			"like cluster-a=https://10.0.0.1:6443 (default: what the kubeconfig says)")
-	cmd.Flags().
-		BoolVar(&f.foreign.Adopt, "adopt", false, "with --provider existing: use the Istio that is there, and install nothing but the lab's apps")
-	_ = cmd.RegisterFlagCompletionFunc("context", completeContexts)
+// settingFlag collects the values of one setting. Which values a setting takes, its provider decides once it is chosen.
+type settingFlag struct {
+	setting lab.Setting
+	given   lab.Settings
 }
 
-// options puts the flags into the lab's options.
-func (f *foreignFlags) options(cmd *cobra.Command, o *lab.Options) error {
-	for _, name := range []string{"context", "kubeconfig", "api-server", "adopt"} {
-		if cmd.Flags().Changed(name) && o.Provider != lab.Existing {
-			return usagef("--%s: only clusters that are there have it: wanted --provider %s with it", name, lab.Existing)
-		}
-	}
-	for _, text := range f.apiServers {
-		cluster, server, ok := strings.Cut(text, "=")
-		if !ok {
-			return usagef("--api-server %s: wanted the lab's name of a cluster and an address, like cluster-a=https://10.0.0.1:6443", text)
-		}
-		if f.foreign.APIServers == nil {
-			f.foreign.APIServers = map[string]string{}
-		}
-		f.foreign.APIServers[cluster] = server
-	}
-	files := filepath.SplitList(f.foreign.Kubeconfig)
-	for i, file := range files { // it is read again from elsewhere
-		path, err := filepath.Abs(file)
-		if err != nil {
-			return err
-		}
-		files[i] = path
-	}
-	f.foreign.Kubeconfig = strings.Join(files, string(filepath.ListSeparator))
-	o.Existing = f.foreign
+// Set implements pflag.Value.
+func (f settingFlag) Set(value string) error {
+	f.given[f.setting.Name] = append(f.given[f.setting.Name], value)
 	return nil
 }
 
-// completeContexts completes the name of a context.
-func completeContexts(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	kubeconfig, err := cmd.Flags().GetString("kubeconfig")
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
+// String implements pflag.Value.
+func (f settingFlag) String() string { return strings.Join(f.given[f.setting.Name], ",") }
+
+// Type implements pflag.Value.
+func (f settingFlag) Type() string {
+	switch {
+	case f.setting.Bool:
+		return "bool"
+	case f.setting.List:
+		return "stringArray"
 	}
-	contexts, err := lab.Contexts(kubeconfig)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	return contexts, cobra.ShellCompDirectiveNoFileComp
+	return "string"
 }
 
 // upJSON is what `up -o json` prints; its names are stable.
@@ -146,7 +109,6 @@ func newUpCommand() *cobra.Command {
 	var (
 		name    string
 		flags   labFlags
-		foreign foreignFlags
 		timeout timeoutFlag
 		output  outputFormat
 		verbose bool
@@ -160,22 +122,13 @@ and works is left as it is; one that does not work is made anew. When up fails o
 The clusters are those of a topology of the lesson (--topology) or of a file that lists them (-f); eastwest explain
 --topology or -f prints the steps of making it, eastwest schema --topology the schema of such files.
 
-With --provider kind the clusters are made by kind, in containers of the Docker Engine of this machine, with a Docker
-network for each lab. The node image is that of the bundle, if it was built for it (eastwest bundle build --with kind), so
-that nothing is pulled; down removes all of it.
+` + lab.ProvidersHelp() + `
 
 With --hub and --tag, which go together, the images of the mesh are published ones, HUB/pilot:TAG, HUB/proxyv2:TAG and
 HUB/app:TAG, in place of the bundle's: nodes of kind pull them, and are not sealed for that (--egress). Nothing of the
 bundle is needed then but kubectl and istioctl, nor of its node image with --kind-image. Istio's manifests stay those of
-that istioctl, so TAG should be a version near it; images of the bundle that were pushed somewhere keep its tag. kind hands
-HTTP_PROXY, HTTPS_PROXY and NO_PROXY on to its nodes. When an image cannot be pulled, up ends 20 s after the first try has
-failed.
-
-With --provider existing the clusters are contexts of a kubeconfig, made by whatever tool. Everything that up makes there
-carries the lab's labels, and nothing else is changed: when an object of that name is there, up refuses before it makes
-any. down removes what up has made and leaves the clusters. The images come from a registry (--hub and --tag), or from the
-nodes, where the bundle's have been loaded into them. With --adopt an Istio that is there is used, for scenarios that say
-how far they reach.
+that istioctl, so TAG should be a version near it; images of the bundle that were pushed somewhere keep its tag. If
+an image cannot be pulled, up ends 20 s after the first try has failed.
 
 The first lab on a machine needs the bundle: up builds what the lab needs of it (see eastwest bundle --help).`,
 		Example: `  eastwest up --topology primary-remote --network shared
@@ -190,9 +143,6 @@ The first lab on a machine needs the bundle: up builds what the lab needs of it 
 			}
 			o, err := flags.options(home, name)
 			if err != nil {
-				return err
-			}
-			if err := foreign.options(cmd, &o); err != nil {
 				return err
 			}
 			if err := lab.Check(cmd.Context(), o); err != nil {
@@ -220,8 +170,7 @@ The first lab on a machine needs the bundle: up builds what the lab needs of it 
 	}
 	addLabFlag(cmd, &name)
 	namedLab(cmd, &name)
-	flags.addTo(cmd)
-	foreign.addTo(cmd)
+	flags.addTo(cmd, lab.Providers())
 	timeout.addTo(cmd, 10*time.Minute, "how long making the lab may take, the bundle aside")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show for each step the commands that do the same by hand")
 	output.addTo(cmd)

@@ -1,0 +1,116 @@
+package cluster
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/eastwest-lab/eastwest/lab/bundle"
+)
+
+// Spec is a requested cluster.
+type Spec struct {
+	Lab     string // name of the lab that owns it
+	Name    string // "cluster-a": also its context, Istio cluster id and part of every label
+	Network string // Istio network, "network-a"
+	Index   int    // 1-based position in the lab; providers derive addresses from it
+	Of      int    // number of clusters in the lab
+	// Neighbors are the positions of the clusters on the same network, whose pods reach each other by address.
+	Neighbors []int
+	// Definitions is a file with CustomResourceDefinitions, as a JSON list, that the cluster may have from its start. Only
+	// a Seeder reads it.
+	Definitions string
+}
+
+// Provider makes, finds and removes clusters on some kind of infrastructure.
+type Provider interface {
+	// Check returns nil, or everything this machine lacks and how to get it. It changes nothing that a lab needs.
+	Check(ctx context.Context) error
+	// Create returns a usable cluster: API up, node Ready, default ServiceAccount there; or, if the
+	// cluster is Starting, one whose API answers. A cluster of this lab and name that already runs is
+	// returned as it is.
+	Create(ctx context.Context, spec Spec) (Cluster, error)
+	// Open returns a cluster that was created before, also by another process, whether it runs or not.
+	Open(lab, name string) (Cluster, error)
+	// Delete removes a lab's clusters and everything made for them. It returns nil if they are already gone.
+	Delete(ctx context.Context, lab string) error
+}
+
+// Lab is the part of a lab that its provider needs to know. Opening and deleting clusters needs Home only.
+type Lab struct {
+	Home         string         // folder of all labs
+	ID           string         // see IDLabel
+	Clusters     []string       // names of the lab's clusters, in order
+	ReadByOthers []string       // those of them whose API servers are read by istiods of other clusters
+	Bundle       *bundle.Bundle // what nodes run
+	// Progress is called when a cluster has reached a milestone, with the time since its making began. It may be nil.
+	Progress func(cluster, milestone string, since time.Duration)
+}
+
+// Settings are all that can be set for the clusters of one provider. They are written down with the lab, as JSON.
+// A provider has one struct of them, whose pointer implements this interface.
+type Settings interface {
+	// Flags declares each setting as a flag, whose value is the setting's own variable. All flags of all providers are
+	// flags of `eastwest up`, so a name means the same for every provider that has it.
+	Flags(f *flag.FlagSet)
+	// Complete fills in what follows from other settings. Its error names every setting with a value that cannot be meant.
+	Complete() error
+	// New returns the provider with these settings.
+	New(lab Lab) Provider
+}
+
+// Seeder is implemented by providers whose clusters have the Definitions of their Spec from their start, which spares work.
+// With others, whoever needs them applies them.
+type Seeder interface {
+	Provider
+	Seeds()
+}
+
+// Chooser is implemented by Settings that know the possible values of some of their flags, for completion in a shell.
+type Chooser interface {
+	// Choices returns the values that fit the other settings. It returns none for a flag that takes anything.
+	Choices(flag string) ([]string, error)
+}
+
+// Guest is implemented by Settings of providers whose clusters are not the lab's own: see Foreign.
+type Guest interface {
+	// Adopts reports whether the lab uses the mesh that is there, in place of one of its own.
+	Adopts() bool
+}
+
+// Puller is implemented by Settings of providers whose nodes can pull the mesh's images from a registry.
+type Puller interface {
+	// Pulls returns those images. The zero value means the bundle's.
+	Pulls() Images
+}
+
+// State says whether a provider can be used on this machine. The zero value means that it can.
+type State struct {
+	Problem error  // why it cannot be used
+	Fix     string // what to do about that
+}
+
+// Err returns the problem with its fix, or nil if there is none.
+func (s State) Err() error {
+	if s.Problem == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", s.Problem, s.Fix)
+}
+
+// List is the value of a flag that may be given more than once.
+type List []string
+
+// Set implements flag.Value: it adds a value.
+func (l *List) Set(s string) error {
+	*l = append(*l, s)
+	return nil
+}
+
+// String implements flag.Value.
+func (l *List) String() string { return strings.Join(*l, ",") }
+
+// Reset empties the list. Values that were set earlier are not meant when the flag is given again.
+func (l *List) Reset() { *l = nil }
