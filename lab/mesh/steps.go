@@ -343,9 +343,16 @@ func (m *Member) write(values map[string]string, name string, sources []string, 
 const istiosLifetime = 24 * time.Hour
 
 // drain returns for how many seconds a stopping pod goes on serving: by then all proxies have heard that it stops. They hear
-// it later on a slow machine. The app, its own ten seconds and its proxy share the 30 s after which a pod is killed.
+// it later on a slow machine. The app, its own ten seconds and its proxy share the 30 s after which a pod is killed. There are
+// few values, since manifests are rendered anew for each.
 func drain() int {
-	return int(min(wait.Bound(2*time.Second), 8*time.Second).Round(time.Second).Seconds())
+	switch factor := wait.Patience(); {
+	case factor < 1.5:
+		return 2
+	case factor < 3:
+		return 4
+	}
+	return 8
 }
 
 // values returns the values of the placeholders in the manifests. An external istiod has the name and the network of its

@@ -12,11 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 const (
-	runsWithin = 90 * time.Second // when a slow machine gives up
-	endsWithin = 40 * time.Second // how long a signal may take to end a command
+	runsWithin = 3 * time.Minute  // a command; times wait.Patience, like the next one
+	endsWithin = 40 * time.Second // a command, after a signal
 )
 
 // Command is the path of the command under test.
@@ -25,7 +26,7 @@ type Command string
 // Run runs it to its end and returns what it says and its exit code.
 func (c Command) Run(t *testing.T, args ...string) (string, int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), runsWithin)
+	ctx, cancel := wait.Timeout(context.Background(), runsWithin)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, string(c), args...)
 	out, err := cmd.CombinedOutput()
@@ -61,9 +62,9 @@ func (c Command) When(t *testing.T, seen func() bool, sig os.Signal, args ...str
 	require.NoError(t, cmd.Process.Signal(sig))
 	select {
 	case <-ended:
-	case <-time.After(endsWithin):
+	case <-time.After(wait.Bound(endsWithin)):
 		_ = cmd.Process.Kill()
-		t.Fatalf("%s after %s it still runs:\n%s", endsWithin, sig, out.String())
+		t.Fatalf("%s after %s it still runs:\n%s", wait.Bound(endsWithin), sig, out.String())
 	}
 	return cmd.ProcessState.ExitCode()
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // Provider is the one under test: EASTWEST_PROVIDER, or embedded.
@@ -49,6 +50,7 @@ func Need(t *testing.T) (home string) {
 		}
 		t.Skip(err)
 	}
+	require.NoError(t, wait.Measure())
 	home, err := lab.Home()
 	require.NoError(t, err)
 	return home
