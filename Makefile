@@ -44,17 +44,17 @@ run: deps bundle ## make a lab, run the three stories on it, take it down (KEEP=
 test: deps bundle ## run every test, with real clusters
 	go build ./...
 	@status=0; set -x; \
-	$(GOTEST) -timeout 30m ./scenarios || status=1; \
+	$(GOTEST) -timeout 60m ./scenarios || status=1; \
 	if docker version >/dev/null 2>&1; then $(MAKE) kind || status=1; else : no Docker answers, so nothing runs on kind: scripts/docker-up starts one; fi; \
-	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 30m $(LONGEST) $$(go list -tags integration ./... | grep -v /scenarios$$) || status=1; \
+	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 45m $(LONGEST) $$(go list -tags integration ./... | grep -v /scenarios$$) || status=1; \
 	exit $$status
 
 kind: build ## run the conformance suite and some scenarios on kind clusters; needs a Docker that answers
 	@scripts/deps.sh --with kind
 	$(EASTWEST) bundle build --with kind
 	@status=0; set -x; export EASTWEST_PROVIDER=kind; \
-	$(GOTEST) -timeout 20m ./tests/provider || status=1; \
-	$(GOTEST) -timeout 20m ./scenarios -run 'TestScenarios/^($(subst $(eval ) ,|,$(ON_KIND)))$$' || status=1; \
+	$(GOTEST) -timeout 30m ./tests/provider || status=1; \
+	$(GOTEST) -timeout 30m ./scenarios -run 'TestScenarios/^($(subst $(eval ) ,|,$(ON_KIND)))$$' || status=1; \
 	exit $$status
 
 unit: ## run the tests that need no cluster
@@ -64,7 +64,7 @@ integration: bundle ## run the tests of lab and tests, with real clusters
 	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 30m $(LONGEST) ./lab/... ./tests/...
 
 scenarios: bundle ## run every scenario of the catalogue (one: make scenarios RUN=late-cacerts)
-	go test -v -timeout 30m ./scenarios/... $(if $(RUN),-run '/$(RUN)$$')
+	go test -v -timeout 60m ./scenarios/... $(if $(RUN),-run '/$(RUN)$$')
 
 mutations: bundle ## run every scenario without its recovery: each has to fail, in its health checks
 	EASTWEST_MUTATIONS=1 go test -v -timeout 60m ./scenarios -run TestMutations

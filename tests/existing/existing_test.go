@@ -388,7 +388,7 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 	t.Run("without load balancers", func(t *testing.T) {
 		f.takeAddresses(t, east)
 		before := f.states(t)
-		byThen := wait.Bound(time.Minute).Round(time.Second) // everything else is ready
+		byThen := min(wait.Bound(time.Minute), 3*time.Minute).Round(time.Second) // everything else is ready
 		out, code := f.up(t, name, "--context", east, "--context", west, "--timeout", byThen.String())
 		require.Equal(t, 3, code)
 		require.Contains(t, out, "cluster-a: wait for the east-west gateway's address")
