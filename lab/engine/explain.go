@@ -121,10 +121,11 @@ func (x *explainer) commands(text string) {
 	}
 }
 
-// LookAround writes what a person who stands in the middle of the scenario can look at: the first hints, the calls
+// LookAround writes what a person who stands in the middle of the scenario can look at on a lab: the first hints, the calls
 // of its traffic, which nobody makes meanwhile, and the commands of the diagnosis with what they show.
-func LookAround(w io.Writer, s *scenario.Scenario) error {
+func LookAround(w io.Writer, s *scenario.Scenario, lab string) error {
 	x := newExplainer(w, s)
+	x.ground.Lab = lab
 	for i, hint := range s.Hints {
 		if i < 2 { // the last ones give the answer away
 			x.line("  %s", strings.Join(strings.Fields(hint), " "))

@@ -328,7 +328,7 @@ func (r *runner) showLeft(w io.Writer, s *scenario.Scenario) error {
 		fmt.Fprintf(w, "\nlab %s is as scenario %s left it\n", r.lab.Name, s.Name)
 	}
 	fmt.Fprintf(w, "\nlook around:\n  eval \"$(eastwest env%s)\"\n", flag)
-	if err := engine.LookAround(w, s); err != nil {
+	if err := engine.LookAround(w, s, r.lab.Name); err != nil {
 		return err
 	}
 	fmt.Fprintln(w, "\ngo on:")
