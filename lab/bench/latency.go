@@ -79,9 +79,11 @@ type PathLatency struct {
 	Calls       int                `json:"calls"`
 	Errors      int                `json:"errors"`
 	Error       string             `json:"error,omitempty"` // the first
-	Quantiles                      // from when calls were due
-	MaxMicros   float64            `json:"max_micros"`
-	Ratio       *QuantileRatios    `json:"ratio,omitempty"` // to the pod network, over the same kind of connection
+	// WarmUpErrors is how many of the calls before them failed, as on a machine that is too busy to connect in time.
+	WarmUpErrors int             `json:"warm_up_errors,omitempty"`
+	Quantiles                    // from when calls were due
+	MaxMicros    float64         `json:"max_micros"`
+	Ratio        *QuantileRatios `json:"ratio,omitempty"` // to the pod network, over the same kind of connection
 	// Begun is the same from when calls were ordered: how long the path is, where the others say how long a user waits.
 	Begun      Quantiles         `json:"once_begun"`
 	BegunRatio *QuantileRatios   `json:"once_begun_ratio,omitempty"`
@@ -133,7 +135,7 @@ var latencyPaths = []PathLatency{
 const (
 	// latencyWarmUp is how many calls each path gets before calls are counted.
 	latencyWarmUp = 20
-	// latencyTimeout bounds a call. One that takes longer is an error and in no quantile.
+	// latencyTimeout, times wait.Patience, bounds a call. One that takes longer is an error and in no quantile.
 	latencyTimeout = 3 * time.Second
 	// latencyNamespace is where the pods without sidecars live while they are needed.
 	latencyNamespace = "eastwest-bench-latency"
@@ -392,14 +394,15 @@ func (r *latencyRoute) call(
 	began time.Time,
 	pause time.Duration,
 ) latencySample {
-	request := &proto.ForwardEchoRequest{Url: r.url, Http2: true, Count: 1, TimeoutMicros: latencyTimeout.Microseconds()}
+	timeout := wait.Bound(latencyTimeout)
+	request := &proto.ForwardEchoRequest{Url: r.url, Http2: true, Count: 1, TimeoutMicros: timeout.Microseconds()}
 	if r.Connections == traffic.Reused {
 		request.Count, request.Qps = 2, int32(time.Second/pause)
 	}
 	if r.host != "" {
 		request.Headers = []*proto.Header{{Key: "Host", Value: r.host}}
 	}
-	ctx, cancel := context.WithTimeout(ctx, latencyTimeout+time.Second)
+	ctx, cancel := context.WithTimeout(ctx, timeout+time.Second)
 	defer cancel()
 	sent := time.Now()
 	s := latencySample{late: max(0, sent.Sub(began.Add(order.send)))}
@@ -476,10 +479,13 @@ func (l *Latency) sum(routes []latencyRoute, schedule []latencyOrder, samples []
 	}
 	for i, s := range samples {
 		order := schedule[i]
+		path := &l.Paths[order.route]
 		if !order.counted {
+			if s.err != nil {
+				path.WarmUpErrors++
+			}
 			continue
 		}
-		path := &l.Paths[order.route]
 		path.Calls++
 		record(late, s.late)
 		if s.err != nil {

@@ -37,11 +37,11 @@ func latency(t *testing.T, l *lab.Lab) {
 		case p.Path == bench.PodNetworkPath:
 			assert.Nil(t, p.Counted, name)
 		case p.Connections == traffic.Fresh:
-			assert.Equal(t, requests, p.Counted.Requests, name)
-			assert.Equal(t, requests, p.Counted.FromSidecar, "%s: a connection for each request", name)
-			assert.Equal(t, requests, p.Counted.Handshakes, name)
+			nearly(t, requests, p.WarmUpErrors, p.Counted.Requests, name)
+			assert.Equal(t, p.Counted.Requests, p.Counted.FromSidecar, "%s: a connection for each request", name)
+			assert.Equal(t, p.Counted.Requests, p.Counted.Handshakes, name)
 		default:
-			assert.Equal(t, 2*requests, p.Counted.Requests, name)
+			nearly(t, 2*requests, 2*p.WarmUpErrors, p.Counted.Requests, name)
 			// Where the machine is busy a call begins before another's answer is there, and needs a connection of its own.
 			assert.Less(t, p.Counted.FromSidecar, requests*3/4, "%s: connections are shared", name)
 		}
@@ -52,10 +52,23 @@ func latency(t *testing.T, l *lab.Lab) {
 	}
 	require.NotNil(t, result.Plain)
 	assert.Equal(t, 2*requests, result.Plain.Orders)
-	assert.Equal(t, result.Plain.Orders, result.Plain.Opened, "both calls of an order share its connection")
+	failed := 0
+	for _, p := range result.Paths {
+		if p.Path == bench.PodNetworkPath {
+			failed += p.WarmUpErrors
+		}
+	}
+	nearly(t, result.Plain.Orders, failed, result.Plain.Opened, "both calls of an order share its connection")
 
 	from, err := l.Mesh.Member(result.From)
 	require.NoError(t, err)
 	_, err = from.Kube.CoreV1().Namespaces().Get(t.Context(), "eastwest-bench-latency", metav1.GetOptions{})
 	assert.True(t, apierrors.IsNotFound(err), "the pods without sidecars are gone: %v", err)
+}
+
+// nearly wants as many as were sent. Of those that failed, on a busy machine, some may not have come so far.
+func nearly(t *testing.T, sent, failed, counted int, name string) {
+	t.Helper()
+	assert.LessOrEqual(t, counted, sent, name)
+	assert.GreaterOrEqual(t, counted, sent-failed, name)
 }
