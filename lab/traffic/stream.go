@@ -44,7 +44,8 @@ func (p Plan) limit() int {
 
 func (p *Plan) complete() error {
 	if p.Timeout == 0 {
-		p.Timeout = wait.Bound(DefaultTimeout)
+		most := (mostInFlight-2)*p.Every - orderMargin // a patient stream may not have more calls under way than are allowed
+		p.Timeout = max(DefaultTimeout, min(wait.Bound(DefaultTimeout), most))
 	}
 	var errs []error
 	if p.Name == "" {
