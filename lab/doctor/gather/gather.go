@@ -38,9 +38,8 @@ const (
 	podsPerPage   = 250
 )
 
-// oneWithin bounds one page, one certificate, one connection. On a slow machine it grows, but never to so much of the
-// whole that a cluster that does not answer leaves no time for the others.
-func oneWithin() time.Duration { return min(wait.Bound(5*time.Second), defaultWithin/3) }
+// oneWithin bounds one page, one certificate, one connection.
+func oneWithin() time.Duration { return wait.Bound(5 * time.Second) }
 
 // Target is a cluster to read, and its name in findings.
 type Target struct {
@@ -52,7 +51,7 @@ type Target struct {
 type Options struct {
 	System    string        // Istio's namespace; istio-system if empty
 	Namespace string        // read workloads and services of this namespace only; of all if empty
-	Within    time.Duration // 30 s if zero
+	Within    time.Duration // 30 s, times wait.Patience, if zero
 	Sample    int           // number of proxies per cluster whose certificates are read; 40 if zero
 	// Progress is called after each part of a cluster was read, from several goroutines. It may be nil.
 	Progress func(cluster, part string, took time.Duration)
@@ -62,7 +61,7 @@ type Options struct {
 // apart from SelfSubjectAccessReviews, with which it asks API servers what an account may do.
 func Gather(ctx context.Context, targets []Target, o Options) facts.Facts {
 	o.System = cmp.Or(o.System, mesh.SystemNamespace)
-	o.Within = cmp.Or(o.Within, defaultWithin)
+	o.Within = cmp.Or(o.Within, wait.Bound(defaultWithin))
 	o.Sample = cmp.Or(o.Sample, defaultSample)
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Within, fmt.Errorf("not done within %s", o.Within))
 	defer cancel()
