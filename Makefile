@@ -14,8 +14,8 @@ GOTEST := go test -vet=off -ldflags '-s -w'
 # Packages whose tests run at once: each has labs of its own, one or two of some 3 GiB, and with more of them than CPUs calls are
 # lost for want of time.
 PACKAGES := $(shell awk -v cpus="$$(nproc)" '/^MemAvailable/ { g = $$2 / 1024 / 1024; n = (g > 18) ? 3 : (g > 12) ? 2 : 1; print (n > cpus) ? cpus : n }' /proc/meminfo 2>/dev/null || echo 1)
-# The longest begin first.
-LONGEST := ./tests/topologies ./tests/existing ./tests/chaos ./tests/engine ./tests/kind
+# The longest begin first, and before them the one that waits most of its time.
+LONGEST := ./tests/kind ./tests/topologies ./tests/existing ./tests/verbs ./tests/engine ./tests/chaos ./tests/docs
 LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
