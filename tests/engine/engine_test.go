@@ -124,7 +124,9 @@ func run(
 }
 
 // asWritten returns a reason with bounds of time as they are written in the file, without the patience of this machine.
-func asWritten(reason string) string { return regexp.MustCompile(` × [0-9.]+`).ReplaceAllString(reason, "") }
+func asWritten(reason string) string {
+	return regexp.MustCompile(` × [0-9.]+`).ReplaceAllString(reason, "")
+}
 
 func TestScenariosThatGoWrong(t *testing.T) {
 	home := labs.Need(t)
