@@ -470,7 +470,8 @@ func TestSourceThatVanishedIsReplaced(t *testing.T) {
 	all := r.All().Stats()
 	t.Log(all)
 	assert.Zero(t, all.Lost)
-	assert.GreaterOrEqual(t, all.SourceAway, time.Second+orderMargin, "the call's own timeout and a second")
+	// Calls start by a ticker, which may be early by parts of a millisecond.
+	assert.Greater(t, all.SourceAway, time.Second+orderMargin-20*time.Millisecond, "the call's own timeout and a second")
 	assert.Equal(t, "127.0.0.1:"+strconv.Itoa(source.grpc), r.Calls[0].Source)
 }
 
