@@ -71,12 +71,7 @@ var (
 
 // Create implements cluster.Provider.
 func (p bareKind) Create(ctx context.Context, spec cluster.Spec) (cluster.Cluster, error) {
-	begin := time.Now()
-	tell := func(milestone string) {
-		if p.Progress != nil {
-			p.Progress(spec.Name, milestone, time.Since(begin))
-		}
-	}
+	tell := p.Milestones(spec.Name)
 	err := p.CreateBy(ctx, spec, func(ctx context.Context, n kind.Prepared) error {
 		c := &bareNode{Prepared: n, Cluster: spec.Name, CLI: p.Bundle.KindBin()}
 		if err := c.write(); err != nil {
@@ -106,11 +101,7 @@ func (p bareKind) Create(ctx context.Context, spec cluster.Spec) (cluster.Cluste
 
 // Open implements cluster.Provider.
 func (p bareKind) Open(lab, name string) (cluster.Cluster, error) {
-	c, err := p.open(lab, name)
-	if err != nil {
-		return nil, err // a nil *bareNode would be a cluster that is not nil
-	}
-	return c, nil
+	return cluster.Opened(p.open(lab, name))
 }
 
 func (p bareKind) open(lab, name string) (*bareNode, error) {

@@ -49,6 +49,24 @@ type Lab struct {
 	Progress func(cluster, milestone string, since time.Duration)
 }
 
+// Milestones returns the function that reports the milestones of a cluster whose making begins now.
+func (l Lab) Milestones(cluster string) (tell func(milestone string)) {
+	begin := time.Now()
+	return func(milestone string) {
+		if l.Progress != nil {
+			l.Progress(cluster, milestone, time.Since(begin))
+		}
+	}
+}
+
+// Opened returns a cluster, or the error of opening it. A nil pointer to a cluster would be a Cluster that is not nil.
+func Opened[C Cluster](c C, err error) (Cluster, error) {
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
 // Settings are all that can be set for the clusters of one provider. They are written down with the lab, as JSON.
 // A provider has one struct of them, whose pointer implements this interface.
 type Settings interface {

@@ -343,11 +343,7 @@ func (p *Provider) stopNode(ctx context.Context, lab, name string) error {
 
 // Open returns a cluster that has been created, whether it is running or not.
 func (p *Provider) Open(lab, name string) (cluster.Cluster, error) {
-	c, err := p.open(lab, name)
-	if err != nil {
-		return nil, err // a nil *Node would be a cluster that is not nil
-	}
-	return c, nil
+	return cluster.Opened(p.open(lab, name))
 }
 
 func (p *Provider) open(lab, name string) (*Node, error) {

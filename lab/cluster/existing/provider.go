@@ -278,11 +278,7 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 
 // Open implements cluster.Provider.
 func (p *Provider) Open(lab, name string) (cluster.Cluster, error) {
-	c, err := p.open(lab, name)
-	if err != nil {
-		return nil, err // a nil *Cluster would be a cluster that is not nil
-	}
-	return c, nil
+	return cluster.Opened(p.open(lab, name))
 }
 
 func (p *Provider) open(lab, name string) (*Cluster, error) {

@@ -63,7 +63,7 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 	if c, err := p.open(spec.Lab, spec.Name); err == nil && c.Alive(ctx) == nil {
 		return c, nil
 	}
-	tell := p.milestones(spec.Name)
+	tell := p.Milestones(spec.Name)
 	err := p.makeOrSweep(ctx, spec, func(ctx context.Context, n node) error {
 		tell("node image")
 		return p.make(ctx, n, tell)
@@ -212,16 +212,6 @@ func makeNetwork(ctx context.Context, n node) error {
 		return fmt.Errorf("the range %s is taken by a Docker network: choose another with --range: %w", n.Range, err)
 	}
 	return err
-}
-
-// milestones returns a function that reports milestones of a cluster, with the time since milestones was called.
-func (p *Provider) milestones(cluster string) (tell func(milestone string)) {
-	begin := time.Now()
-	return func(milestone string) {
-		if p.Progress != nil {
-			p.Progress(cluster, milestone, time.Since(begin))
-		}
-	}
 }
 
 // make is the story of a node.
@@ -574,11 +564,7 @@ func (p *Provider) unfinished(lab string) (containers []string, looks int, err e
 
 // Open implements cluster.Provider.
 func (p *Provider) Open(lab, name string) (cluster.Cluster, error) {
-	c, err := p.open(lab, name)
-	if err != nil {
-		return nil, err // a nil *Node would be a cluster that is not nil
-	}
-	return c, nil
+	return cluster.Opened(p.open(lab, name))
 }
 
 func (p *Provider) open(lab, name string) (*Node, error) {
