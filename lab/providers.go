@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"slices"
 	"strings"
+
+	"google.golang.org/grpc/grpclog"
+	"k8s.io/klog/v2"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/embedded"
@@ -43,12 +48,18 @@ var providers = []provider{
 
 // Supervise turns this process into the part of a node that is this program, such as the supervisor of an embedded node, if it
 // was started as that. Then it never returns. Programs that make labs call it first.
+//
+// Otherwise it ends the messages that client-go and grpc write to standard error for the whole process, between the lines of
+// the program: what comes of a slow API server or a lost connection is in the errors of this package.
 func Supervise() {
 	for _, p := range providers {
 		if p.supervise != nil {
 			p.supervise()
 		}
 	}
+	// Discarding klog's output would leave the errors in: those go to standard error in any case.
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 }
 
 // Providers lists the values of --provider.

@@ -2,14 +2,17 @@ package verbs
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
@@ -197,6 +200,40 @@ func putBack(t *testing.T, m *mesh.Mesh) {
 			require.Empty(t, before.Diff(now))
 		})
 	}
+}
+
+// comesBack makes a Secret again while the mesh is put back, once it was deleted. An istiod does that if it starts between
+// the moment when cacerts is away and the one when it is there again.
+func comesBack(t *testing.T, m *mesh.Mesh) {
+	before, err := observe.TakeBaseline(t.Context(), m)
+	require.NoError(t, err)
+	member, err := m.Member(a)
+	require.NoError(t, err)
+	secrets := member.Kube.CoreV1().Secrets(mesh.SystemNamespace)
+	own := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: observe.SelfSignedSecret}}
+	made, err := secrets.Create(t.Context(), own, metav1.CreateOptions{})
+	require.NoError(t, err)
+	events, err := secrets.Watch(t.Context(), metav1.ListOptions{
+		FieldSelector: "metadata.name=" + own.Name, ResourceVersion: made.ResourceVersion,
+	})
+	require.NoError(t, err)
+	defer events.Stop()
+	again := make(chan error, 1)
+	go func() {
+		err := errors.New("the watch ended before the Secret was deleted")
+		for e := range events.ResultChan() {
+			if e.Type == apiwatch.Deleted {
+				_, err = secrets.Create(t.Context(), own, metav1.CreateOptions{})
+				break
+			}
+		}
+		again <- err
+	}()
+	require.NoError(t, fault.Restore(t.Context(), m, before))
+	require.NoError(t, <-again)
+	now, err := before.Reread(t.Context(), m)
+	require.NoError(t, err)
+	require.Empty(t, before.Diff(now))
 }
 
 // settles waits until nothing differs from the baseline: a Deployment counts the pods that are still going.

@@ -14,12 +14,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
-
-	"k8s.io/klog/v2"
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/strict"
@@ -32,9 +29,6 @@ func main() {
 
 // runMain is main without the supervisor, so that tests can be this command.
 func runMain() int {
-	// client-go tells of slow API servers on standard error, between our own lines; what comes of them is in our errors.
-	// (Discarding klog's output would leave the errors in: those go to standard error in any case.)
-	klog.SetSlogLogger(slog.New(slog.DiscardHandler))
 	ctx, stop := withSignals(context.Background(), os.Stderr)
 	defer stop()
 	return run(ctx, os.Args[1:], os.Stdout, os.Stderr)
