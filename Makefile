@@ -1,7 +1,7 @@
 # Every target is listed by `make help`. Making labs needs Linux and root; `make deps` installs what else is missing.
 
 # The bundle is built with the same settings, so that it, the command and the tests share one build cache.
-export GOFLAGS := -trimpath -buildvcs=false
+export GOFLAGS := -trimpath -buildvcs=false -gcflags=all=-dwarf=false
 export CGO_ENABLED := 0
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -20,7 +20,7 @@ LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps build bundle run test kind unit integration scenarios mutations doctor conformance topologies verify lint generate bench clean
+.PHONY: help deps build bundle run test nightly kind unit integration scenarios mutations doctor conformance topologies verify lint generate bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,12 +41,18 @@ run: deps bundle ## make a lab, run the three stories on it, take it down (KEEP=
 	test -n "$(KEEP)" || $(EASTWEST) down
 
 # Scenarios are alone, in as many lanes as fit: they count lost calls.
-test: deps bundle ## run every test, with real clusters
+test: deps bundle ## run the tests of each change, with real clusters
 	go build ./...
 	@status=0; set -x; \
 	$(GOTEST) -timeout 60m ./scenarios || status=1; \
 	if docker version >/dev/null 2>&1; then $(MAKE) kind || status=1; else : no Docker answers, so nothing runs on kind: scripts/docker-up starts one; fi; \
-	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 45m $(LONGEST) $$(go list -tags integration ./... | grep -v /scenarios$$) || status=1; \
+	$(GOTEST) -p $(PACKAGES) -timeout $(if $(EASTWEST_NIGHTLY),150m,45m) $(LONGEST) $$(go list ./... | grep -v /scenarios$$) || status=1; \
+	exit $$status
+
+nightly: deps bundle ## run every test, also those that are too long for each change
+	@status=0; \
+	EASTWEST_NIGHTLY=1 $(MAKE) test || status=1; \
+	$(MAKE) mutations || status=1; \
 	exit $$status
 
 kind: build ## run the conformance suite and some scenarios on kind clusters; needs a Docker that answers
@@ -61,7 +67,7 @@ unit: ## run the tests that need no cluster
 	go test -short ./...
 
 integration: bundle ## run the tests of lab and tests, with real clusters
-	$(GOTEST) -tags integration -p $(PACKAGES) -timeout 30m $(LONGEST) ./lab/... ./tests/...
+	$(GOTEST) -p $(PACKAGES) -timeout 30m $(LONGEST) ./lab/... ./tests/...
 
 scenarios: bundle ## run every scenario of the catalogue (one: make scenarios RUN=late-cacerts)
 	go test -v -timeout 60m ./scenarios/... $(if $(RUN),-run '/$(RUN)$$')
@@ -77,17 +83,17 @@ conformance: bundle ## run a selection of Kubernetes' own conformance tests and 
 	@scripts/deps.sh conformance
 	EASTWEST_CONFORMANCE=1 go test -v -timeout 90m ./tests/provider -run 'TestKubernetesConformance$$' -args -update
 
-topologies: bundle ## bring up every topology with each network and each kind of trust; `make test` takes every pair
-	EASTWEST_ALL_TOPOLOGIES=1 go test -v -timeout 60m ./tests/topologies -run 'TestTopologies$$'
+topologies: bundle ## bring up every topology with each network and each kind of trust; `make test` takes five of them
+	EASTWEST_NIGHTLY=1 go test -v -timeout 60m ./tests/topologies -run 'TestTopologies$$'
 
 verify: ## check format, vet, modules and generated files
 	@unformatted=$$(gofmt -l lab manifests scenarios scripts tests); test -z "$$unformatted" || { echo "not formatted: $$unformatted (gofmt -w fixes it)"; exit 1; }
-	go vet -tags integration ./...
+	go vet ./...
 	go mod verify
 	go test ./tests/arch ./scripts/components
 
 lint: ## run golangci-lint; its first build takes minutes
-	$(LINT) run --build-tags integration ./...
+	$(LINT) run ./...
 
 generate: ## write generated files anew: component pins, scenario schema
 	go generate ./...

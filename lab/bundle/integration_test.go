@@ -1,5 +1,3 @@
-//go:build integration
-
 package bundle
 
 import (
@@ -17,6 +15,14 @@ import (
 // built returns the bundle of this checkout, built if need be (cold: about 12 minutes on two cores).
 func built(t *testing.T) *Bundle {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("runs what is in the bundle: run without -short")
+	}
+	dir, err := DefaultDir()
+	require.NoError(t, err)
+	if _, err := Open(dir); err != nil {
+		t.Skip("needs the bundle, which make bundle builds: ", err)
+	}
 	b, err := Build(t.Context(), BuildOptions{Progress: func(p Progress) {
 		if p.State == Done || p.State == Failed {
 			t.Logf("%s %s in %s %s", p.Component, p.State, p.Took, p.Detail)

@@ -1,5 +1,3 @@
-//go:build integration
-
 package bundle
 
 import (
@@ -17,6 +15,9 @@ import (
 // TestKindNodeImage makes a cluster of the node image with kind's own command. No image may come from anywhere else: what the
 // node has afterwards is what the image brought.
 func TestKindNodeImage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the node image: run without -short")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("the node image is built as root: run with sudo")
 	}

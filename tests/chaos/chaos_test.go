@@ -21,11 +21,17 @@ import (
 
 const (
 	labName  = "chaos-test"
-	upKills  = 8                // how often up is killed, at random moments spread over its time
-	upTakes  = 7 * time.Second  // the stretch that they are spread over
-	runKills = 3                // the same for a scenario
-	runTakes = 30 * time.Second //
+	upTakes  = 7 * time.Second  // the stretch over which the moments to kill up are spread
+	runTakes = 30 * time.Second // the same for a scenario
 )
+
+// kills returns how often up and a scenario are killed, at random moments.
+func kills() (up, run int) {
+	if labs.IsNightly() {
+		return 24, 8
+	}
+	return 4, 2
+}
 
 // eastwest is the command under test, built once.
 var eastwest labs.Command
@@ -63,6 +69,7 @@ func moments(t *testing.T, n int, all time.Duration) []time.Duration {
 
 func TestKilledWhileComingUp(t *testing.T) {
 	home := needs(t)
+	upKills, _ := kills()
 	for i, after := range moments(t, upKills, upTakes) {
 		topology := "none"
 		if i%4 == 3 { // some of them with Istio on top
@@ -111,6 +118,7 @@ func TestInterruptedWhileComingUp(t *testing.T) {
 
 func TestKilledWhileRunning(t *testing.T) {
 	home := needs(t)
+	_, runKills := kills()
 	up := func(t *testing.T) string {
 		t.Helper()
 		out, code := eastwest.Run(t, "up", "--name", labName)

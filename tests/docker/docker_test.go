@@ -1,8 +1,6 @@
-//go:build integration
-
 // Package docker runs scripts/docker-up and scripts/docker-down as a machine without Docker sees them: in a network, mount and pid
 // namespace of its own, so that it disturbs no Docker that runs here. It needs Linux, root, and the program dockerd:
-// `go test -tags integration ./tests/docker`.
+// `go test ./tests/docker`.
 package docker
 
 import (
@@ -176,6 +174,9 @@ const sealed = `-N DOCKER-USER
 // inside runs a story in namespaces of its own, and returns what its parts printed.
 func inside(t *testing.T, story string) map[string]string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("runs a Docker Engine: run without -short")
+	}
 	if os.Geteuid() != 0 {
 		t.Skip("a Docker Engine needs root: run with sudo")
 	}

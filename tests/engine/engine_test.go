@@ -168,6 +168,7 @@ recover:
 	})
 
 	t.Run("a recovery that does not heal fails: the health check can fail", func(t *testing.T) {
+		labs.Nightly(t)
 		s := parse(t, "no-recovery", mismatch+`
 symptoms:
   within: 30s
@@ -184,6 +185,7 @@ recover:
 	})
 
 	t.Run("a wrong fix that heals is no wrong fix", func(t *testing.T) {
+		labs.Nightly(t)
 		s := parse(t, "right-fix", `
 break:
 - scale: {apps: echo@cluster-b, replicas: 0}
@@ -214,6 +216,7 @@ recover:
   inside-b: {from: client@cluster-b, to: echo@cluster-b, every: 100ms}
 `
 	t.Run("a blast radius that is another one fails", func(t *testing.T) {
+		labs.Nightly(t)
 		s := parse(t, "radius", everywhere+`
 break:
 - scale: {apps: echo@cluster-b, replicas: 0}
@@ -237,6 +240,7 @@ recover:
 	})
 
 	t.Run("what breaks later is brought about, and its blast radius proven", func(t *testing.T) {
+		labs.Nightly(t)
 		later := func(radius string) *scenario.Scenario {
 			return parse(t, "later", everywhere+`
 break:
@@ -275,6 +279,7 @@ recover:
 	})
 
 	t.Run("health that does not need the recovery is none", func(t *testing.T) {
+		labs.Nightly(t)
 		s := parse(t, "no-need", `
 break:
 - label: {in: cluster-b, kind: Namespace, name: production, labels: {broken: "yes"}}
@@ -481,6 +486,7 @@ recover:
 	})
 
 	t.Run("an istiod that crashes again and again is undone", func(t *testing.T) {
+		labs.Nightly(t)
 		s := parse(t, "crashing", `
 operate:
 - scale: {apps: istiod@cluster-b, replicas: 0}
@@ -515,6 +521,7 @@ operate:
 	})
 
 	t.Run("stopped after a phase the mesh stays broken, and up makes the lab anew", func(t *testing.T) {
+		labs.Nightly(t)
 		s := parse(t, "until", severed)
 		verdict, _, err := run(t.Context(), t, l, s, engine.RunOptions{Until: scenario.Symptoms})
 		require.NoError(t, err)

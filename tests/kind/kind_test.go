@@ -1,8 +1,6 @@
-//go:build integration
-
 // Package kind tests what is special to the provider kind: labels in Docker, and everything that it refuses. What every
 // provider has to show is in tests/provider. It needs a Docker Engine and the bundle's node image:
-// go test -tags integration ./tests/kind
+// go test ./tests/kind
 package kind
 
 import (

@@ -56,6 +56,21 @@ func Need(t *testing.T) (home string) {
 	return home
 }
 
+// NightlyEnv is the environment variable that makes the tests take in what Nightly leaves out.
+const NightlyEnv = "EASTWEST_NIGHTLY"
+
+// IsNightly reports whether the tests are to be thorough, whatever it takes: `make nightly` sets NightlyEnv.
+func IsNightly() bool { return os.Getenv(NightlyEnv) != "" }
+
+// Nightly skips a test on real clusters that is too long for each change, unless IsNightly. The faster tests of the same
+// thing are for each change.
+func Nightly(t *testing.T) {
+	t.Helper()
+	if !IsNightly() {
+		t.Skip("part of the nightly tests: make nightly, or " + NightlyEnv + "=1")
+	}
+}
+
 // Up makes a lab that lives as long as the test; Home is filled in if it is empty.
 func Up(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()

@@ -42,22 +42,21 @@ type combination struct {
 	trust   scenario.Trust
 }
 
-// everyDay has each kind with each network, and with each kind of trust that it can have. With allEnv set
-// TestTopologies takes the rest too.
-var everyDay = []combination{
-	{scenario.Single, scenario.SeparateNetworks, scenario.SharedRoot},
+// eachChange has each kind, each network and each kind of trust. The nightly tests take the rest, too.
+var eachChange = []combination{
 	{scenario.Single, scenario.SeparateNetworks, scenario.SelfSigned},
 	{scenario.MultiPrimary, scenario.SeparateNetworks, scenario.SharedRoot},
 	{scenario.MultiPrimary, scenario.SharedNetwork, scenario.SeparateRoots},
-	{scenario.MultiPrimary, scenario.SeparateNetworks, scenario.SelfSigned},
 	// One istiod signs for all: roots cannot differ.
 	{scenario.PrimaryRemote, scenario.SeparateNetworks, scenario.SharedRoot},
-	{scenario.PrimaryRemote, scenario.SharedNetwork, scenario.SelfSigned},
 	{scenario.ExternalControlPlane, scenario.SeparateNetworks, scenario.SharedRoot},
-	{scenario.ExternalControlPlane, scenario.SharedNetwork, scenario.SelfSigned},
 }
 
 var theRest = []combination{
+	{scenario.Single, scenario.SeparateNetworks, scenario.SharedRoot},
+	{scenario.MultiPrimary, scenario.SeparateNetworks, scenario.SelfSigned},
+	{scenario.PrimaryRemote, scenario.SharedNetwork, scenario.SelfSigned},
+	{scenario.ExternalControlPlane, scenario.SharedNetwork, scenario.SelfSigned},
 	{scenario.MultiPrimary, scenario.SeparateNetworks, scenario.SeparateRoots},
 	{scenario.MultiPrimary, scenario.SharedNetwork, scenario.SharedRoot},
 	{scenario.MultiPrimary, scenario.SharedNetwork, scenario.SelfSigned},
@@ -67,12 +66,10 @@ var theRest = []combination{
 	{scenario.ExternalControlPlane, scenario.SharedNetwork, scenario.SharedRoot},
 }
 
-const allEnv = "EASTWEST_ALL_TOPOLOGIES"
-
 func TestTopologies(t *testing.T) {
-	combinations := everyDay
-	if os.Getenv(allEnv) != "" {
-		combinations = slices.Concat(everyDay, theRest)
+	combinations := eachChange
+	if labs.IsNightly() {
+		combinations = slices.Concat(eachChange, theRest)
 	}
 	for _, c := range combinations {
 		t.Run(strings.Join([]string{string(c.kind), string(c.network), string(c.trust)}, " "), func(t *testing.T) {
@@ -105,6 +102,9 @@ func TestTopologyFiles(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			topology, err := scenario.LoadTopology(file)
 			require.NoError(t, err)
+			if filepath.Base(file) != "three-primaries.yaml" {
+				labs.Nightly(t)
+			}
 			t.Parallel()
 			l := labs.Up(t, lab.Options{Name: fresh(), Topology: topology})
 			answers(t, l)

@@ -9,5 +9,5 @@
 // was killed. A container gets its labels from its image, because kind has no setting for them.
 //
 // A program that uses this package must call Supervise first in main, or in TestMain. The package needs Linux and a Docker
-// Engine on this machine. It needs no root if the user may talk to Docker. `go test -tags integration ./tests/kind` runs it.
+// Engine on this machine. It needs no root if the user may talk to Docker. `go test ./tests/kind` runs it.
 package kind
