@@ -33,6 +33,9 @@ type Stats struct {
 	// SourceAway is how long the source could not call: from the start of each call that was not issued
 	// to the start of the next that was.
 	SourceAway time.Duration `json:"-"`
+	// LostAtStandstill is how many of Lost were under way while this machine stood still: nothing on it got CPU time to
+	// answer them. They count as lost all the same.
+	LostAtStandstill int `json:"lostAtStandstill,omitempty"`
 	// The fields that end in Seconds are the same numbers for JSON.
 	LongestGapSeconds float64       `json:"longestGapSeconds"`
 	SourceAwaySeconds float64       `json:"sourceAwaySeconds,omitempty"`
@@ -81,6 +84,7 @@ func (w Window) lossOf(c Call) string {
 func Judge(w Window) Stats {
 	s := Stats{ByCluster: map[string]int{}, ByPod: map[string]int{}, Codes: map[int]int{}}
 	losses := map[string]int{}
+	still := standstills(w)
 	var ends []time.Time
 	var latencies []time.Duration
 	for _, c := range w.Calls {
@@ -100,6 +104,9 @@ func Judge(w Window) Stats {
 		}
 		if !w.succeeded(c) {
 			s.Lost++
+			if slices.ContainsFunc(still, c.overlaps) {
+				s.LostAtStandstill++
+			}
 			losses[w.lossOf(c)]++
 			continue
 		}
@@ -148,6 +155,41 @@ func awayTimes(w Window) []span {
 	}
 	return away
 }
+
+// standstills returns the times in which this machine made no calls because it stood still. Such a time begins with the last
+// call before it: the first call that was not made was due up to Plan.Every later.
+func standstills(w Window) []span {
+	var still []span
+	for i, c := range w.Calls {
+		if c.Issued || !strings.Contains(c.Err, wasLate) {
+			continue
+		}
+		from, to := w.From, w.To
+		if before := lastIssued(w.Calls[:i]); before >= 0 {
+			from = w.Calls[before].Start
+		}
+		if after := slices.IndexFunc(w.Calls[i:], func(c Call) bool { return c.Issued }); after >= 0 {
+			to = w.Calls[i+after].Start
+		}
+		if n := len(still); n == 0 || still[n-1].from != from {
+			still = append(still, span{from, to})
+		}
+	}
+	return still
+}
+
+// lastIssued returns the index of the last call that was made, or -1.
+func lastIssued(calls []Call) int {
+	for i, c := range slices.Backward(calls) {
+		if c.Issued {
+			return i
+		}
+	}
+	return -1
+}
+
+// overlaps reports whether a finished call was under way in a stretch of time.
+func (c Call) overlaps(s span) bool { return c.Start.Before(s.to) && !c.End.Before(s.from) }
 
 // longestGap returns the longest stretch between from and to that holds none of the ends, less the time in it in which
 // the source was away.
@@ -221,7 +263,7 @@ func (s Stats) String() string {
 	parts := []string{
 		words.Plural(s.Calls, "call"),
 		words.Percent(s.SuccessPercent) + " answered",
-		fmt.Sprintf("%d lost", s.Lost),
+		s.lost(),
 		"longest gap " + rounded(s.LongestGap),
 	}
 	if len(s.ByCluster) > 0 {
@@ -232,6 +274,14 @@ func (s Stats) String() string {
 		parts = append(parts, "answered by "+words.And(who))
 	}
 	return strings.Join(append(parts, s.notCounted()...), ", ")
+}
+
+// lost says how many calls were lost, and how many of them at a standstill.
+func (s Stats) lost() string {
+	if s.LostAtStandstill == 0 {
+		return fmt.Sprintf("%d lost", s.Lost)
+	}
+	return fmt.Sprintf("%d lost (%d while this machine stood still)", s.Lost, s.LostAtStandstill)
 }
 
 // notCounted says how many calls are in none of the other numbers.

@@ -22,7 +22,7 @@ func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // timeline makes one call every 100 ms, each answered after 10 ms, from letters:
 // b or a answered by cluster-b or cluster-a, 5 a 503, t a timeout after 1 s, x not issued, p pending,
-// u a 200 from an unknown pod, r by cluster-b at the second try.
+// s not issued because the machine stood still, u a 200 from an unknown pod, r by cluster-b at the second try.
 func timeline(letters string) Window {
 	w := Window{From: epoch, To: at(100 * len(letters)), ExpectCluster: "cluster-b"}
 	for i, letter := range letters {
@@ -38,6 +38,8 @@ func timeline(letters string) Window {
 			c.Code, c.Pod, c.Err, c.End = 0, "", "no answer within 1s", at(100*i+1000)
 		case 'x':
 			c = Call{Start: c.Start, End: c.End, Err: "connecting to client@cluster-a: refused"}
+		case 's':
+			c = Call{Start: c.Start, End: c.End, Err: "not made when due: " + wasLate + " by 1s"}
 		case 'p':
 			c = Call{Start: c.Start, Issued: true}
 		case 'u':
@@ -74,6 +76,12 @@ func TestJudge(t *testing.T) {
 			name: "an answer that names nobody", letters: "bu", calls: 2, ok: 1, lost: 1, percent: 50, gap: ms(190),
 			byCluster: "map[cluster-b:1 unknown:1]", firstError: "answered by unknown instead of cluster-b 1", anybody: "2 of 2",
 			line: "2 calls, 50.0 % answered, 1 lost, longest gap 190ms, answered by cluster-b 1 and unknown 1",
+		},
+		{
+			name: "a machine that stands still", letters: "bt55ssss5bb", calls: 7, ok: 3, lost: 4, notIssued: 4, percent: 300. / 7,
+			gap: ms(600 - 110 + 10), away: ms(400), byCluster: "map[cluster-b:3]",
+			line: "7 calls, 42.9 % answered, 4 lost (2 while this machine stood still), longest gap 500ms, answered by cluster-b 3, " +
+				"4 not issued while the source was away for 400ms",
 		},
 		{
 			name: "a gap that is open at the end", letters: "bb55555", calls: 7, ok: 2, lost: 5, percent: 200. / 7, gap: ms(590),

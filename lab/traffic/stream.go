@@ -17,6 +17,9 @@ const mostInFlight = 400
 // process that was stopped, must not make all the calls that it has missed at once.
 const tooLate = 500 * time.Millisecond
 
+// wasLate stands in the Err of a call that was not made because this machine, or this process, stood still.
+const wasLate = "this machine was late"
+
 // Plan is what a stream does.
 type Plan struct {
 	Name          string
@@ -125,7 +128,7 @@ func (s *Stream) run(ctx, loop, calls context.Context) {
 			return
 		}
 		if late := time.Since(due); late > tooLate {
-			s.missed(due, fmt.Sprintf("this machine was late by %s", late.Round(time.Millisecond)))
+			s.missed(due, fmt.Sprintf("%s by %s", wasLate, late.Round(time.Millisecond)))
 			continue
 		}
 		select {
