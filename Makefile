@@ -4,7 +4,8 @@
 export GOFLAGS := -trimpath -buildvcs=false -gcflags=all=-dwarf=false
 export CGO_ENABLED := 0
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# `make soak` writes its tables into a document, which makes no other version.
+VERSION := $(shell git describe --tags --always 2>/dev/null || echo devel)$(shell git diff --quiet HEAD -- . ':!docs/reliability.md' 2>/dev/null || echo -dirty)
 EASTWEST := bin/eastwest
 STORIES := cross-cluster-call mismatched-root-ca late-cacerts
 # What `make test` runs on kind, after the conformance suite.
@@ -20,7 +21,7 @@ LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps build bundle run test nightly kind unit integration scenarios mutations doctor conformance topologies verify lint generate bench clean
+.PHONY: help deps build bundle run test nightly soak kind unit integration scenarios mutations doctor conformance topologies verify lint generate bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,15 @@ nightly: deps bundle ## run every test, also those that are too long for each ch
 	@status=0; \
 	EASTWEST_NIGHTLY=1 $(MAKE) test || status=1; \
 	$(MAKE) mutations || status=1; \
+	exit $$status
+
+# FOR and KIND_FOR bound the time in which scenarios begin. Called again, it goes on where it was stopped, on one commit.
+SOAK := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/eastwest/soak/embedded-$(VERSION).jsonl
+soak: deps bundle ## run the catalogue 20 times in random order, kill 200 things, and write docs/reliability.md (FOR=2h)
+	@status=0; set -x; \
+	$(EASTWEST) bench soak --file $(SOAK) --runs 600 --for $(or $(FOR),2h) || status=1; \
+	EASTWEST_SOAK=$(SOAK) $(GOTEST) -count=1 -timeout 4h ./tests/chaos || status=1; \
+	$(EASTWEST) bench soak --file $(SOAK) --runs 0 --write docs/reliability.md || status=1; \
 	exit $$status
 
 kind: build ## run the conformance suite and some scenarios on kind clusters; needs a Docker that answers

@@ -1,12 +1,15 @@
 // Package chaos interrupts and kills eastwest at every step and looks at what is left on the machine.
 // It needs root and a bundle, and takes minutes. The moments are others each time: for more of them,
 // go test -count=5 ./tests/chaos
+//
+// `make nightly` kills more often, and `make soak` 200 times: it names a file (EASTWEST_SOAK) in which every kill is written down.
 package chaos
 
 import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -25,12 +28,17 @@ const (
 	runTakes = 30 * time.Second // the same for a scenario
 )
 
-// kills returns how often up and a scenario are killed, at random moments.
-func kills() (up, run int) {
-	if labs.IsNightly() {
-		return 24, 8
+// kills is how often each thing is killed, at random moments.
+type kills struct{ up, interrupts, run, down, build, parts, pairs int }
+
+func wanted() kills {
+	switch {
+	case os.Getenv(soakEnv) != "":
+		return kills{up: 60, interrupts: 12, run: 20, down: 20, build: 20, parts: 60, pairs: 8}
+	case labs.IsNightly():
+		return kills{up: 24, interrupts: 3, run: 8, down: 6, build: 4, parts: 20, pairs: 3}
 	}
-	return 4, 2
+	return kills{up: 4, interrupts: 3, run: 2, down: 1, build: 1, parts: 3, pairs: 1}
 }
 
 // eastwest is the command under test, built once.
@@ -69,13 +77,13 @@ func moments(t *testing.T, n int, all time.Duration) []time.Duration {
 
 func TestKilledWhileComingUp(t *testing.T) {
 	home := needs(t)
-	upKills, _ := kills()
-	for i, after := range moments(t, upKills, upTakes) {
+	for i, after := range moments(t, wanted().up, upTakes) {
 		topology := "none"
 		if i%4 == 3 { // some of them with Istio on top
 			topology, after = "multi-primary", after*5/2
 		}
 		t.Run(fmt.Sprintf("%s after %s", topology, after.Round(time.Millisecond)), func(t *testing.T) {
+			killed := kill(t, "up", syscall.SIGKILL)
 			code := eastwest.Until(t, after, syscall.SIGKILL, "up", "--name", labName, "--topology", topology)
 			complete := false
 			switch s := eastwest.State(t, labName); s {
@@ -100,25 +108,36 @@ func TestKilledWhileComingUp(t *testing.T) {
 				out, code := eastwest.Run(t, "down", labName)
 				require.Zero(t, code, out)
 			}
-			require.Empty(t, labs.Left(t, home, labName))
+			killed.leaves(home, labName)
 		})
 	}
 }
 
 func TestInterruptedWhileComingUp(t *testing.T) {
 	home := needs(t)
-	// Go's own start comes before main, which takes signals: some 20 ms, and several times that on a busy machine.
-	for _, after := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 5 * time.Second} {
-		code := eastwest.Until(t, after, os.Interrupt, "up", "--name", labName, "--topology", "multi-primary")
-		require.Equal(t, 130, code, "interrupted after %s", after)
-		require.Empty(t, labs.Left(t, home, labName), "interrupted after %s", after)
-		require.Equal(t, lab.State(""), eastwest.State(t, labName))
+	for _, after := range moments(t, wanted().interrupts, upTakes) {
+		t.Run(after.Round(time.Millisecond).String(), func(t *testing.T) {
+			killed := kill(t, "up", syscall.SIGINT)
+			// The lab's folder is made after main has begun to take signals.
+			made := filepath.Join(home, "labs", labName)
+			require.NoDirExists(t, made)
+			var since time.Time
+			due := func() bool {
+				if _, err := os.Stat(made); err == nil && since.IsZero() {
+					since = time.Now()
+				}
+				return !since.IsZero() && time.Since(since) >= after
+			}
+			require.Equal(t, 130, eastwest.When(t, due, os.Interrupt, "up", "--name", labName, "--topology", "multi-primary"))
+			killed.leaves(home, labName)
+			require.Equal(t, lab.State(""), eastwest.State(t, labName))
+		})
 	}
 }
 
 func TestKilledWhileRunning(t *testing.T) {
 	home := needs(t)
-	_, runKills := kills()
+	runKills := wanted().run
 	up := func(t *testing.T) string {
 		t.Helper()
 		out, code := eastwest.Run(t, "up", "--name", labName)
@@ -129,6 +148,7 @@ func TestKilledWhileRunning(t *testing.T) {
 	up(t)
 	for i, after := range moments(t, runKills, runTakes) {
 		t.Run(after.Round(time.Millisecond).String(), func(t *testing.T) {
+			kill(t, "run", syscall.SIGKILL)
 			code := eastwest.Until(t, after, syscall.SIGKILL, "run", "--name", labName, "mismatched-root-ca")
 			switch s := eastwest.State(t, labName); s {
 			case lab.Running: // nothing was changed yet, or all was put back: the mesh must be healthy
@@ -168,16 +188,16 @@ func TestSupervisorDies(t *testing.T) {
 	home := needs(t)
 	out, code := eastwest.Run(t, "up", "--name", labName, "--topology", "none")
 	require.Zero(t, code, out)
-	kill := func(cluster string) {
+	die := func(cluster string) {
 		require.NoError(t, syscall.Kill(labs.Supervisor(t, labName, cluster), syscall.SIGKILL))
 		require.Eventually(t, func() bool {
 			pids, err := host.CgroupProcesses("eastwest/" + labName + "/" + cluster)
 			return err == nil && len(pids) == 0
 		}, wait.Bound(10*time.Second), 20*time.Millisecond, "processes outlive their supervisor")
 	}
-	kill("cluster-a")
+	die("cluster-a")
 	require.Equal(t, lab.Broken, eastwest.State(t, labName))
-	kill("cluster-b")
+	die("cluster-b")
 	require.Equal(t, lab.Stopped, eastwest.State(t, labName))
 	out, code = eastwest.Run(t, "up", "--name", labName, "--topology", "none")
 	require.Zero(t, code, out)

@@ -239,6 +239,7 @@ func TestKilledWhileDockerMakesANode(t *testing.T) {
 
 // TestWithoutRoot makes a lab as somebody who may talk to Docker and is nobody else.
 func TestWithoutRoot(t *testing.T) {
+	labs.Nightly(t)
 	need(t)
 	if os.Geteuid() != 0 {
 		t.Skip("the other tests are without root, too")
@@ -277,6 +278,7 @@ func TestWithoutRoot(t *testing.T) {
 
 // TestImagesThatNobodyHas asks for images of a registry that there is not: that is told long before --timeout is over.
 func TestImagesThatNobodyHas(t *testing.T) {
+	labs.Nightly(t)
 	home := need(t)
 	const name = labName + "-hub"
 	start := time.Now()

@@ -27,6 +27,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
+	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
 // world is the host name of a registry that only the proxy knows.
@@ -141,6 +142,7 @@ func publishedNode(t *testing.T) string {
 // TestPublishedImages makes a lab as those do who are on-line: another node image, images of a registry that is reached by
 // the user's proxy, and nothing of the bundle but kubectl and istioctl.
 func TestPublishedImages(t *testing.T) {
+	labs.Nightly(t)
 	home := need(t)
 	dir, err := bundle.DefaultDir()
 	require.NoError(t, err)

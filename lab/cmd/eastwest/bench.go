@@ -34,6 +34,7 @@ func newBenchCommand() *cobra.Command {
 	cmd.AddCommand(newBenchProvidersCommand())
 	cmd.AddCommand(newBenchLatencyCommand())
 	cmd.AddCommand(newBenchScenariosCommand())
+	cmd.AddCommand(newBenchSoakCommand())
 	return cmd
 }
 
