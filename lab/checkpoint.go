@@ -61,26 +61,15 @@ func readCheckpoint(home, name string) (Checkpoint, error) {
 }
 
 // write replaces the file in one step.
-func (c Checkpoint) write(home, name string) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("writing down what the mesh was like: %w", err)
-		}
-	}()
+func (c Checkpoint) write(home, name string) error {
 	data, err := json.Marshal(c)
+	if err == nil {
+		err = machine.WriteDurably(checkpointFile(home, name), data, 0o600)
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("writing down what the mesh was like: %w", err)
 	}
-	file, err := os.CreateTemp(labDir(home, name), ".checkpoint-*") // with mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(file.Name()) }()
-	_, err = file.Write(data)
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), checkpointFile(home, name))
+	return nil
 }
 
 // Hold keeps other processes from changing the lab until release is called. It reads the lab's record again: another

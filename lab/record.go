@@ -94,10 +94,10 @@ func (r record) write(home string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return fmt.Errorf("making the lab's folder: %w", err)
 	}
-	if err := os.WriteFile(file+".new", data, 0o644); err != nil {
+	if err := machine.WriteDurably(file, data, 0o644); err != nil {
 		return fmt.Errorf("writing down the lab: %w", err)
 	}
-	return os.Rename(file+".new", file)
+	return nil
 }
 
 // TopologyOf returns the topology of a lab that is there.

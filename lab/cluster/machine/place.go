@@ -186,3 +186,25 @@ func WriteJSON(path string, v any) error {
 	}
 	return os.Rename(path+".new", path)
 }
+
+// WriteDurably replaces the file at once, as WriteJSON does, and returns when the disk has it. Without that, a file system may keep the
+// new name and lose the content when the machine loses its power.
+func WriteDurably(path string, data []byte, mode os.FileMode) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return folder.Sync()
+}
