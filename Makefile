@@ -1,7 +1,7 @@
 # Every target is listed by `make help`. Making labs needs Linux and root; `make deps` installs what else is missing.
 
 # The bundle is built with the same settings, so that it, the command and the tests share one build cache.
-export GOFLAGS := -trimpath -buildvcs=false -gcflags=all=-dwarf=false
+export GOFLAGS := -trimpath -buildvcs=false
 export CGO_ENABLED := 0
 
 # `make soak` writes its tables into a document, which makes no other version.

@@ -377,6 +377,7 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 	})
 
 	t.Run("without images", func(t *testing.T) {
+		labs.Nightly(t)
 		before := f.states(t)
 		out, code := f.up(t, name, "--context", east, "--context", west, "--hub", "registry.invalid/eastwest", "--tag", "1")
 		require.Equal(t, 3, code)
@@ -386,6 +387,7 @@ func TestUpThatFailsLeavesNothing(t *testing.T) {
 	})
 
 	t.Run("without load balancers", func(t *testing.T) {
+		labs.Nightly(t)
 		f.takeAddresses(t, east)
 		before := f.states(t)
 		byThen := min(wait.Bound(time.Minute), 3*time.Minute).Round(time.Second) // everything else is ready
