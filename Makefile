@@ -8,8 +8,8 @@ export CGO_ENABLED := 0
 VERSION := $(shell git describe --tags --always 2>/dev/null || echo devel)$(shell git diff --quiet HEAD -- . ':!docs/reliability.md' 2>/dev/null || echo -dirty)
 EASTWEST := bin/eastwest
 STORIES := cross-cluster-call mismatched-root-ca late-cacerts
-# What `make test` runs on kind, after the conformance suite.
-ON_KIND := $(STORIES) primary-lost
+# What `make kind` runs after the conformance suite.
+ON_KIND := cross-cluster-call primary-lost $(if $(EASTWEST_NIGHTLY),$(STORIES))
 # Tests are not vetted again, `make verify` does that, and linked without what a debugger reads.
 GOTEST := go test -vet=off -ldflags '-s -w'
 # Packages whose tests run at once: each has labs of its own, one or two of some 3 GiB, and with more of them than CPUs calls are
@@ -65,7 +65,7 @@ soak: deps bundle ## run the catalogue 20 times in random order, kill 200 things
 	$(EASTWEST) bench soak --file $(SOAK) --runs 0 --write docs/reliability.md || status=1; \
 	exit $$status
 
-kind: build ## run the conformance suite and some scenarios on kind clusters; needs a Docker that answers
+kind: build ## run the conformance suite and two scenarios on kind clusters; needs a Docker that answers
 	@scripts/deps.sh --with kind
 	$(EASTWEST) bundle build --with kind
 	@status=0; set -x; export EASTWEST_PROVIDER=kind; \

@@ -196,6 +196,7 @@ func evidence(t *testing.T, l *lab.Lab) {
 // A cluster whose API server does not answer keeps nothing from being collected in the others.
 func frozen(t *testing.T, m *mesh.Mesh) {
 	t.Helper()
+	labs.Nightly(t)
 	require.NoError(t, fault.StopComponent(a, "kube-apiserver").Inject(t.Context(), m))
 	dir := t.TempDir()
 	start := time.Now()
@@ -218,6 +219,7 @@ var secrets = regexp.MustCompile(`PRIVATE KEY|LS0tLS1CRUdJTiBF|LS0tLS1CRUdJTiBSU
 
 // trust goes from the installed CA to a self-signed one and back, one safe step after the other.
 func trust(t *testing.T, m *mesh.Mesh) {
+	labs.Nightly(t)
 	both := []string{a, b}
 	do := func(f fault.Fault) {
 		t.Helper()
