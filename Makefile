@@ -9,7 +9,7 @@ VERSION := $(shell git describe --tags --always 2>/dev/null || echo devel)$(shel
 EASTWEST := bin/eastwest
 STORIES := cross-cluster-call mismatched-root-ca late-cacerts
 # What `make kind` runs after the conformance suite.
-ON_KIND := cross-cluster-call primary-lost $(if $(EASTWEST_NIGHTLY),$(STORIES))
+ON_KIND := $(if $(EASTWEST_NIGHTLY),$(STORIES) primary-lost,cross-cluster-call primary-lost)
 # Tests are not vetted again, `make verify` does that, and linked without what a debugger reads.
 GOTEST := go test -vet=off -ldflags '-s -w'
 # Packages whose tests run at once: each has labs of its own, one or two of some 3 GiB, and with more of them than CPUs calls are
