@@ -115,6 +115,8 @@ func TestVerbsSayWhatTheyDo(t *testing.T) {
 			"client@cluster-a sees 1 endpoint of echo@cluster-b at an east-west gateway",
 		"fingerprints: {in: [cluster-a, cluster-b], equal: false}": "the root in " +
 			"cacerts does not have the same fingerprint in cluster-a and cluster-b",
+		"freeze: {apps: [istiod@cluster-a, echo@cluster-b]}": "freeze " +
+			"istiod@cluster-a and echo@cluster-b",
 		"gateway-sees: {from: client@cluster-a, to: echo@cluster-b}": "the east-west " +
 			"gateway of cluster-b sees a call from client@cluster-a to echo@cluster-b, by its server name " +
 			"outbound_.80_._.echo-cluster-b-fresh.production.svc.cluster.local",
@@ -158,6 +160,7 @@ func TestVerbsSayWhatTheyDo(t *testing.T) {
 		"sever: {between: [cluster-a, cluster-b]}": "sever " +
 			"cluster-a and cluster-b",
 		"stop-component: {in: cluster-b, component: etcd}": "stop etcd of cluster-b",
+		"thaw: {apps: istiod@cluster-a}":                   "let istiod@cluster-a go on",
 		"unblock-port: {in: cluster-b, from: cluster-a, port: 15443}": "open port " +
 			"15443 of cluster-b for cluster-a again",
 	} {
