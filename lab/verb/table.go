@@ -26,7 +26,7 @@ type Ground struct {
 	Tools   observe.Tools
 	Lab     string            // the lab's name, for commands that are printed
 	Dir     string            // the scenario's folder
-	Began   time.Time         // when the scenario began: older lines of logs do not count
+	Began   time.Time         // when the scenario began: older lines of logs and older events do not count
 	Traffic []scenario.Stream // what is recorded
 	Tape    Tape
 }
@@ -154,6 +154,9 @@ func Table() scenario.Vocabulary {
 		{Name: "endpoints", Phases: looks(), New: args[observe.Endpoints],
 			Doc: "Checks which endpoints of a service a proxy knows: pods of its own network by their addresses, others by the address of " +
 				"their gateway."},
+		{Name: "event", Phases: looks(), New: args[eventArgs],
+			Doc: "Checks that Kubernetes has reported something about an object since the scenario began, as kubectl get events shows it, or " +
+				"has not."},
 		{Name: "fingerprints", Phases: looks(), New: args[observe.Fingerprints],
 			Doc: "Compares the root certificates that stand in the Secret cacerts of clusters. What proxies use is another question: see " +
 				"roots."},
