@@ -42,6 +42,7 @@ func TestGather(t *testing.T) {
 	assert.Equal(t, "app2", c.Proxies[29].Workload)
 	assert.Equal(t, "1.31", c.Proxies[29].Version)
 	assert.EqualValues(t, 6, r.asked.Load(), "the oldest and the newest of three workloads")
+	assert.Equal(t, "istiod", c.IstiodService)
 	i := c.Istiods[0]
 	assert.True(t, i.Ready && i.Read)
 	assert.Len(t, i.Signer, 2, "its own and the intermediate")
