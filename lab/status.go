@@ -48,6 +48,7 @@ type ClusterStatus struct {
 	Context    string              `json:"context,omitempty"` // the user's name for a cluster that is not the lab's own
 	Problem    string              `json:"problem,omitempty"`
 	Components []host.ProcessState `json:"components,omitempty"`
+	Frozen     []string            `json:"frozen,omitempty"` // pods, as NAMESPACE/NAME
 }
 
 // List returns the status of every lab under home. It asks the clusters of all of them.
@@ -124,6 +125,11 @@ func status(ctx context.Context, home, name string) Status {
 			if own, ok := node.(components); ok {
 				if now, err := own.Status(ctx); err == nil {
 					c.Components = now.Components
+					for _, p := range now.Pods {
+						if p.Frozen {
+							c.Frozen = append(c.Frozen, p.Name)
+						}
+					}
 				}
 			}
 			if own, ok := node.(usage); ok {

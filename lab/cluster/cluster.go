@@ -63,7 +63,7 @@ type Underlay interface {
 
 // Healer is implemented by clusters that know which faults of the underlay are in force, whoever made them.
 type Healer interface {
-	// HealAll takes back everything that Stop, Sever, BlockPort and Pause have done to this cluster.
+	// HealAll takes back everything that Stop, Sever, BlockPort, FreezePod and Pause have done to this cluster.
 	HealAll(ctx context.Context) error
 }
 
@@ -87,6 +87,17 @@ type Foreign interface {
 	Context() string
 	// Adopt allows changes to the cluster's mesh, although the lab has not made it.
 	Adopt()
+}
+
+// PodFreezer is implemented by clusters whose pods we can freeze from below.
+type PodFreezer interface {
+	// FreezePod stops every process of a pod (SIGSTOP), given the pod's UID: its connections stay open, and nobody answers.
+	// It returns when all of them are stopped.
+	FreezePod(ctx context.Context, uid string) error
+	// ThawPod lets them go on. It does nothing to a pod that is not frozen.
+	ThawPod(ctx context.Context, uid string) error
+	// FrozenPods returns the UIDs of the pods that are frozen, whoever froze them.
+	FrozenPods(ctx context.Context) ([]string, error)
 }
 
 // Pauser is implemented by clusters that can be frozen as a whole.

@@ -19,7 +19,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/*.golden")
 
-// golden compares what was printed with a file: go test ./lab/doctor -update
+// golden compares what was printed with a file: go test ./lab/doctor -args -update
 func golden(t *testing.T, name, text string) {
 	t.Helper()
 	file := filepath.Join("testdata", name+".golden")
@@ -29,7 +29,7 @@ func golden(t *testing.T, name, text string) {
 	}
 	want, err := os.ReadFile(file)
 	require.NoError(t, err)
-	assert.Equal(t, string(want), text)
+	assert.Equal(t, string(want), text, "if this is meant: go test ./lab/doctor -args -update")
 }
 
 // example is a report in which an istiod has no access to the other cluster. The name of the other one is whatever a kubeconfig

@@ -298,5 +298,8 @@ func TestUnderlay(t *testing.T) {
 
 	require.EqualError(t, StopComponent(a, "nobody").Available(m), "no component nobody in cluster-a: there are etcd and kube-apiserver")
 	m.Members[1].Cluster = struct{ cluster.Cluster }{}
-	require.ErrorContains(t, Sever(a, b).Available(m), "the machines below cluster-b are not ours to touch: use the provider embedded or kind")
+	const notOurs = "the machines below cluster-b are not ours to touch: use the provider embedded or kind"
+	require.ErrorContains(t, Sever(a, b).Available(m), notOurs)
+	require.EqualError(t, Freeze(observe.Workload{App: "echo", Cluster: b}).Available(m), notOurs)
+	require.EqualError(t, Thaw(observe.Workload{App: "echo", Cluster: b}).Available(m), notOurs)
 }

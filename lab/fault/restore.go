@@ -23,9 +23,12 @@ import (
 const (
 	settled  = 60 * time.Second // how long a mesh may take to show that it is as it was, once everything has been put back
 	rollsOut = 20 * time.Second // after which a Deployment that was put back is given new pods
+
+	frozenWithin = 2 * time.Second  // how long clusters may take to tell which pods are frozen
+	wakesUp      = 10 * time.Second // how long a pod that was frozen may take to be Ready again
 )
 
-// Heal takes back what Sever, BlockPort and StopComponent have done, whoever did it.
+// Heal takes back what Sever, BlockPort, StopComponent and Freeze have done, whoever did it.
 func Heal(ctx context.Context, m *mesh.Mesh) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, member := range m.Members {
@@ -40,9 +43,11 @@ func Heal(ctx context.Context, m *mesh.Mesh) error {
 // underlay, puts objects back or deletes them, and restarts the istiods and workloads that use something else than they
 // did, and no others. The error says what still differs.
 func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
+	frozen := frozenPods(ctx, m)
 	if err := Heal(ctx, m); err != nil {
 		return err
 	}
+	awaitThawed(ctx, m, frozen)
 	r := &restoration{m, want}
 	differences, err := r.look(ctx)
 	if err != nil || len(differences) == 0 {

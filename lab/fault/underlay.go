@@ -11,10 +11,13 @@ import (
 )
 
 // needsUnderlay returns an available function: nil if the machines below all these clusters may be touched.
-func needsUnderlay(in ...string) func(*mesh.Mesh) error {
+func needsUnderlay(in ...string) func(*mesh.Mesh) error { return needsBelow[cluster.Underlay](in...) }
+
+// needsBelow is needsUnderlay for any ability of clusters whose machines are ours.
+func needsBelow[T any](in ...string) func(*mesh.Mesh) error {
 	return func(m *mesh.Mesh) error {
 		for _, name := range in {
-			if _, err := underlay(m, name); err != nil {
+			if _, err := below[T](m, name); err != nil {
 				return err
 			}
 		}
@@ -23,15 +26,20 @@ func needsUnderlay(in ...string) func(*mesh.Mesh) error {
 }
 
 func underlay(m *mesh.Mesh, name string) (cluster.Underlay, error) {
+	return below[cluster.Underlay](m, name)
+}
+
+// below returns an ability that a cluster has if its machines are ours.
+func below[T any](m *mesh.Mesh, name string) (ability T, err error) {
 	member, err := m.Member(name)
 	if err != nil {
-		return nil, err
+		return ability, err
 	}
-	u, ok := member.Cluster.(cluster.Underlay)
+	ability, ok := member.Cluster.(T)
 	if !ok {
-		return nil, fmt.Errorf("the machines below %s are not ours to touch: use the provider embedded or kind", name)
+		return ability, fmt.Errorf("the machines below %s are not ours to touch: use the provider embedded or kind", name)
 	}
-	return u, nil
+	return ability, nil
 }
 
 // blocker drops packets between a cluster and a peer.

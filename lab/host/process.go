@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sort"
 	"strconv"
@@ -291,11 +292,61 @@ func commandLines(show func(pid int, args []string)) {
 	}
 }
 
-// stopped reports whether a process is stopped. Its state follows its name, which is in parentheses (proc(5)).
-func stopped(pid int) bool {
+// stopped reports whether a process is stopped.
+func stopped(pid int) bool { return state(pid) == "T" }
+
+// state returns the letter of a process's state, "" if there is no such process. It follows the name of the process, which is
+// in parentheses (proc(5)).
+func state(pid int) string {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, state, found := strings.Cut(string(stat), ") ")
-	return err == nil && found && strings.HasPrefix(state, "T")
+	_, rest, found := strings.Cut(string(stat), ") ")
+	if err != nil || !found || rest == "" {
+		return ""
+	}
+	return rest[:1]
+}
+
+// PodProcess is a process in a pod.
+type PodProcess struct {
+	Pod     string // the pod's UID
+	PID     int
+	Stopped bool // by SIGSTOP
+}
+
+// PodProcesses returns the processes of all pods of the node in which it is called, those of their sandboxes included. Zombies
+// are left out: no signal means anything to them.
+func PodProcesses() []PodProcess {
+	var all []PodProcess
+	files, _ := filepath.Glob("/proc/[0-9]*/cgroup") // fails only for a malformed pattern
+	for _, file := range files {
+		lines, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		uid, ok := podOf(string(lines))
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if !ok || err != nil {
+			continue
+		}
+		if s := state(pid); s != "" && s != "Z" && s != "X" {
+			all = append(all, PodProcess{Pod: uid, PID: pid, Stopped: s == "T"})
+		}
+	}
+	return all
+}
+
+// podCgroup matches the part of a cgroup's path that the kubelet names after a pod. Where systemd makes the cgroups, the UID has
+// underscores. A static pod is named after the hash of its file, which has no hyphens, and is not matched.
+var podCgroup = regexp.MustCompile(`pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})(?:[./]|$)`)
+
+// podOf returns the UID of the pod to which a process belongs, by the lines of its cgroup file.
+func podOf(lines string) (uid string, ok bool) {
+	for line := range strings.Lines(lines) {
+		if m := podCgroup.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+			return strings.ReplaceAll(m[1], "_", "-"), true
+		}
+	}
+	return "", false
 }
 
 func (i *Init) names() []string {

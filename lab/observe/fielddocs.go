@@ -62,6 +62,19 @@ func (Endpoints) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
+func (Event) FieldDocs() map[string]string {
+	return map[string]string{
+		"in":        "In which clusters; it has to hold in each.",
+		"namespace": "The namespace of what was reported, which is that of the object.",
+		"object":    "How kind and name of the object begin, like Pod/echo-.",
+		"reason":    "The reason, word for word, like FailedMount.",
+		"message":   "What the message is like.",
+		"type":      "Warning (the default), or Normal for what goes well.",
+		"absent":    "Nothing like that was reported.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
 func (Fingerprints) FieldDocs() map[string]string {
 	return map[string]string{
 		"in":          "The clusters to compare.",

@@ -245,6 +245,17 @@ func (a *killComponentArgs) Change(Ground) (fault.Fault, error) {
 	return fault.KillComponent(a.In, a.Component), nil
 }
 
+type freezeArgs struct {
+	// Which workloads: istiod@cluster-a, apps like echo@cluster-b, or istio-eastwestgateway@cluster-b.
+	Apps strict.List[observe.Workload] `yaml:"apps" ref:"workload" required:"true"`
+}
+
+func (a *freezeArgs) Change(Ground) (fault.Fault, error) { return fault.Freeze(a.Apps...), nil }
+
+type thawArgs freezeArgs
+
+func (a *thawArgs) Change(Ground) (fault.Fault, error) { return fault.Thaw(a.Apps...), nil }
+
 type applyArgs struct {
 	inArgs
 	// The manifest, beside the scenario.

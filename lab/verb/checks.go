@@ -64,6 +64,15 @@ func (a *doctorArgs) Check(g Ground) (observe.Check, error) {
 	return doctor.Diagnosis{Finds: a.Finds, Lab: cmp.Or(g.Lab, "eastwest")}, nil
 }
 
+type eventArgs struct{ observe.Event }
+
+// Check implements Checker.
+func (a *eventArgs) Check(g Ground) (observe.Check, error) {
+	check := a.Event
+	check.From = g.Began
+	return check, nil
+}
+
 type logArgs struct{ observe.Log }
 
 // Check implements Checker.

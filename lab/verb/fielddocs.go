@@ -118,6 +118,13 @@ func (doctorArgs) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
+func (freezeArgs) FieldDocs() map[string]string {
+	return map[string]string{
+		"apps": "Which workloads: istiod@cluster-a, apps like echo@cluster-b, or istio-eastwestgateway@cluster-b.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
 func (inArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"in": "In which clusters, all at once.",
@@ -234,6 +241,13 @@ func (stopComponentArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"in":        "In which cluster.",
 		"component": "Which process below Kubernetes, like etcd or kube-apiserver.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
+func (thawArgs) FieldDocs() map[string]string {
+	return map[string]string{
+		"apps": "Which workloads: istiod@cluster-a, apps like echo@cluster-b, or istio-eastwestgateway@cluster-b.",
 	}
 }
 

@@ -26,7 +26,7 @@ type Ground struct {
 	Tools   observe.Tools
 	Lab     string            // the lab's name, for commands that are printed
 	Dir     string            // the scenario's folder
-	Began   time.Time         // when the scenario began: older lines of logs do not count
+	Began   time.Time         // when the scenario began: older lines of logs and older events do not count
 	Traffic []scenario.Stream // what is recorded
 	Tape    Tape
 }
@@ -154,9 +154,16 @@ func Table() scenario.Vocabulary {
 		{Name: "endpoints", Phases: looks(), New: args[observe.Endpoints],
 			Doc: "Checks which endpoints of a service a proxy knows: pods of its own network by their addresses, others by the address of " +
 				"their gateway."},
+		{Name: "event", Phases: looks(), New: args[eventArgs],
+			Doc: "Checks that Kubernetes has reported something about an object since the scenario began, as kubectl get events shows it, or " +
+				"has not."},
 		{Name: "fingerprints", Phases: looks(), New: args[observe.Fingerprints],
 			Doc: "Compares the root certificates that stand in the Secret cacerts of clusters. What proxies use is another question: see " +
 				"roots."},
+		{Name: "freeze", Phases: changes(), New: args[freezeArgs],
+			Doc: "Freezes the pods of workloads, as programs that hang: they keep their connections and answer nothing. Kubernetes goes on " +
+				"probing them. A pod that fails its readiness probe gets no more calls. A container that fails its liveness probe is killed, " +
+				"and what starts in its place is not frozen. The lab's own workloads have no liveness probe."},
 		{Name: "gateway-sees", Phases: looks(), New: args[observe.GatewaySees],
 			Doc: "Makes a call across the border and finds it, by its TLS server name, in the log of the east-west gateway at the other " +
 				"side."},
@@ -212,6 +219,8 @@ func Table() scenario.Vocabulary {
 				"match, another namespace."},
 		{Name: "stop-component", Phases: changes(), New: args[stopComponentArgs],
 			Doc: "Freezes a component of a cluster's node: it keeps its connections and answers nothing."},
+		{Name: "thaw", Phases: changes(), New: args[thawArgs],
+			Doc: "Lets pods that freeze froze go on."},
 		{Name: "unblock-port", Phases: changes(), New: args[unblockPortArgs],
 			Doc: "Takes block-port back."},
 	}

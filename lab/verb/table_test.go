@@ -113,8 +113,12 @@ func TestVerbsSayWhatTheyDo(t *testing.T) {
 			"client@cluster-a to the address of its Service",
 		"endpoints: {seen-by: client@cluster-a, of: echo@cluster-b, address: gateway, count: 1}": "the proxy of " +
 			"client@cluster-a sees 1 endpoint of echo@cluster-b at an east-west gateway",
+		"event: {in: cluster-a, namespace: production, object: Pod/echo-, reason: FailedMount, message: not found}": "in cluster-a " +
+			`there is a Warning event FailedMount about Pod/echo-… in namespace production with a message like "not found"`,
 		"fingerprints: {in: [cluster-a, cluster-b], equal: false}": "the root in " +
 			"cacerts does not have the same fingerprint in cluster-a and cluster-b",
+		"freeze: {apps: [istiod@cluster-a, echo@cluster-b]}": "freeze " +
+			"istiod@cluster-a and echo@cluster-b",
 		"gateway-sees: {from: client@cluster-a, to: echo@cluster-b}": "the east-west " +
 			"gateway of cluster-b sees a call from client@cluster-a to echo@cluster-b, by its server name " +
 			"outbound_.80_._.echo-cluster-b-fresh.production.svc.cluster.local",
@@ -158,6 +162,7 @@ func TestVerbsSayWhatTheyDo(t *testing.T) {
 		"sever: {between: [cluster-a, cluster-b]}": "sever " +
 			"cluster-a and cluster-b",
 		"stop-component: {in: cluster-b, component: etcd}": "stop etcd of cluster-b",
+		"thaw: {apps: istiod@cluster-a}":                   "let istiod@cluster-a go on",
 		"unblock-port: {in: cluster-b, from: cluster-a, port: 15443}": "open port " +
 			"15443 of cluster-b for cluster-a again",
 	} {
@@ -181,6 +186,7 @@ func TestVerbsRefuseWhatContradictsItself(t *testing.T) {
 		"command: {run: 'kubectl get pods | wc -l'}":                                             "means something to a shell only",
 		"create-cacerts: {in: cluster-a, root: peers}":                                           "root",
 		"create-remote-secret: {in: cluster-a, of: cluster-a}":                                   "the other cluster is meant",
+		"event: {in: cluster-a, namespace: production}":                                          "want at least one of object",
 		"fingerprints: {in: cluster-a, equal: true}":                                             "at least two clusters",
 		"gateway-sees: {from: client@cluster-a, to: echo@cluster-a}":                             "the other cluster is meant",
 		"issuer: {of: client@cluster-a}":                                                         "want is or matches",

@@ -26,6 +26,7 @@ import (
 // breaks the mesh, and what doctor must find then, first and alone.
 var faults = []struct{ name, breaks, finds string }{
 	{"the API server is frozen", `stop-component: {in: cluster-b, component: kube-apiserver}`, "api-server-unreachable"},
+	{"istiod is deleted", `delete: {in: cluster-b, kind: Deployment, name: istiod, namespace: istio-system}`, "istiod-missing"},
 	{"no remote secret", `revoke-remote-secret: {in: cluster-a, of: cluster-b}`, "remote-secret-missing"},
 	{
 		"a remote secret that leads home",

@@ -34,6 +34,7 @@ type change struct {
 	// that take another one back.
 	shows string
 	renew []observe.Workload // whose pods are other ones afterwards
+	keeps []observe.Workload // whose pods are the same ones once everything is put back
 	// fails is a part of the error of a change that fails half-way. cut ends the context of one that is interrupted.
 	fails     string
 	cut       func(context.Context, *mesh.Mesh) error // returns nil when it is time
@@ -106,6 +107,18 @@ metadata: {name: nothing, namespace: half}
 			meanwhile: check(observe.DNS{From: clientA, Name: "echo-cluster-b.production.svc.cluster.local", Fails: true})},
 		{verb: "delete", do: fault.DeleteIfThere(both, fault.Object{Kind: "Service", Name: "nobody", Namespace: mesh.AppNamespace})},
 		{verb: "delete-cacerts", do: fault.DeleteCACerts([]string{b}), shows: "Secret cacerts"},
+		{verb: "freeze", do: fault.Freeze(istiodA), shows: "is frozen", keeps: []observe.Workload{istiodA}, meanwhile: func(
+			t *testing.T, m *mesh.Mesh,
+		) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			member, err := m.Member(a)
+			require.NoError(t, err)
+			_, err = member.IstiodDebug(ctx, "/debug/clusterz")
+			require.Error(t, err, "a frozen istiod answered")
+			look(t, m, calls, true)
+		}},
 		{verb: "kill-component", do: fault.KillComponent(b, "kube-scheduler")},
 		{verb: "label", shows: "labels of namespace istio-system",
 			do: must(fault.Label([]string{a}, namespace, map[string]*string{"topology.istio.io/network": nil, "new": to("yes")}))},
@@ -145,6 +158,7 @@ metadata: {name: nothing, namespace: half}
 		{verb: "spoil-cacerts", do: fault.SpoilCACerts([]string{b}, fault.Spoiled{MoveTo: "default"}),
 			shows: "Secret cacerts in namespace default"},
 		{verb: "stop-component", do: fault.StopComponent(b, "kube-scheduler"), shows: "kube-scheduler is stopped"},
+		{verb: "thaw", after: fault.Freeze(echoB), do: fault.Thaw(echoB), keeps: []observe.Workload{echoB}, meanwhile: check(calls)},
 		{verb: "unblock-port", after: fault.BlockPort(b, a, mesh.GatewayPort), do: fault.UnblockPort(b, a, mesh.GatewayPort),
 			meanwhile: check(calls)},
 	}
@@ -179,7 +193,7 @@ func putBack(t *testing.T, m *mesh.Mesh) {
 			if c.after != nil {
 				require.NoError(t, c.after.Inject(t.Context(), m))
 			}
-			pods := podsOf(t, m, c.renew)
+			pods, kept := podsOf(t, m, c.renew), podsOf(t, m, c.keeps)
 			c.inject(t, m)
 			now, err := before.RereadBroken(t.Context(), m)
 			require.NoError(t, err)
@@ -198,6 +212,7 @@ func putBack(t *testing.T, m *mesh.Mesh) {
 			now, err = before.Reread(t.Context(), m)
 			require.NoError(t, err)
 			require.Empty(t, before.Diff(now))
+			require.Equal(t, kept, podsOf(t, m, c.keeps), "restarted for nothing")
 		})
 	}
 }

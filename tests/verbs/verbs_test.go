@@ -91,6 +91,9 @@ func checks(t *testing.T, l *lab.Lab) {
 	}
 	networks := network
 	networks.In = []string{a, b}
+	started := observe.Event{In: []string{a, b}, Namespace: mesh.AppNamespace, Object: "Pod/echo-", Reason: "Started", Type: "Normal"}
+	warned, later := started, started
+	warned.Type, later.From = "Warning", time.Now().Add(time.Minute)
 	gateway := observe.Object{
 		In: []string{a}, Kind: "gateways.networking.istio.io", Name: "cross-network-gateway", Namespace: mesh.SystemNamespace,
 		Path: "{.spec.servers[*].tls.mode}", Matches: like("^AUTO_PASSTHROUGH$"),
@@ -124,6 +127,10 @@ func checks(t *testing.T, l *lab.Lab) {
 		{"endpoints of both", observe.Endpoints{SeenBy: clientB, Of: echo, Count: to(2)}, true},
 		{"endpoints are gateways", observe.Endpoints{SeenBy: clientA, Of: echoB, Address: observe.AtPod}, false},
 		{"endpoints exist", observe.Endpoints{SeenBy: clientA, Of: echoB, Count: to(0)}, false},
+		{"event", started, true},
+		{"event is no warning", warned, false},
+		{"event from before", later, false},
+		{"event absent", observe.Event{In: []string{a, b}, Namespace: mesh.AppNamespace, Reason: "FailedMount", Absent: true}, true},
 		{"fingerprints", observe.Fingerprints{In: []string{a, b}, Equal: true}, true},
 		{"fingerprints are equal", observe.Fingerprints{In: []string{a, b}}, false},
 		{"gateway-sees", observe.GatewaySees{From: clientA, To: echoB}, true},

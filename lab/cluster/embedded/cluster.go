@@ -23,6 +23,7 @@ var (
 	_ cluster.Underlay    = (*Node)(nil)
 	_ cluster.Starting    = (*Node)(nil)
 	_ cluster.Pauser      = (*Node)(nil)
+	_ cluster.PodFreezer  = (*Node)(nil)
 	_ cluster.Healer      = (*Node)(nil)
 	_ cluster.ImageLoader = (*Node)(nil)
 )

@@ -103,7 +103,10 @@ func supervise(file string, tell *os.File) error {
 	}
 	go init.Reap(ctx, sigchld)
 	s := &supervisor{node: n, init: init, begin: time.Now(), tell: tell}
-	s.control = machine.Server{Place: n.Place, Dir: n.Dir, Processes: init.States, Signal: init.Signal, NFT: s.nft}
+	s.control = machine.Server{
+		Place: n.Place, Dir: n.Dir, Processes: init.States, Signal: init.Signal, NFT: s.nft,
+		PodProcesses: host.PodProcesses, SignalProcess: unix.Kill,
+	}
 	switch os.Getenv(stageEnv) {
 	case prepareStage:
 		return s.prepare(ctx)

@@ -80,6 +80,8 @@ func serve(file string) error {
 		Processes: func() []host.ProcessState { return host.Processes(components) },
 		NFT:       host.NFT,
 		Complete:  a.complete,
+
+		PodProcesses: host.PodProcesses, SignalProcess: unix.Kill,
 	}
 	if err := server.Apply(ctx); err != nil {
 		return err

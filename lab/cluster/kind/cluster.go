@@ -30,6 +30,7 @@ var (
 	_ cluster.Starting    = (*Node)(nil)
 	_ cluster.Advertiser  = (*Node)(nil)
 	_ cluster.Pauser      = (*Node)(nil)
+	_ cluster.PodFreezer  = (*Node)(nil)
 	_ cluster.Healer      = (*Node)(nil)
 	_ cluster.ImageLoader = (*Node)(nil)
 )

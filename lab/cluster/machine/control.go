@@ -31,6 +31,7 @@ type Status struct {
 	Cluster    string              `json:"cluster"`
 	Up         float64             `json:"up_seconds"`
 	Components []host.ProcessState `json:"components"`
+	Pods       []PodState          `json:"pods,omitempty"`
 	Blocks     map[string]Block    `json:"blocks,omitempty"`
 	Usable     bool                `json:"usable,omitempty"`  // only of nodes of kind: embedded ones report it to their parent
 	Problem    string              `json:"problem,omitempty"` // why the node will never be usable
@@ -46,6 +47,9 @@ type Server struct {
 	NFT        func(ctx context.Context, rules string) error // loads nftables rules into the kernel
 	Complete   func(*Status)                                 // fills in fields that only this kind of node knows; may be nil
 	SocketMode os.FileMode
+
+	PodProcesses  func() []host.PodProcess
+	SignalProcess func(pid int, sig syscall.Signal) error // a process of a pod
 
 	begin  time.Time
 	mu     sync.Mutex // guards blocks and the rules made of them
@@ -80,6 +84,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		status := Status{Cluster: s.Place.Name, Up: time.Since(s.begin).Seconds(), Components: s.Processes(), Blocks: s.blocks}
+		status.Pods = s.podStates(status.Components)
 		if s.Complete != nil {
 			s.Complete(&status)
 		}
@@ -88,6 +93,12 @@ func (s *Server) Serve(ctx context.Context) error {
 	mux.HandleFunc("POST /signal", func(w http.ResponseWriter, r *http.Request) {
 		var order signalOrder
 		s.answer(w, json.NewDecoder(r.Body).Decode(&order), func() error { return s.Signal(order.Component, syscall.Signal(order.Signal)) })
+	})
+	mux.HandleFunc("POST /pods/{uid}/freeze", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, nil, func() error { return s.freezePod(r.PathValue("uid")) })
+	})
+	mux.HandleFunc("POST /pods/{uid}/thaw", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, nil, func() error { return s.thawPod(r.PathValue("uid")) })
 	})
 	mux.HandleFunc("PUT /blocks/{id}", func(w http.ResponseWriter, r *http.Request) {
 		var b Block

@@ -92,7 +92,7 @@ func (n *Node) Alive(ctx context.Context) error {
 	return conn.Close()
 }
 
-// Faults describes the faults by Stop, Sever and BlockPort that are in force, sorted.
+// Faults describes the faults by Stop, FreezePod, Sever and BlockPort that are in force, sorted.
 func (n *Node) Faults(ctx context.Context) ([]string, error) {
 	status, err := n.Status(ctx)
 	if err != nil {
@@ -102,6 +102,11 @@ func (n *Node) Faults(ctx context.Context) ([]string, error) {
 	for _, p := range status.Components {
 		if p.Stopped {
 			faults = append(faults, p.Name+" is stopped")
+		}
+	}
+	for _, p := range status.Pods {
+		if p.Frozen {
+			faults = append(faults, "pod "+p.Name+" is frozen")
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(status.Blocks)) {
@@ -162,6 +167,35 @@ func (n *Node) BlockPort(ctx context.Context, peer cluster.Cluster, port uint16)
 	return n.block(ctx, peer, port)
 }
 
+// FreezePod implements cluster.PodFreezer.
+func (n *Node) FreezePod(ctx context.Context, uid string) error {
+	what := "pod " + uid + " of " + n.Name() + " to freeze"
+	err := wait.Until(ctx, what, wait.Options{Within: 10 * time.Second}, func(ctx context.Context) error {
+		return n.do(ctx, "POST", "/pods/"+uid+"/freeze", nil, nil)
+	})
+	if err != nil {
+		return errors.Join(err, n.ThawPod(context.WithoutCancel(ctx), uid))
+	}
+	return nil
+}
+
+// ThawPod implements cluster.PodFreezer.
+func (n *Node) ThawPod(ctx context.Context, uid string) error {
+	return n.do(ctx, "POST", "/pods/"+uid+"/thaw", nil, nil)
+}
+
+// FrozenPods implements cluster.PodFreezer.
+func (n *Node) FrozenPods(ctx context.Context) ([]string, error) {
+	status, err := n.Status(ctx)
+	var frozen []string
+	for _, p := range status.Pods {
+		if p.Frozen {
+			frozen = append(frozen, p.UID)
+		}
+	}
+	return frozen, err
+}
+
 // ours is implemented by every cluster that embeds a Node.
 type ours interface{ node() *Node }
 
@@ -194,6 +228,11 @@ func (n *Node) HealAll(ctx context.Context) error {
 	for _, p := range status.Components {
 		// The signal means nothing to a process that runs, and one that was just stopped may not show as stopped yet.
 		if err := n.signal(ctx, p.Name, syscall.SIGCONT); p.Stopped {
+			problems = append(problems, err)
+		}
+	}
+	for _, p := range status.Pods {
+		if err := n.ThawPod(ctx, p.UID); p.Frozen {
 			problems = append(problems, err)
 		}
 	}

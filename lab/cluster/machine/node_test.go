@@ -7,9 +7,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"k8s.io/client-go/tools/clientcmd"
@@ -26,7 +28,11 @@ type inside struct {
 	refuse  error  // of the kernel
 	stopped bool   // the one component
 	thawed  int
+	pod     []host.PodProcess // the processes of one pod
 }
+
+// podUID is the UID of the pod.
+const podUID = "0a1b2c3d-0000-4000-8000-0123456789ab"
 
 func (i *inside) server(p Place, dir string) *Server {
 	return &Server{
@@ -37,6 +43,12 @@ func (i *inside) server(p Place, dir string) *Server {
 				return errors.New("no such component")
 			}
 			i.stopped = sig == syscall.SIGSTOP
+			return nil
+		},
+		PodProcesses: func() []host.PodProcess { return slices.Clone(i.pod) },
+		SignalProcess: func(pid int, sig syscall.Signal) error {
+			at := slices.IndexFunc(i.pod, func(p host.PodProcess) bool { return p.PID == pid })
+			i.pod[at].Stopped = sig == syscall.SIGSTOP
 			return nil
 		},
 		NFT: func(_ context.Context, rules string) error {
@@ -130,6 +142,60 @@ func TestFaultsOutliveTheServer(t *testing.T) {
 	require.NoError(t, server.Apply(t.Context()))
 	require.Contains(t, next.rules, "10.201.0.12/32")
 	require.NotContains(t, next.rules, "15443")
+}
+
+// A pod is frozen as a whole, and shows as frozen to a server that takes over and to a process that has not frozen it.
+func TestPodIsFrozen(t *testing.T) {
+	a, outside := startNode(t, "demo", 1)
+	a.pod = []host.PodProcess{{Pod: podUID, PID: 8}, {Pod: podUID, PID: 9}}
+	frozen := func(want ...string) {
+		t.Helper()
+		uids, err := outside.FrozenPods(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, uids)
+	}
+	frozen()
+	require.NoError(t, outside.FreezePod(t.Context(), podUID))
+	require.True(t, a.pod[0].Stopped && a.pod[1].Stopped)
+	frozen(podUID)
+	faults, err := outside.Faults(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"pod " + podUID + " is frozen"}, faults, "no folder of logs tells its name")
+	next := a.server(outside.place, outside.control.dir)
+	require.NoError(t, next.Serve(t.Context()))
+	frozen(podUID)
+
+	a.pod = append(a.pod, host.PodProcess{Pod: podUID, PID: 10}) // of a container that was started anew
+	frozen(podUID)
+	require.NoError(t, outside.ThawPod(t.Context(), podUID))
+	frozen()
+	require.NoError(t, outside.FreezePod(t.Context(), podUID))
+	require.NoError(t, outside.HealAll(t.Context()))
+	frozen()
+
+	a.pod = nil
+	require.NoError(t, outside.ThawPod(t.Context(), podUID), "the pod is gone")
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	require.ErrorContains(t, outside.FreezePod(ctx, podUID), "no process of it runs in this node")
+}
+
+// A component that runs in a pod, as kube-proxy does on kind, is a fault of its own.
+func TestStoppedComponentIsNoFrozenPod(t *testing.T) {
+	a, outside := startNode(t, "demo", 1)
+	a.pod = []host.PodProcess{{Pod: podUID, PID: 7, Stopped: true}, {Pod: podUID, PID: 8}}
+	a.stopped = true
+	faults, err := outside.Faults(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"etcd is stopped"}, faults)
+}
+
+func TestPodsHaveTheNamesOfTheirLogs(t *testing.T) {
+	logs := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(logs, "production_echo-58774b8c6-xpk97_"+podUID), 0o755))
+	require.NoError(t, os.Mkdir(filepath.Join(logs, "something-else"), 0o755))
+	require.Equal(t, map[string]string{podUID: "production/echo-58774b8c6-xpk97"}, podNames(logs))
+	require.Empty(t, podNames(filepath.Join(logs, "none")))
 }
 
 func TestDialGoesThroughTheNode(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/doctor"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -76,6 +77,9 @@ func (f *doctorFlags) run(cmd *cobra.Command) error {
 	targets, err := f.targets(cmd)
 	if err != nil {
 		return err
+	}
+	if !cmd.Flags().Changed("timeout") { // what nobody has typed grows, as the bounds of each single part do
+		f.timeout = timeoutFlag(wait.Bound(time.Duration(f.timeout)))
 	}
 	ctx, cancel := f.timeout.bound(cmd.Context())
 	defer cancel()

@@ -255,6 +255,9 @@ func printStatus(out io.Writer, s lab.Status) error {
 		for _, p := range c.Components {
 			fmt.Fprintf(w, "  %s\t%s\n", p.Name, componentState(p))
 		}
+		for _, pod := range c.Frozen { // as freeze leaves it
+			fmt.Fprintf(w, "  %s\tfrozen\n", pod)
+		}
 	}
 	return w.Flush()
 }

@@ -298,7 +298,13 @@ func (e *examination) istiods(p *plane, c facts.Cluster) {
 				append([]Evidence{{"pod " + i.Pod + " in " + c.Context, i.State, pods}}, reasons...)...)
 		}
 	}
-	if !ready && !e.unread(c, facts.Pods) {
+	switch {
+	case ready || e.unread(c, facts.Pods):
+	case e.lacksIstiod(c):
+		e.add(findings.IstiodMissing, p.clusters(), "the istiod of "+c.Context+" was deleted",
+			Evidence{"Service " + c.IstiodService + " in " + c.Context, "it leads to pods of istiod, and there is no pod and no Deployment",
+				kubectl(c.Context, "get deployments,pods,services -n %s -l app=%s", e.System, facts.IstiodName)})
+	default:
 		e.add(findings.IstiodDown, p.clusters(), "no istiod is Ready in "+c.Context,
 			append([]Evidence{{"Deployment " + facts.IstiodName + " in " + c.Context, seen, pods}}, reasons...)...)
 	}

@@ -162,6 +162,13 @@ var cases = []struct {
 		w.startWith(1, pki.LeafOptions{NotBefore: w.Taken.Add(-time.Hour), Lifetime: time.Minute}, "echo")
 		w.b().Istiods = nil
 	}, "istiod-down", []string{"workload-certificate-expired"}},
+	{"istiod of B was deleted", func(w *world) {
+		w.b().IstiodDeployed, w.b().Istiods = false, nil
+	}, "istiod-missing", nil},
+	{"istiod of B was deleted a day ago", func(w *world) {
+		w.startWith(1, pki.LeafOptions{NotBefore: w.Taken.Add(-time.Hour), Lifetime: time.Minute}, "echo")
+		w.b().IstiodDeployed, w.b().Istiods = false, nil
+	}, "istiod-missing", []string{"workload-certificate-expired"}},
 	{"a workload certificate has expired, istiod is well", func(w *world) {
 		w.startWith(1, pki.LeafOptions{NotBefore: w.Taken.Add(-time.Hour), Lifetime: time.Minute}, "echo")
 	}, "workload-certificate-expired", nil},
@@ -606,7 +613,7 @@ func TestHealthyTopologies(t *testing.T) {
 		t.Helper()
 		w := healthy(t)
 		b := w.b()
-		b.IstiodDeployed, b.Istiods, b.CACerts, b.Remotes, b.Exposed = false, nil, nil, nil, nil
+		b.IstiodDeployed, b.IstiodService, b.Istiods, b.CACerts, b.Remotes, b.Exposed = false, "", nil, nil, nil, nil
 		b.Settings = facts.MeshSettings{TrustDomain: "cluster.local"}
 		w.ca[1] = w.ca[0]
 		w.start(1, "client", "echo", "istio-eastwestgateway")
@@ -636,11 +643,11 @@ func TestHealthyTopologies(t *testing.T) {
 	w = primary(t)
 	a := w.a()
 	external := facts.Cluster{
-		Context: "external", UID: "uid-x", IstiodDeployed: true, Istiods: a.Istiods, CACerts: a.CACerts, Settings: a.Settings,
-		Remotes: a.Remotes,
+		Context: "external", UID: "uid-x", IstiodDeployed: true, IstiodService: "istiod", Istiods: a.Istiods, CACerts: a.CACerts,
+		Settings: a.Settings, Remotes: a.Remotes,
 	}
 	external.Istiods[0].Env["LOCAL_CLUSTER_SECRET_WATCHER"] = "true"
-	a.IstiodDeployed, a.Istiods, a.CACerts, a.Remotes = false, nil, nil, nil
+	a.IstiodDeployed, a.IstiodService, a.Istiods, a.CACerts, a.Remotes = false, "", nil, nil, nil
 	w.Clusters = append(w.Clusters, external)
 	for _, id := range []string{"", "external"} { // with and without proxies of another mesh beside it
 		w.Clusters[2].ID = id

@@ -49,7 +49,7 @@ func (p *plane) reads() bool { return p.istiod != nil && p.istiod.Read }
 func (e *examination) findPlanes() {
 	e.served = make([]*plane, len(e.Clusters))
 	for i := range e.Clusters {
-		if c := &e.Clusters[i]; len(c.Istiods) > 0 || c.IstiodDeployed {
+		if c := &e.Clusters[i]; len(c.Istiods) > 0 || c.IstiodDeployed || e.lacksIstiod(*c) {
 			e.planes = append(e.planes, e.newPlane(i))
 		}
 	}
@@ -72,6 +72,17 @@ func (e *examination) findPlanes() {
 	for _, p := range e.planes {
 		e.readPlane(p)
 	}
+}
+
+// lacksIstiod reports whether a cluster had an istiod of its own that was deleted: a Service leads to it, and no istiod elsewhere
+// serves the cluster's proxies.
+func (e *examination) lacksIstiod(c facts.Cluster) bool {
+	if c.IstiodService == "" || c.IstiodDeployed || len(c.Istiods) > 0 || len(c.Proxies) == 0 || e.unread(c, facts.Pods) {
+		return false
+	}
+	return !slices.ContainsFunc(e.Clusters, func(o facts.Cluster) bool {
+		return slices.ContainsFunc(o.Istiods, func(i facts.Istiod) bool { return i.Serves[c.ID] > 0 })
+	})
 }
 
 // newPlane returns the control plane that runs in a cluster.

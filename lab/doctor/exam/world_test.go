@@ -53,7 +53,7 @@ func healthy(t testing.TB) *world {
 		other := []string{"b", "a"}[i]
 		w.Clusters = append(w.Clusters, facts.Cluster{
 			Context: "cluster-" + letter, ID: "cluster-" + letter, UID: "uid-" + letter, Network: "network-" + letter, Version: "v1.36.1",
-			IstiodDeployed: true,
+			IstiodDeployed: true, IstiodService: "istiod",
 			Istiods: []facts.Istiod{{
 				Pod: "istiod-" + letter, Version: "1.31", Ready: true, Created: w.Taken.Add(-time.Hour), Read: true,
 				Env:      map[string]string{"CLUSTER_ID": "cluster-" + letter},

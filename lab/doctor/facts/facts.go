@@ -73,6 +73,7 @@ type Cluster struct {
 	Down string `json:"down,omitempty"`
 
 	IstiodDeployed bool         `json:"istiod_deployed"`
+	IstiodService  string       `json:"istiod_service,omitempty"` // the Service that leads to pods of istiod here
 	Istiods        []Istiod     `json:"istiods,omitempty"`
 	Settings       MeshSettings `json:"settings"` // from istiod's debug page, otherwise from the ConfigMap
 

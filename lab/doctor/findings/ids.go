@@ -21,6 +21,7 @@ const (
 	RootChangeRefused                    // root-change-refused
 	CACertsNotInUse                      // cacerts-not-in-use
 	IstiodsDiffer                        // istiods-differ
+	IstiodMissing                        // istiod-missing
 	IstiodDown                           // istiod-down
 	IstiodNotReady                       // istiod-not-ready
 	CACertificatesNotApplied             // ca-certificates-not-applied

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -42,6 +44,7 @@ func TestGather(t *testing.T) {
 	assert.Equal(t, "app2", c.Proxies[29].Workload)
 	assert.Equal(t, "1.31", c.Proxies[29].Version)
 	assert.EqualValues(t, 6, r.asked.Load(), "the oldest and the newest of three workloads")
+	assert.Equal(t, "istiod", c.IstiodService)
 	i := c.Istiods[0]
 	assert.True(t, i.Ready && i.Read)
 	assert.Len(t, i.Signer, 2, "its own and the intermediate")
@@ -89,6 +92,24 @@ func TestGatherWithoutRights(t *testing.T) {
 			assert.Equal(t, exam.StateUnknown, c.State, c.ID)
 		}
 	}
+}
+
+// When doctor's own time is over, it knows nothing of a gateway.
+func TestGatewayIsNotBlamedForTheTime(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("timed out"))
+	var c facts.Cluster
+	var f facts.Facts
+	r := must[*reader](t)(newReader(newReplay(t, 1).target(), Options{}, &c, &store{facts: &f}))
+	defer r.pages.Close()
+	g := facts.Gateway{Namespace: "istio-system", Name: "g", Listens: true, Selector: map[string]string{"istio": "g"}}
+	r.pods["istio-system/g"] = &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "g", Namespace: "istio-system", Labels: g.Selector},
+		Status:     corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}},
+	}
+	r.handshake(ctx, &g, []string{"outbound_.80_._.echo.production.svc.cluster.local"})
+	assert.Empty(t, g.Refuses)
+	assert.Equal(t, []facts.Unread{{Part: facts.Reach, Object: "gateway istio-system/g", Why: "timed out"}}, f.Unread)
 }
 
 // Time and memory that grow with the number of proxies: go test -run - -bench . ./lab/doctor/gather

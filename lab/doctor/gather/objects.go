@@ -119,6 +119,10 @@ func (r *reader) readServices(ctx context.Context) error {
 		return err
 	}
 	for _, s := range list.Items {
+		// Where an istiod elsewhere serves the cluster, the Service of this name has no selector.
+		if s.Namespace == r.System && s.Spec.Selector["app"] == facts.IstiodName {
+			r.cluster.IstiodService = s.Name
+		}
 		service := facts.Service{Namespace: s.Namespace, Name: s.Name, Headless: s.Spec.ClusterIP == corev1.ClusterIPNone}
 		gateway := facts.Gateway{
 			Namespace: s.Namespace, Name: s.Name, Type: string(s.Spec.Type),

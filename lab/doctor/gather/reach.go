@@ -171,12 +171,21 @@ func (r *reader) handshake(ctx context.Context, g *facts.Gateway, hosts []string
 	if !g.Listens || len(hosts) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, oneWithin())
-	defer cancel()
 	pod := r.behind(*g)
 	if pod == nil {
 		return
 	}
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, oneWithin())
+	defer cancel()
+	defer func() {
+		if whole.Err() != nil && g.Passes == "" { // doctor's own time is over, which says nothing of the gateway
+			g.Refuses = ""
+			r.unread(facts.Unread{
+				Cluster: r.cluster.Context, Part: facts.Reach, Object: "gateway " + g.FullName(), Why: context.Cause(whole).Error(),
+			})
+		}
+	}()
 	for _, host := range hosts {
 		conn, err := r.pages.Dial(ctx, pod, facts.GatewayPort)
 		if err != nil {

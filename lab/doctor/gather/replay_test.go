@@ -188,7 +188,10 @@ func (r *replay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case last == "deployments":
 		answer(appsv1.DeploymentList{Items: []appsv1.Deployment{{}}})
 	case last == "services":
-		answer(corev1.ServiceList{})
+		answer(corev1.ServiceList{Items: []corev1.Service{{
+			ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: "istio-system"},
+			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "istiod"}},
+		}}})
 	case last == "mutatingwebhookconfigurations":
 		answer(map[string]any{"items": []any{}})
 	case last == "secrets":
