@@ -49,6 +49,7 @@ func TestVerbs(t *testing.T) {
 	t.Run("evidence of a frozen cluster", func(t *testing.T) { frozen(t, l.Mesh) })
 	t.Run("changes", func(t *testing.T) { putBack(t, l.Mesh) })
 	t.Run("a Secret that comes back", func(t *testing.T) { comesBack(t, l.Mesh) })
+	t.Run("a delayed istiod", func(t *testing.T) { delayed(t, l.Mesh) })
 	t.Run("unavailable", func(t *testing.T) { unavailable(t, l.Mesh) })
 	t.Run("trust", func(t *testing.T) { trust(t, l.Mesh) })
 }
