@@ -78,8 +78,8 @@ func injectIn(in []string, do func(ctx context.Context, m *mesh.Mesh, member *me
 	}
 }
 
-// patience bounds waits that end within seconds on a healthy cluster.
-const patience = 90 * time.Second
+// endsWithin bounds waits that end within seconds on a healthy cluster.
+const endsWithin = 90 * time.Second
 
 // commandsIn returns one command per cluster.
 func commandsIn(in []string, command func(cluster string) string) []string {
