@@ -163,7 +163,8 @@ func Table() scenario.Vocabulary {
 		{Name: "freeze", Phases: changes(), New: args[freezeArgs],
 			Doc: "Freezes the pods of workloads, as programs that hang: they keep their connections and answer nothing. Kubernetes goes on " +
 				"probing them. A pod that fails its readiness probe gets no more calls. A container that fails its liveness probe is killed, " +
-				"and what starts in its place is not frozen. The lab's own workloads have no liveness probe."},
+				"and what starts in its place is not frozen; the lab's own workloads have no liveness probe. A frozen pod that is deleted " +
+				"goes when its grace period is over, after 30 s if nothing else is said."},
 		{Name: "gateway-sees", Phases: looks(), New: args[observe.GatewaySees],
 			Doc: "Makes a call across the border and finds it, by its TLS server name, in the log of the east-west gateway at the other " +
 				"side."},

@@ -78,6 +78,7 @@ var expectations = []struct {
 	{"underlay: a port is blocked and healed", underlayBlock},
 	{"underlay: a link is severed and healed", underlaySever},
 	{"underlay: a component is stopped, killed and back", underlayComponents},
+	{"underlay: a pod is frozen and thawed", freezePod},
 	{"underlay: a cluster is paused whole", pause},
 	{"two labs at once: neither reaches the other", secondLab},
 	{"network shared: pods of the other cluster are reached", sharedNetwork},
@@ -636,6 +637,35 @@ func underlayComponents(t *testing.T, s *suite) {
 	err = u.Kill(t.Context(), "no-such")
 	require.Error(t, err)
 	require.Contains(t, err.Error(), api, "the error does not tell what there is")
+}
+
+func freezePod(t *testing.T, s *suite) {
+	f, ok := s.first.Clusters[1].(cluster.PodFreezer)
+	if !ok {
+		t.Skipf("pods of the provider %s cannot be frozen: their machines are not ours", s.provider)
+	}
+	frozen := func(want ...string) {
+		t.Helper()
+		uids, err := f.FrozenPods(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, uids)
+	}
+	uid := string(s.first.pods[1].UID)
+	frozen()
+	require.NoError(t, f.FreezePod(t.Context(), uid))
+	frozen(uid)
+	s.notReached(t, "the pod is frozen")
+	require.NoError(t, f.ThawPod(t.Context(), uid))
+	frozen()
+	s.reached(t)
+
+	require.NoError(t, f.FreezePod(t.Context(), uid))
+	again, err := lab.Open(s.home, labName) // as another process does
+	require.NoError(t, err)
+	defer again.Close()
+	require.NoError(t, again.Clusters[1].(cluster.Healer).HealAll(t.Context()))
+	frozen()
+	s.reached(t)
 }
 
 func pause(t *testing.T, s *suite) {
