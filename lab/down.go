@@ -2,7 +2,9 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -26,6 +28,9 @@ func Down(ctx context.Context, home, name string) error {
 		return err
 	}
 	defer unlock()
+	if _, err := os.Stat(labDir(home, name)); errors.Is(err, fs.ErrNotExist) {
+		return nil // another process has removed it while this one waited
+	}
 	return removeRecorded(ctx, home, name)
 }
 

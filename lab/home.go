@@ -14,6 +14,8 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
+	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -122,6 +124,21 @@ func lockLab(ctx context.Context, home, name string) (unlock func(), err error) 
 		return nil, fmt.Errorf("waiting for another eastwest that works on lab %s: %w", name, context.Cause(ctx))
 	}
 	return func() { _ = l.Unlock() }, nil
+}
+
+// Reserve finds the first of the names PREFIX-1, PREFIX-2, … after a number that no other run of many labs has reserved, and
+// reserves it until release is called or this process ends. A lab of that name may be there: one that a killed run has left.
+func Reserve(home, prefix string, after int) (number int, release func(), err error) {
+	for number = after + 1; ; number++ {
+		lock, err := machine.ReserveName(home, fmt.Sprintf("%s-%d", prefix, number))
+		var held *host.HeldError
+		switch {
+		case err == nil:
+			return number, lock.Release, nil
+		case !errors.As(err, &held):
+			return 0, nil, &SetupError{Err: fmt.Errorf("reserving a name for a lab: %w", err)}
+		}
+	}
 }
 
 // locked reports whether another process has locked the lab.

@@ -119,13 +119,15 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	}
 	wanted.Bundle = b.Digest()
 	l := &Lab{Name: o.Name, Topology: o.Topology, home: o.Home, bundle: b, record: wanted}
+	release, err := claim(ctx, p, o.Name)
+	if err != nil { // nothing has been made, so there is nothing to remove
+		return nil, &SetupError{Err: interrupted(ctx, err)}
+	}
+	defer release()
 	if err := l.make(ctx, p, topology, o.Progress); err != nil {
 		clean, cancel := wait.Timeout(context.WithoutCancel(ctx), RemoveWithin)
 		defer cancel()
-		// If time ran out, what was waited for is the news. If the user interrupted, only that is.
-		if cause := context.Cause(ctx); cause != nil && !(errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, cause)) {
-			err = cause
-		}
+		err = interrupted(ctx, err)
 		left := remove(clean, p, o.Home, o.Name)
 		if left != nil && left.Error() == err.Error() {
 			left = nil // one reason against both making and removing it is said once
@@ -133,6 +135,25 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 		return nil, errors.Join(&SetupError{Err: err}, left)
 	}
 	return l, nil
+}
+
+// claim checks that the provider can make the lab here, and takes the lab's name where labs of several homes share names.
+func claim(ctx context.Context, p cluster.Provider, name string) (release func(), err error) {
+	if err := p.Check(ctx); err != nil {
+		return nil, err
+	}
+	if claimer, ok := p.(cluster.Claimer); ok {
+		return claimer.Claim(ctx, name)
+	}
+	return func() {}, nil
+}
+
+// interrupted returns the error to tell. If time ran out, what was waited for is the news. If the user interrupted, only that is.
+func interrupted(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !(errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, cause)) {
+		return cause
+	}
+	return err
 }
 
 // reuse returns the lab of the record if it works. It returns nil and no error if the lab has to be made anew.
@@ -160,9 +181,6 @@ func (o Options) reuse(ctx context.Context, r record, b *bundle.Bundle) (*Lab, e
 
 // make is the story of a lab: the clusters at the same time, Istio on them as soon as their APIs answer, and the proof.
 func (l *Lab) make(ctx context.Context, p cluster.Provider, topology mesh.Topology, progress func(Progress)) error {
-	if err := p.Check(ctx); err != nil {
-		return err
-	}
 	if there, err := readRecord(l.home, l.Name); err == nil && there.Provider != l.record.Provider { // it was never complete
 		if err := removeRecorded(ctx, l.home, l.Name); err != nil {
 			return err
@@ -210,6 +228,9 @@ func (l *Lab) make(ctx context.Context, p cluster.Provider, topology mesh.Topolo
 	install.Proven = func(answers []mesh.Answer) { l.Answers = answers }
 	if install.Shared {
 		if err := mesh.Preflight(ctx, install); err != nil {
+			return err
+		}
+		if err := mesh.Claim(ctx, install); err != nil {
 			return err
 		}
 	}

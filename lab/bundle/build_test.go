@@ -255,6 +255,39 @@ func TestTwoBuildsAtOnce(t *testing.T) {
 	require.Equal(t, Reused, seen.states["one"])
 }
 
+// Builds of two homes that begin at the same moment in one folder make everything once, and both get it whole.
+func TestTwinsBuildInOneFolder(t *testing.T) {
+	const races = 50
+	parent := t.TempDir()
+	if memory, err := os.MkdirTemp("/dev/shm", "eastwest-test-"); err == nil { // every build waits for the disk
+		t.Cleanup(func() { require.NoError(t, os.RemoveAll(memory)) })
+		parent = memory
+	}
+	for round := range races {
+		var built atomic.Int32
+		parts := []component{part("one", &built), part("two", &built)}
+		dir := filepath.Join(parent, fmt.Sprint(round))
+		errs := make([]error, 2)
+		begin := make(chan struct{})
+		var both sync.WaitGroup
+		for i := range errs {
+			both.Go(func() {
+				<-begin
+				b, err := build(t.Context(), BuildOptions{Dir: dir}, parts)
+				if err == nil {
+					_, err = os.Stat(b.Bin("two"))
+				}
+				errs[i] = err
+			})
+		}
+		close(begin)
+		both.Wait()
+		require.NoError(t, errors.Join(errs...), "round %d", round)
+		require.EqualValues(t, 2, built.Load(), "round %d", round)
+		requireNothingHalf(t, dir)
+	}
+}
+
 func TestDamageIsFoundAndOnlyItsComponentRebuilt(t *testing.T) {
 	type damage struct {
 		do   func(t *testing.T, b *Bundle)

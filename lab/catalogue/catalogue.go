@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
@@ -25,8 +26,8 @@ import (
 )
 
 // Runner runs many scenarios in lanes, side by side. Each lane has one lab at a time, called PREFIX-1, PREFIX-2 and so on,
-// and takes scenarios from one queue: first those that its lab suits, then those that need another lab. A lab is used again
-// as long as scenarios put it back.
+// without the numbers that other runs use at that time. It takes scenarios from one queue: first those that its lab suits,
+// then those that need another lab. A lab is used again as long as scenarios put it back.
 type Runner struct {
 	Home, Provider string
 	Prefix         string                   // of the labs' names
@@ -37,8 +38,9 @@ type Runner struct {
 	Keep           bool                     // leave the labs that are there at the end
 	OnEnded        func(Ending) (goOn bool) // called after each scenario, one call at a time
 
-	up   func(context.Context, lab.Options) (laneLab, error)
-	down func(ctx context.Context, home, name string) error
+	up      func(context.Context, lab.Options) (laneLab, error)
+	down    func(ctx context.Context, home, name string) error
+	reserve func(home, prefix string, after int) (number int, release func(), err error)
 }
 
 // laneLab is what a lane needs of a lab.
@@ -88,6 +90,7 @@ var ErrNotRun = errors.New("not run: an earlier one has ended it")
 const (
 	memoryOfCluster = 1536 << 20       // bytes: half as much again as the peak of one with Istio and the apps
 	assumedTime     = 40 * time.Second // of a scenario that was never measured
+	namesTried      = 20               // names of labs that turn out to be taken
 	labAttempts     = 2                // labs of a topology that fail before its scenarios are given up
 )
 
@@ -126,7 +129,7 @@ func memoryAvailable() (uint64, bool) {
 func (c Runner) Run(ctx context.Context, all []*scenario.Scenario) (Tally, error) {
 	start := time.Now()
 	if c.up == nil {
-		c.up, c.down = upAnew, lab.Down
+		c.up, c.down, c.reserve = upAnew, lab.Down, lab.Reserve
 	}
 	if err := wait.Measure(); err != nil {
 		return Tally{}, err
@@ -142,8 +145,15 @@ func (c Runner) Run(ctx context.Context, all []*scenario.Scenario) (Tally, error
 		mu       sync.Mutex
 		problems []error
 	)
-	for i := range tally.Lanes {
-		n := &lane{Runner: c, queue: q, number: i, name: fmt.Sprintf("%s-%d", c.Prefix, i+1), group: -1}
+	side := make([]*lane, tally.Lanes)
+	for i := range side {
+		side[i] = &lane{Runner: c, queue: q, number: i, group: -1}
+		if err := side[i].rename(); err != nil {
+			return tally, err
+		}
+		defer func() { side[i].release() }()
+	}
+	for _, n := range side {
 		lanes.Go(func() {
 			for {
 				j, ok := q.take(n.number, n.group)
@@ -192,7 +202,9 @@ type lane struct {
 	queue   *queue
 	number  int
 	name    string
-	group   int // whose topology its lab has; -1 without one
+	taken   int    // the number in the name
+	release func() // of the name
+	group   int    // whose topology its lab has; -1 without one
 	current laneLab
 	made    int
 }
@@ -205,7 +217,9 @@ func (n *lane) do(ctx context.Context, j job) (o Ending) {
 	if o.Err != nil {
 		return o
 	}
-	if o.Err = n.open(ctx, j); o.Err != nil {
+	o.Err = n.open(ctx, j)
+	o.Lab = n.name
+	if o.Err != nil {
 		if ctx.Err() == nil {
 			n.queue.failed(j.group, o.Err)
 		}
@@ -252,6 +266,19 @@ func symptoms(events []report.Event) (all []string) {
 	return all
 }
 
+// rename gives the lane the next name that no other run has.
+func (n *lane) rename() error {
+	number, release, err := n.reserve(n.Home, n.Prefix, n.taken)
+	if err != nil {
+		return err
+	}
+	if n.release != nil {
+		n.release()
+	}
+	n.name, n.taken, n.release = fmt.Sprintf("%s-%d", n.Prefix, number), number, release
+	return nil
+}
+
 // open makes sure that the lane has a lab which the scenario suits.
 func (n *lane) open(ctx context.Context, j job) error {
 	if n.current != nil && n.current.Suits(j.scenario.Topology) {
@@ -261,6 +288,12 @@ func (n *lane) open(ctx context.Context, j job) error {
 		return err
 	}
 	l, err := n.up(ctx, lab.Options{Home: n.Home, Name: n.name, Provider: n.Provider, Topology: j.scenario.Topology})
+	var taken *cluster.TakenError
+	for tries := 0; errors.As(err, &taken) && tries < namesTried; tries++ { // a run in another home has left a lab of that name
+		if err = n.rename(); err == nil {
+			l, err = n.up(ctx, lab.Options{Home: n.Home, Name: n.name, Provider: n.Provider, Topology: j.scenario.Topology})
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("making lab %s for %s: %w", n.name, j.scenario.Name, err)
 	}

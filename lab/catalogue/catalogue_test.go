@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/engine"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
@@ -24,7 +25,10 @@ type fakeLabs struct {
 	events []string
 	up     map[string]scenario.Topology
 	broken map[scenario.Trust]bool
-	run    func(ctx context.Context, l *fakeLab, s *scenario.Scenario) (engine.Verdict, error)
+	others []string // names of labs that another home has
+
+	reserved map[int]bool
+	run      func(ctx context.Context, l *fakeLab, s *scenario.Scenario) (engine.Verdict, error)
 }
 
 type fakeLab struct {
@@ -41,6 +45,9 @@ func (f *fakeLabs) note(format string, args ...any) {
 
 func (f *fakeLabs) make(_ context.Context, o lab.Options) (laneLab, error) {
 	f.note("up %s %s", o.Name, o.Topology.Trust)
+	if slices.Contains(f.others, o.Name) {
+		return nil, &lab.SetupError{Err: &cluster.TakenError{Lab: o.Name}}
+	}
 	if f.broken[o.Topology.Trust] {
 		return nil, errors.New("no machine")
 	}
@@ -48,6 +55,25 @@ func (f *fakeLabs) make(_ context.Context, o lab.Options) (laneLab, error) {
 	defer f.mu.Unlock()
 	f.up[o.Name] = o.Topology
 	return &fakeLab{all: f, o: o}, nil
+}
+
+// reserve knows of no other run.
+func (f *fakeLabs) reserve(_, _ string, after int) (int, func(), error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	number := after + 1
+	for f.reserved[number] {
+		number++
+	}
+	if f.reserved == nil {
+		f.reserved = map[int]bool{}
+	}
+	f.reserved[number] = true
+	return number, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.reserved, number)
+	}, nil
 }
 
 func (f *fakeLabs) remove(ctx context.Context, _, name string) error {
@@ -84,7 +110,7 @@ func someScenarios(words ...any) (all []*scenario.Scenario) {
 func runFakes(ctx context.Context, t *testing.T, f *fakeLabs, c Runner, all []*scenario.Scenario) (Tally, map[string]Ending) {
 	t.Helper()
 	f.up = map[string]scenario.Topology{}
-	c.Prefix, c.Folder, c.up, c.down = "x", t.TempDir(), f.make, f.remove
+	c.Prefix, c.Folder, c.up, c.down, c.reserve = "x", t.TempDir(), f.make, f.remove, f.reserve
 	outcomes := map[string]Ending{}
 	goOn := c.OnEnded
 	c.OnEnded = func(o Ending) bool {
@@ -134,6 +160,16 @@ func TestCatalogueMakesALabAnewThatIsNotPutBack(t *testing.T) {
 	require.Equal(t, []string{up, "run a on x-1", "down x-1", up, "run b on x-1", "down x-1", up, "run c on x-1", "down x-1"}, f.events)
 	require.False(t, outcomes["a"].PutBack)
 	require.True(t, outcomes["c"].PutBack)
+}
+
+// A name that another home has, such as one that a run there has left when it was killed, is left to it.
+func TestCatalogueLeavesNamesOfOthersAlone(t *testing.T) {
+	f := &fakeLabs{others: []string{"x-1", "x-2"}}
+	_, outcomes := runFakes(t.Context(), t, f, Runner{Lanes: 1}, someScenarios("a", scenario.SharedRoot))
+	require.NoError(t, outcomes["a"].Err)
+	up := " shared-root"
+	require.Equal(t, []string{"up x-1" + up, "up x-2" + up, "up x-3" + up, "run a on x-3", "down x-3"}, f.events)
+	require.Empty(t, f.reserved)
 }
 
 func TestCatalogueTellsWhatCouldNotBeSetUp(t *testing.T) {

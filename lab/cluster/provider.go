@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -36,6 +37,33 @@ type Provider interface {
 	Open(lab, name string) (Cluster, error)
 	// Delete removes a lab's clusters and everything made for them. It returns nil if they are already gone.
 	Delete(ctx context.Context, lab string) error
+}
+
+// Claimer is implemented by providers whose labs share names with those of other homes, such as names of cgroups and links on
+// one machine. Create and Delete look at what is there and then act, so two labs of one name would end each other.
+type Claimer interface {
+	Provider
+	// Claim takes the name of a lab before anything is made or removed for it. The error is a *TakenError where another home has
+	// a lab of that name, or makes or removes one. Until release is called nobody else can claim the name. After that, or if
+	// this process is killed, what was made of the lab keeps others from the name.
+	Claim(ctx context.Context, lab string) (release func(), err error)
+}
+
+// TakenError says that the name of a lab is another home's.
+type TakenError struct {
+	Lab   string
+	Home  string // the other one; empty if it is not known
+	Where string // where names are shared; "on this machine" if empty
+	Seen  string // of the other lab
+}
+
+func (e *TakenError) Error() string {
+	home := "another EASTWEST_HOME"
+	if e.Home != "" {
+		home += " (" + e.Home + ")"
+	}
+	return fmt.Sprintf("lab %[1]s: wanted a name that is free %[2]s; seen: a lab %[1]s that was made with %[3]s, %[4]s: "+
+		"choose another --name, or remove it where it was made", e.Lab, cmp.Or(e.Where, "on this machine"), home, e.Seen)
 }
 
 // Lab is the part of a lab that its provider needs to know. Opening and deleting clusters needs Home only.

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // NotOursError names objects that Install would make and that exist already without being the lab's.
@@ -79,6 +81,82 @@ func Preflight(ctx context.Context, o Options) error {
 		return &NotOursError{slices.Compact(found)}
 	}
 	return nil
+}
+
+// Claim takes the clusters for the lab: it creates the namespaces that every mesh is in. An API server creates an object of one
+// name once, so of two labs that find nothing in the way at the same moment, one gets the cluster. The other's error is a
+// *NotOursError. All labs ask the clusters in the same order, so that one of them gets all that it asks for. Whoever gets an
+// error deletes what it has created, by the lab's id, as after any failure.
+func Claim(ctx context.Context, o Options) error {
+	m, err := open(o)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if !o.Topology.HasMesh() {
+		return nil
+	}
+	return m.claim(ctx, o)
+}
+
+func (m *Mesh) claim(ctx context.Context, o Options) error {
+	identities := map[*Member]string{}
+	for _, c := range m.Members {
+		system, err := c.Kube.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Name(), err)
+		}
+		identities[c] = string(system.UID) // which is the cluster's, whatever it is called
+	}
+	ordered := slices.SortedFunc(slices.Values(m.Members), func(a, b *Member) int { return cmp.Compare(identities[a], identities[b]) })
+	for _, c := range ordered {
+		if m.Adopted && !c.Spec.InMesh() {
+			continue // nothing is installed there
+		}
+		objects, err := c.write(c.values(o), "namespaces.yaml", c.namespaceFiles())
+		if err != nil {
+			return err
+		}
+		slices.SortFunc(objects, func(a, b object) int { return cmp.Compare(a.Name, b.Name) })
+		for _, namespace := range objects {
+			var theirs *NotOursError
+			if err := c.create(ctx, namespace); errors.As(err, &theirs) {
+				return theirs
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// create creates an object that is the lab's or not there. If it is another's, the error is a *NotOursError.
+func (m *Member) create(ctx context.Context, o object) error {
+	o, err := o.labeled(m.mesh.Labels())
+	if err != nil {
+		return err
+	}
+	return wait.Until(ctx, "creating "+o.String(), wait.Options{}, func(ctx context.Context) error {
+		path := o.path()
+		err := m.raw.Post().AbsPath(path[:strings.LastIndex(path, "/")]).Param("fieldManager", FieldManager).
+			SetHeader("Accept", metadataOnly).Body([]byte(o.JSON)).Do(ctx).Error()
+		// The guard of a cluster with other users forbids what it finds to be another's.
+		if apierrors.IsAlreadyExists(err) || apierrors.IsForbidden(err) {
+			whose, problem := m.notOurs(ctx, o)
+			switch {
+			case whose != "":
+				return wait.Permanent(&NotOursError{[]string{whose}})
+			case problem != nil:
+				return problem
+			case apierrors.IsAlreadyExists(err):
+				return nil // it is the lab's
+			}
+		}
+		if err != nil && !tryAgain(err) {
+			return wait.Permanent(err)
+		}
+		return err
+	})
 }
 
 // makes returns the objects that Install makes in the cluster. Secrets have a name but no content.

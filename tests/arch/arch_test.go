@@ -44,7 +44,7 @@ var rules = map[string]rule{
 	},
 	"scenarios": {why: "the catalogue is files; its test runs them through package catalogue"},
 	"lab/catalogue": {
-		imports: []string{"lab", "lab/engine", "lab/report", "lab/scenario", "lab/wait"},
+		imports: []string{"lab", "lab/cluster", "lab/engine", "lab/report", "lab/scenario", "lab/wait"},
 		why:     "it runs many scenarios and knows nothing of what is in one",
 	},
 	"lab/bench": {

@@ -76,7 +76,7 @@ func docker(t *testing.T, args ...string) []string {
 func left(t *testing.T, name string) []string {
 	t.Helper()
 	var all []string
-	for _, list := range [][]string{{"ps", "--all"}, {"image", "ls"}, {"network", "ls"}} {
+	for _, list := range [][]string{{"ps", "--all"}, {"image", "ls"}, {"network", "ls"}, {"volume", "ls"}} {
 		all = append(all, docker(t, append(list, "--quiet", "--filter", "label="+cluster.LabLabel+"="+name)...)...)
 	}
 	return all
@@ -99,7 +99,7 @@ func TestTwoClusters(t *testing.T) {
 	t.Run("everything carries the lab's labels", func(t *testing.T) {
 		nodes := docker(t, "ps", "--quiet", "--filter", "label="+cluster.LabLabel+"="+labName, "--filter", "label="+cluster.IDLabel)
 		require.Len(t, nodes, 2)
-		require.Len(t, left(t, labName), 2+2+1, "two nodes, their images and a network")
+		require.Len(t, left(t, labName), 2+2+1+1, "two nodes, their images, a network, and the volume that holds the name")
 	})
 	t.Run("a node has no way out", func(t *testing.T) {
 		require.NotContains(t, docker(t, "exec", a.Container(), "ip", "route"), "default")
@@ -147,8 +147,8 @@ func TestTwoClusters(t *testing.T) {
 			require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
 		}
 		_, err := lab.Up(t.Context(), options(other, labName))
-		require.ErrorContains(t, err, "that is not this lab's")
-		require.Len(t, left(t, labName), 2+2+1)
+		require.ErrorContains(t, err, "was made with another EASTWEST_HOME")
+		require.Len(t, left(t, labName), 2+2+1+1)
 		require.NoError(t, a.Alive(t.Context()))
 	})
 	for title, taken := range map[string]string{"of another lab": rangeOf(t, a), "of a Docker network of the user's": usersNetwork(t)} {

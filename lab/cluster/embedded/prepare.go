@@ -24,9 +24,9 @@ import (
 // get hard links to its files, so that they import nothing.
 func (p *Provider) Prepare(ctx context.Context) (string, error) {
 	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
-	return p.once(ctx, p.digest(), exists, "unpacking images once", prepareFile, func(n node) (string, error) {
+	return p.once(ctx, p.digest(), exists, "unpacking images once", p.supervised(prepareFile, func(n node) (string, error) {
 		return n.path("var", "lib", "containerd"), nil
-	})
+	}))
 }
 
 // digest is the bundle's digest as part of a file's name.
@@ -45,11 +45,11 @@ func (p *Provider) maker() node {
 	return n
 }
 
-// once returns the path of something that all labs share, by its name. If it is not good, a supervisor makes it: the one
-// that the node file called file starts. ready completes the folder of that node and returns the path at which the
-// supervisor is going to leave its work. What is shared appears all at once, whatever interrupts this.
+// once returns the path of something that all labs of a home share, by its name. If it is not good, make makes it, in a folder
+// that nobody else uses, and returns where it is. What is shared appears all at once, whatever interrupts this. Of several
+// processes that need the same at once, one makes it.
 func (p *Provider) once(
-	ctx context.Context, shared string, good func(path string) bool, step, file string, ready func(node) (string, error),
+	ctx context.Context, shared string, good func(path string) bool, step string, make func(context.Context, node) (string, error),
 ) (string, error) {
 	shared = filepath.Join(p.prepared(), shared)
 	if good(shared) {
@@ -76,21 +76,30 @@ func (p *Provider) once(
 			return "", err
 		}
 	}
-	result, err := ready(n)
-	if err != nil {
-		return "", err
-	}
-	if err := machine.WriteJSON(n.path(file), n); err != nil {
-		return "", err
-	}
 	if p.Progress != nil {
 		p.Progress("", step, 0)
 	}
-	_, err = p.supervise(ctx, n, n.path(file), "", func(int) error { return nil })
-	if err := errors.Join(err, p.stopNode(context.WithoutCancel(ctx), n.Lab, "")); err != nil {
+	result, err := make(ctx, n)
+	if err != nil {
 		return "", err
 	}
 	return shared, os.Rename(result, shared)
+}
+
+// supervised makes something shared by a supervisor: the one that the node file called file starts. ready completes the folder
+// of that node and returns the path at which the supervisor is going to leave its work.
+func (p *Provider) supervised(file string, ready func(node) (string, error)) func(context.Context, node) (string, error) {
+	return func(ctx context.Context, n node) (string, error) {
+		result, err := ready(n)
+		if err != nil {
+			return "", err
+		}
+		if err := machine.WriteJSON(n.path(file), n); err != nil {
+			return "", err
+		}
+		_, err = p.supervise(ctx, n, n.path(file), "", func(int) error { return nil })
+		return result, errors.Join(err, p.stopNode(context.WithoutCancel(ctx), n.Lab, ""))
+	}
 }
 
 // prepare imports every image of the bundle. The supervisor does this instead of running a node.

@@ -28,9 +28,14 @@ import (
 type Provider struct {
 	cluster.Lab
 	Settings Settings
+
+	claim *host.Lock // of the lab's name; nil if it was not claimed
 }
 
-var _ cluster.Seeder = (*Provider)(nil)
+var (
+	_ cluster.Seeder  = (*Provider)(nil)
+	_ cluster.Claimer = (*Provider)(nil)
+)
 
 // Seeds implements cluster.Seeder.
 func (p *Provider) Seeds() {}
@@ -78,6 +83,24 @@ func (p *Provider) Check(ctx context.Context) error {
 	return nil
 }
 
+// Claim implements cluster.Claimer. A lock holds the name while a lab is made or removed, and the lab's processes hold it as
+// long as they run.
+func (p *Provider) Claim(ctx context.Context, lab string) (release func(), err error) {
+	claim, err := machine.ClaimName(ctx, p.Home, lab, false)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.foreign(lab); err != nil {
+		claim.Release()
+		return nil, err
+	}
+	p.claim = claim
+	return func() {
+		p.claim = nil
+		claim.Release()
+	}, nil
+}
+
 // Create implements cluster.Provider. Clusters of one lab may be created at the same time.
 func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Cluster, error) {
 	if err := machine.CheckIndex(spec); err != nil {
@@ -112,7 +135,7 @@ func (p *Provider) Create(ctx context.Context, spec cluster.Spec) (cluster.Clust
 
 // plan chooses the lab's network, unless that has been done, writes it down and makes it.
 func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, network, error) {
-	unlock, err := machine.Lock(p.Home)
+	unlock, err := machine.LockRanges(ctx, p.Home)
 	if err != nil {
 		return node{}, network{}, err
 	}
@@ -155,10 +178,6 @@ func (p *Provider) fill(ctx context.Context, n node) error {
 	if err != nil {
 		return fmt.Errorf("preparing images: %w", err)
 	}
-	seed, err := p.prepareSeed(ctx, n.Definitions)
-	if err != nil {
-		return fmt.Errorf("preparing what every API server writes: %w", err)
-	}
 	if err := os.MkdirAll(n.path("var", "lib"), 0o755); err != nil {
 		return err
 	}
@@ -171,8 +190,8 @@ func (p *Provider) fill(ctx context.Context, n node) error {
 	if err := linkTree(prepared, n.path("var", "lib", "containerd")); err != nil {
 		return fmt.Errorf("sharing prepared images with %s: %w", n.Name, err)
 	}
-	if err := linkTree(seed, n.path(seedFile)); err != nil {
-		return fmt.Errorf("sharing prepared objects with %s: %w", n.Name, err)
+	if err := p.shareSeed(ctx, n); err != nil {
+		return err
 	}
 	return machine.WriteJSON(n.path(nodeFile), n)
 }
@@ -213,6 +232,9 @@ func (p *Provider) supervise(ctx context.Context, n node, file, until string, co
 	cmd.Env = []string{supervisorEnv + "=" + file, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "GOGC=50"}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{goRead, tellWrite}
+	if p.claim != nil { // until the process is in the lab's cgroup, where others see it
+		cmd.ExtraFiles = append(cmd.ExtraFiles, p.claim.File())
+	}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setsid:     true, // so that Ctrl-C at the terminal reaches this process only
@@ -288,14 +310,25 @@ func lastLine(file string) string {
 	return lines[len(lines)-1]
 }
 
-// Delete implements cluster.Provider.
+// Delete implements cluster.Provider. If the lab of that name on this machine is another home's, only this home's files go:
+// a lab of this home has ended before the other one could be made.
 func (p *Provider) Delete(ctx context.Context, lab string) error {
+	if p.claim == nil {
+		claim, err := machine.ClaimName(ctx, p.Home, lab, true)
+		if err != nil {
+			return err
+		}
+		defer claim.Release()
+	}
 	unlock, err := machine.Lock(p.Home)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := p.foreign(lab); err != nil {
+	var taken *cluster.TakenError
+	if err := p.foreign(lab); errors.As(err, &taken) {
+		return os.RemoveAll(p.labDir(lab))
+	} else if err != nil {
 		return err
 	}
 	var problems []error
@@ -306,18 +339,47 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 	return errors.Join(problems...)
 }
 
-// foreign returns an error if a lab of that name is running that was made with another home. Names of cgroups and links
-// are unique on the machine, names of labs only in a home. Labs of this home are written down before they start.
+// foreign returns a *cluster.TakenError if a lab of that name runs on this machine that was made with another home. Names of
+// cgroups and links are the machine's, and names of labs a home's. The caller has claimed the name.
 func (p *Provider) foreign(lab string) error {
-	if _, err := os.Stat(p.labDir(lab)); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	pids, err := host.CgroupProcesses(labCgroup(lab))
 	if err != nil || len(pids) == 0 {
 		return err
 	}
-	return fmt.Errorf("a lab %s that was made with another EASTWEST_HOME runs on this machine (%d processes, %d among them): "+
-		"choose another --name, or remove it where it was made", lab, len(pids), pids[0])
+	taken := &cluster.TakenError{Lab: lab, Seen: fmt.Sprintf("it runs (%d processes, %d among them)", len(pids), pids[0])}
+	told := false
+	for _, pid := range pids {
+		file, ok := host.Environment(pid, supervisorEnv)
+		home, _, ours := strings.Cut(file, "/"+machine.Dir("", lab, provider)+"/")
+		if !ok || !ours {
+			continue
+		}
+		if sameFolder(home, p.Home) {
+			return nil
+		}
+		taken.Home, told = home, true
+	}
+	if told {
+		return taken
+	}
+	// Its supervisors have ended, and what they ran is about to. Labs of this home are written down before they start.
+	if _, err := os.Stat(p.labDir(lab)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return taken
+}
+
+// sameFolder reports whether two paths lead to one folder.
+func sameFolder(a, b string) bool {
+	if filepath.Clean(a) == filepath.Clean(b) {
+		return true
+	}
+	one, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	two, err := os.Stat(b)
+	return err == nil && os.SameFile(one, two)
 }
 
 // sweepNode ends the processes of one node and removes its folder.

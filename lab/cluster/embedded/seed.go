@@ -9,9 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -64,6 +66,23 @@ const (
 	definitionsFile = "definitions.json"
 )
 
+// shareSeed gives a new node the seed of clusters with its definitions.
+func (p *Provider) shareSeed(ctx context.Context, n node) error {
+	for tries := 1; ; tries++ {
+		seed, err := p.prepareSeed(ctx, n.Definitions)
+		if err != nil {
+			return fmt.Errorf("preparing what every API server writes: %w", err)
+		}
+		err = linkTree(seed, n.path(seedFile))
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || tries > 1 { // another version of eastwest may have just removed it
+			return fmt.Errorf("sharing prepared objects with %s: %w", n.Name, err)
+		}
+	}
+}
+
 // prepareSeed makes the seed of clusters with the definitions in a file (none if it is empty), once, and returns its path.
 func (p *Provider) prepareSeed(ctx context.Context, definitions string) (string, error) {
 	data := []byte("[]")
@@ -73,18 +92,55 @@ func (p *Provider) prepareSeed(ctx context.Context, definitions string) (string,
 			return "", fmt.Errorf("reading the definitions of the cluster: %w", err)
 		}
 	}
-	return p.once(ctx, p.seedName(data), goodSeed, "starting an API server once", seedNodeFile, func(n node) (string, error) {
+	start := p.supervised(seedNodeFile, func(n node) (string, error) {
 		return n.path(seedFile), errors.Join(makeCertificates(n), os.WriteFile(n.path(definitionsFile), data, 0o644))
 	})
+	path, err := p.once(ctx, p.seedName(data), goodSeed, "starting an API server once", func(ctx context.Context, n node) (string, error) {
+		result, err := start(ctx, n)
+		return result, errors.Join(err, p.pruneSeeds())
+	})
+	if err == nil {
+		now := time.Now()
+		_ = os.Chtimes(path, now, now) // it is used: see pruneSeeds
+	}
+	return path, err
 }
 
-// seedName names a seed after all that it depends on: the bundle, the definitions, the kinds in it, and how etcd and the
-// API server that made it were started.
+// seedName names a seed after all that it depends on.
 func (p *Provider) seedName(definitions []byte) string {
+	sum := sha256.Sum256(definitions)
+	return p.seedsOfVersion() + hex.EncodeToString(sum[:])[:16] + ".json"
+}
+
+// seedsOfVersion is how the names of seeds begin that this version makes of this bundle. They depend on the kinds in a seed and
+// on how etcd and the API server that made it were started.
+func (p *Provider) seedsOfVersion() string {
 	sum := sha256.New()
 	maker := p.maker()
-	fmt.Fprintf(sum, "2\n%s\n%q\n%+v\n%+v\n", definitions, seeded, maker.command(etcd), maker.command(apiServer))
-	return "seed-" + p.digest() + "-" + hex.EncodeToString(sum.Sum(nil))[:16] + ".json"
+	fmt.Fprintf(sum, "3\n%s\n%q\n%+v\n%+v\n", p.digest(), seeded, maker.command(etcd), maker.command(apiServer))
+	return seedPrefix + hex.EncodeToString(sum.Sum(nil))[:16] + "-"
+}
+
+const seedPrefix = "seed-"
+
+// seedsKept is how long seeds of other bundles and versions are kept after their last use. Two versions that are used by turns,
+// for a comparison, do not make their seeds again and again.
+const seedsKept = 24 * time.Hour
+
+// pruneSeeds removes the seeds of other bundles and of other versions of eastwest. The caller holds the lock of what labs share.
+func (p *Provider) pruneSeeds() error {
+	all, err := filepath.Glob(filepath.Join(p.prepared(), seedPrefix+"*.json"))
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, path := range all {
+		info, err := os.Stat(path)
+		if err == nil && !strings.HasPrefix(filepath.Base(path), p.seedsOfVersion()) && time.Since(info.ModTime()) > seedsKept {
+			problems = append(problems, os.Remove(path))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // goodSeed reports whether a file holds a whole seed. A machine that loses power may leave one that was not written.

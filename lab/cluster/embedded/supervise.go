@@ -35,6 +35,9 @@ const (
 const (
 	goFD   = 3 // one byte arrives when the link is there; end of file means that the parent has died
 	tellFD = 4 // takes milestones as JSON lines; closed when the node is usable
+	// claimFD holds the claim of the lab's name until the process is in the lab's cgroup: if the parent was killed, whoever
+	// claims the name next has to find it there. It is closed already where there was no claim.
+	claimFD = 5
 )
 
 // milestone is one line that a supervisor writes for its parent while it starts.
@@ -131,6 +134,7 @@ func (n node) firstLife(file string) error {
 		return fmt.Errorf("making a cgroup namespace: %w", err)
 	}
 	unix.CloseOnExec(goFD)
+	unix.CloseOnExec(claimFD)
 	stage := "node"
 	switch filepath.Base(file) {
 	case prepareFile:

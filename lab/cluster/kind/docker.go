@@ -275,6 +275,7 @@ var (
 	containers = things{"ps --all --quiet --no-trunc", "rm --force --volumes"}
 	images     = things{"image ls --quiet --no-trunc", "image rm --force"}
 	networks   = things{"network ls --quiet --no-trunc", "network rm"}
+	volumes    = things{"volume ls --quiet", "volume rm --force"} // the claim of the lab's name, and nothing else
 )
 
 // ids lists the ids of things that match all filters.
@@ -283,15 +284,20 @@ func (t things) ids(ctx context.Context, filters ...string) ([]string, error) {
 	return strings.Fields(text), err
 }
 
-// leftovers returns a command for each kind of things that Docker still has of a lab, which removes them.
-func leftovers(ctx context.Context, lab, id string) (remove [][]string, err error) {
-	for _, kind := range []things{containers, images, networks} {
-		ids, err := kind.ids(ctx, filters(lab, id)...)
-		if err != nil {
-			return nil, fmt.Errorf("listing what Docker has of lab %s: %w", lab, err)
+// leftovers returns a command for each kind of things that Docker still has of a lab with one of the ids, which removes them.
+// The claim of the lab's name comes last.
+func leftovers(ctx context.Context, lab string, ids ...string) (remove [][]string, err error) {
+	for _, kind := range []things{containers, images, networks, volumes} {
+		var found []string
+		for _, id := range ids {
+			of, err := kind.ids(ctx, filters(lab, id)...)
+			if err != nil {
+				return nil, fmt.Errorf("listing what Docker has of lab %s: %w", lab, err)
+			}
+			found = append(found, of...)
 		}
-		if len(ids) > 0 {
-			remove = append(remove, append(strings.Fields(kind.remove), ids...))
+		if len(found) > 0 {
+			remove = append(remove, append(strings.Fields(kind.remove), found...))
 		}
 	}
 	return remove, nil

@@ -35,7 +35,7 @@ type Provider struct {
 	Settings Settings
 }
 
-var _ cluster.Provider = (*Provider)(nil)
+var _ cluster.Claimer = (*Provider)(nil)
 
 // Check implements cluster.Provider.
 func (p *Provider) Check(ctx context.Context) error {
@@ -53,6 +53,65 @@ func (p *Provider) Check(ctx context.Context) error {
 		return err
 	}
 	return disk(e.DockerRootDir, len(p.Clusters))
+}
+
+// Claim implements cluster.Claimer. Everybody who uses this Docker shares its names, perhaps from other machines, so Docker
+// decides: a volume holds the name. Docker makes a volume of one name once, and whoever asks for it again gets the one that is
+// there, with the labels of its first maker. The volume is one of the lab's things, which Delete removes.
+func (p *Provider) Claim(ctx context.Context, lab string) (release func(), err error) {
+	release = func() {}
+	if _, err := os.Stat(machine.Dir(p.Home, lab, provider)); err == nil { // left behind by a crash, with its own claim
+		if err := p.Delete(ctx, lab); err != nil {
+			return nil, err
+		}
+	}
+	claim := node{Place: machine.Place{Spec: cluster.Spec{Lab: lab}}, ID: p.ID}
+	if err := machine.WriteJSON(claimFile(p.Home, lab), machine.Network{Lab: lab, ID: p.ID}); err != nil {
+		return nil, fmt.Errorf("writing down the claim of the lab's name: %w", err)
+	}
+	err = claim.take(ctx)
+	if err == nil {
+		return release, nil
+	}
+	clean, cancel := wait.Timeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return nil, errors.Join(err, p.Delete(clean, lab))
+}
+
+// claimFile is where the id of a lab is written down before anything of it is made in Docker.
+func claimFile(home, lab string) string {
+	return filepath.Join(machine.Dir(home, lab, provider), "claim.json")
+}
+
+// take takes the name of the node's lab, or returns a *cluster.TakenError.
+func (n node) take(ctx context.Context) error {
+	name := networkName(n.Lab)
+	if _, err := docker(ctx, slices.Concat([]string{"volume", "create"}, labelFlags(n.Lab, n.ID), []string{name})...); err != nil {
+		return fmt.Errorf("taking the lab's name in Docker: %w", err)
+	}
+	found, err := inspect[struct{ Labels map[string]string }](ctx, "volume", name)
+	if err != nil {
+		return fmt.Errorf("taking the lab's name in Docker: %w", err)
+	}
+	taken := &cluster.TakenError{Lab: n.Lab, Where: "in this Docker"}
+	for _, v := range found {
+		if !n.owns(v.Labels) {
+			taken.Seen = fmt.Sprintf("the volume %s, which holds the name, is not this lab's", name)
+			return taken
+		}
+	}
+	// Labs that an earlier version has made have no volume.
+	for _, t := range []things{containers, networks} {
+		all, err := t.ids(ctx, filters(n.Lab, "")...)
+		if err != nil {
+			return err
+		}
+		if len(all) > 0 {
+			taken.Seen = fmt.Sprintf("Docker has it (`docker %s` shows %s)", t.list, all[0])
+			return taken
+		}
+	}
+	return nil
 }
 
 // Create implements cluster.Provider. Clusters of one lab may be created side by side.
@@ -143,18 +202,34 @@ func (p *Provider) plan(ctx context.Context, spec cluster.Spec) (node, error) {
 	if err := notOthers(ctx, n); err != nil {
 		return n, err
 	}
-	unlock, err := machine.Lock(p.Home)
+	unlock, err := machine.LockRanges(ctx, p.Home)
 	if err != nil {
 		return n, err
 	}
 	defer unlock()
-	byDocker := func(r netip.Prefix) (string, error) { return rangeTaken(ctx, r) }
-	net, err := machine.Plan(p.Home, spec.Lab, p.ID, provider, p.Settings.Range, byDocker)
-	if err != nil {
-		return n, err
+	refused := map[netip.Prefix]bool{}
+	byDocker := func(r netip.Prefix) (string, error) {
+		if refused[r] {
+			return "a Docker network", nil
+		}
+		return rangeTaken(ctx, r)
 	}
-	n.Range = net.Range
-	return n, makeNetwork(ctx, n)
+	for {
+		net, err := machine.Plan(p.Home, spec.Lab, p.ID, provider, p.Settings.Range, byDocker)
+		if err != nil {
+			return n, err
+		}
+		n.Range = net.Range
+		err = makeNetwork(ctx, n)
+		if p.Settings.Range != "" || !errors.Is(err, errOverlaps) {
+			return n, err
+		}
+		// Somebody whose networks this Docker has as well was quicker.
+		refused[n.Range] = true
+		if err := machine.ForgetNetwork(p.Home, spec.Lab, provider); err != nil {
+			return n, err
+		}
+	}
 }
 
 // owns reports whether labels are those of the node's lab.
@@ -184,6 +259,8 @@ func notOthers(ctx context.Context, n node) error {
 	return nil
 }
 
+var errOverlaps = errors.New("taken by a Docker network")
+
 // makeNetwork makes the lab's Docker network, or finds it.
 func makeNetwork(ctx context.Context, n node) error {
 	name, a := networkName(n.Lab), n.Addresses()
@@ -209,7 +286,7 @@ func makeNetwork(ctx context.Context, n node) error {
 		"--ip-range", a.Assigned().String(),
 	}, labelFlags(n.Lab, n.ID), []string{name})...)
 	if err != nil && strings.Contains(err.Error(), "overlaps") {
-		return fmt.Errorf("the range %s is taken by a Docker network: choose another with --range: %w", n.Range, err)
+		return fmt.Errorf("the range %s is %w: choose another with --range: %w", n.Range, errOverlaps, err)
 	}
 	return err
 }
@@ -496,28 +573,20 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 	}
 	dir := machine.Dir(p.Home, lab, provider)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		// All users share the names of this Docker, while each has a home. Our labs are written down before they are made.
-		left, err := leftovers(ctx, lab, "")
-		if err != nil || len(left) == 0 {
-			return err
-		}
-		return fmt.Errorf("Docker has a lab %s that was made with another EASTWEST_HOME: "+ //nolint:revive,staticcheck // a name
-			"choose another --name, or remove it where it was made", lab)
+		return nil // our labs are written down before they are made; one of that name in Docker is another home's
 	}
-	net, err := machine.ReadNetwork(p.Home, lab, provider)
-	if errors.Is(err, fs.ErrNotExist) { // the network is written down before anything is made
-		return os.RemoveAll(dir)
-	}
+	ids, err := p.ids(lab)
 	if err != nil {
 		return err
 	}
-	nodes, looks, err := p.unfinished(lab)
+	commands, looks, err := p.unfinished(lab)
 	if err != nil {
 		return err
 	}
+	commands = append(commands, networkName(lab)) // and that of the volume
 	bounds := wait.Options{Within: time.Minute, Every: 200 * time.Millisecond, InARow: looks}
 	err = wait.Until(ctx, "everything of lab "+lab+" to be gone from Docker", bounds, func(ctx context.Context) error {
-		left, err := leftovers(ctx, lab, net.ID)
+		left, err := leftovers(ctx, lab, ids...)
 		if err != nil {
 			return err
 		}
@@ -529,7 +598,7 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 		if len(left) > 0 {
 			problems = append(problems, fmt.Errorf("%d kinds of things were there", len(left)))
 		}
-		if pids := host.Commands("docker", nodes...); len(pids) > 0 {
+		if pids := host.Commands("docker", commands...); len(pids) > 0 {
 			problems = append(problems, fmt.Errorf("commands that make its nodes still run (processes %v)", pids))
 		}
 		return errors.Join(problems...)
@@ -538,6 +607,24 @@ func (p *Provider) Delete(ctx context.Context, lab string) error {
 		return err
 	}
 	return os.RemoveAll(dir)
+}
+
+// ids returns the ids that the lab's things in Docker may have: that of its claim, and that of its network.
+func (p *Provider) ids(lab string) (ids []string, err error) {
+	var claim machine.Network
+	for _, read := range []func() (machine.Network, error){
+		func() (machine.Network, error) { return claim, machine.ReadJSON(claimFile(p.Home, lab), &claim) },
+		func() (machine.Network, error) { return machine.ReadNetwork(p.Home, lab, provider) },
+	} {
+		switch n, err := read(); {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, err
+		case !slices.Contains(ids, n.ID):
+			ids = append(ids, n.ID)
+		}
+	}
+	return ids, nil
 }
 
 // unfinished returns the names of the lab's containers that a killed process was making, and how often in a row nothing of

@@ -7,6 +7,7 @@
 package machine
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -75,7 +77,7 @@ func networkFile(home, lab, provider string) string {
 // Dir returns the folder of the files that a provider makes for a lab.
 func Dir(home, lab, provider string) string { return filepath.Join(home, "labs", lab, provider) }
 
-// Lock serializes all changes of what labs share on this machine, over all processes of this user.
+// Lock serializes changes of what the labs of a home share.
 func Lock(home string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Join(home, "labs"), 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder of labs: %w", err)
@@ -87,14 +89,90 @@ func Lock(home string) (unlock func(), err error) {
 	return func() { _ = l.Unlock() }, nil
 }
 
+// locks are what homes on one machine share. Tests have some of their own.
+var locks = host.MachineLocks
+
+// LockRanges serializes the choice of ranges over all homes on this machine, until a range that was chosen is in use and can
+// be seen: see Plan. Users other than root cannot share a lock with root. They make networks in Docker only, which itself
+// refuses one that overlaps with another of its networks.
+func LockRanges(ctx context.Context, home string) (unlock func(), err error) {
+	unlockHome, err := Lock(home)
+	if err != nil || !shared() {
+		return unlockHome, err
+	}
+	lock, err := locks.Take(ctx, "ranges", holder(home))
+	if err != nil {
+		unlockHome()
+		return nil, fmt.Errorf("waiting for another eastwest that chooses a range: %w", err)
+	}
+	return func() {
+		lock.Release()
+		unlockHome()
+	}, nil
+}
+
+// shared reports whether this process may take the locks of the machine.
+func shared() bool { return os.Geteuid() == 0 || locks != host.MachineLocks }
+
+// holder is what a lock says of this process.
+func holder(home string) string { return fmt.Sprintf("%d %s", os.Getpid(), canonical(home)) }
+
+// canonical returns the path of a home without symbolic links.
+func canonical(home string) string {
+	if path, err := filepath.EvalSymlinks(home); err == nil {
+		home = path
+	}
+	return filepath.Clean(home)
+}
+
+// ClaimName takes the name of a lab for this process, over all homes on this machine. Where a process of another home has it,
+// the error is a *cluster.TakenError; one of this home is about to end, and is waited for. Whoever is patient waits for
+// all. The lock is nil for users other than root, who make nothing that has the lab's name on the machine.
+func ClaimName(ctx context.Context, home, lab string, patient bool) (*host.Lock, error) {
+	if !shared() {
+		return nil, nil
+	}
+	for {
+		lock, err := locks.Try("lab-"+lab, holder(home))
+		var held *host.HeldError
+		if !errors.As(err, &held) {
+			return lock, err
+		}
+		pid, by, told := strings.Cut(held.By, " ")
+		if told && by != canonical(home) && !patient {
+			return nil, &cluster.TakenError{Lab: lab, Home: by, Seen: "process " + pid + " makes or removes it right now"}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for another eastwest that works on lab %s (%s): %w", lab, held.By, context.Cause(ctx))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// ReserveName reserves the name of a lab for a run that makes and removes labs of that name, or returns a *host.HeldError. Runs
+// on one machine see each other, or, where they may not share locks, those of one home.
+func ReserveName(home, lab string) (*host.Lock, error) {
+	in := locks
+	if !shared() {
+		in = host.Locks(filepath.Join(home, "locks"))
+	}
+	return in.Try("run-"+lab, holder(home))
+}
+
 // ReadNetwork returns the network that Plan wrote down for a lab.
 func ReadNetwork(home, lab, provider string) (n Network, err error) {
 	return n, ReadJSON(networkFile(home, lab, provider), &n)
 }
 
+// ForgetNetwork lets Plan plan the lab's network again, after the range turned out to be taken.
+func ForgetNetwork(home, lab, provider string) error {
+	return os.Remove(networkFile(home, lab, provider))
+}
+
 // Plan returns the network that is written down for the lab. If there is none, it plans one with a range that nobody on this
 // machine uses, and writes it down. wanted is a range, or empty for any free one. taken names a further owner of a range,
-// or returns "". The caller holds the Lock.
+// or returns "". The caller holds the lock of LockRanges until the range is in use.
 func Plan(home, lab, id, provider, wanted string, taken func(netip.Prefix) (string, error)) (Network, error) {
 	switch n, err := ReadNetwork(home, lab, provider); {
 	case err == nil:
