@@ -74,7 +74,7 @@ func TestTwins(t *testing.T) {
 		t.Skip("it looks at what is on this machine: run without EASTWEST_PROVIDER")
 	}
 	rounds := 3
-	if os.Getenv("EASTWEST_NIGHTLY") != "" {
+	if labs.IsNightly() {
 		rounds = 50
 	}
 	twins := []twin{newTwin(t, home, "twin-1"), newTwin(t, home, "twin-2")}

@@ -3,7 +3,6 @@ package existing
 import (
 	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -31,7 +30,7 @@ func TestTwinsOnOnePairOfClusters(t *testing.T) {
 		{Name: "cluster-b", Network: "network-b", Primary: "cluster-b"},
 	}}
 	races := 3 // each waits for the end of namespaces; lab/mesh races 50 times without a cluster
-	if os.Getenv("EASTWEST_NIGHTLY") != "" {
+	if labs.IsNightly() {
 		races = 50
 	}
 	for round := range races {

@@ -1,10 +1,7 @@
-//go:build integration
-
 package kind
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -14,6 +11,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/kind"
+	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
 // Two homes, which could be on two machines with one Docker, want a name at the same moment. Docker lets one have it.
@@ -26,7 +24,7 @@ func TestTwins(t *testing.T) {
 	}
 	const name = labName + "-twin"
 	races := 3 // lab/cluster/kind races 50 times without a Docker
-	if os.Getenv("EASTWEST_NIGHTLY") != "" {
+	if labs.IsNightly() {
 		races = 50
 	}
 	for round := range races {
