@@ -233,7 +233,8 @@ func (s *Soak) Markdown() string {
 	var out strings.Builder
 	h := s.Head
 	fmt.Fprintf(&out, "- Version %s, provider %s, seed %d\n", h.Version, h.Provider, h.Seed)
-	fmt.Fprintf(&out, "- Machine: %s, %d MiB of memory, Linux %s\n", words.Plural(h.Machine.CPUs, "CPU"), h.Machine.MemoryMiB, h.Machine.Kernel)
+	m := h.Machine
+	fmt.Fprintf(&out, "- Machine: %s, %d MiB of memory, Linux %s\n", words.Plural(m.CPUs, "CPU"), m.MemoryMiB, m.Kernel)
 	if len(s.Entries) == 0 {
 		return out.String()
 	}
@@ -256,7 +257,8 @@ func (s *Soak) Markdown() string {
 		for _, e := range kills {
 			left += len(e.Left)
 		}
-		fmt.Fprintf(&out, "\n%s, %s, %s.\n\n", words.Plural(len(kills), "kill"), words.Plural(left, "leftover"), words.Plural(bad(kills), "failure"))
+		fmt.Fprintf(&out, "\n%s, %s, %s.\n\n",
+			words.Plural(len(kills), "kill"), words.Plural(left, "leftover"), words.Plural(bad(kills), "failure"))
 		fmt.Fprintln(&out, words.Row("killed", "signal", "times", "leftovers", "failures"))
 		fmt.Fprintln(&out, "| --- | --- | ---: | ---: | ---: |")
 		for _, of := range groups(kills, func(e SoakEntry) string { return e.Killed + " " + e.Signal }) {

@@ -83,7 +83,8 @@ func TestSoakTables(t *testing.T) {
 	)
 	text := soak.Markdown()
 	for _, want := range []string{
-		"5 runs of scenarios, 1 failure.\n", "| early | 1 | 1 | 0.0 s | 0.0 s | 0.0 s | 0.0 s |\n", "| late | 4 | 0 | 10.0 s | 30.0 s | 40.0 s | 40.0 s |\n",
+		"5 runs of scenarios, 1 failure.\n", "| early | 1 | 1 | 0.0 s | 0.0 s | 0.0 s | 0.0 s |\n",
+		"| late | 4 | 0 | 10.0 s | 30.0 s | 40.0 s | 40.0 s |\n",
 		"2 kills, 1 leftover, 1 failure.\n", "| etcd | SIGKILL | 1 | 0 | 0 |\n", "| up | SIGKILL | 1 | 1 | 1 |\n",
 		"- early, healthy: calls of a-to-b: lost 3\n", "- up, failed: rules\n",
 	} {
