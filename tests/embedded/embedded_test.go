@@ -106,6 +106,30 @@ func (l two) curl(t *testing.T, cluster, url string) (string, error) {
 	return string(out), err
 }
 
+// service makes a Service of the first cluster's pod and returns its URL.
+func (l two) service(t *testing.T, name string) string {
+	t.Helper()
+	made, err := l.kube[0].CoreV1().Services("default").Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "app"}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(podPort)}},
+		},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	return "http://" + made.Spec.ClusterIP + "/"
+}
+
+// answers waits until a call from the first cluster's pod is answered.
+func (l two) answers(t *testing.T, url string) {
+	t.Helper()
+	require.NoError(t, wait.Until(t.Context(), "an answer of "+url, wait.Options{Every: 200 * time.Millisecond}, func(context.Context) error {
+		if out, err := l.curl(t, "cluster-a", url); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	}))
+}
+
 // leaving is how many packets wanted to leave the lab, by the lab's own counter on this machine.
 func (l two) leaving(t *testing.T) string {
 	t.Helper()
@@ -258,6 +282,16 @@ func TestTwoClusters(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, faults)
 		require.ErrorContains(t, a.(cluster.Underlay).Kill(t.Context(), "no-such"), "there are [containerd etcd")
+	})
+
+	t.Run("Services outlive kube-proxy", func(t *testing.T) {
+		before, after := l.service(t, "before"), ""
+		l.answers(t, before)
+		require.NoError(t, a.(cluster.Underlay).Kill(t.Context(), "kube-proxy"))
+		after = l.service(t, "after")
+		l.answers(t, after) // so the kube-proxy that has started again has written all that it knows
+		out, err := l.curl(t, "cluster-a", before)
+		require.NoError(t, err, out)
 	})
 
 	t.Run("the clusters have no UID in common", func(t *testing.T) {

@@ -88,12 +88,14 @@ func (n node) files() (map[string]string, error) {
 		return nil, err
 	}
 	return map[string]string{
-		"/etc/hostname":                       n.hostName() + "\n",
-		"/etc/hosts":                          "127.0.0.1 localhost\n" + n.ip().String() + " " + n.hostName() + "\n",
-		"/etc/resolv.conf":                    "", // no name server outside: only CoreDNS answers pods
-		"/etc/passwd":                         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-		"/etc/group":                          "root:x:0:\nnogroup:x:65534:\n",
-		"/etc/nsswitch.conf":                  "hosts: files dns\n",
+		"/etc/hostname":      n.hostName() + "\n",
+		"/etc/hosts":         "127.0.0.1 localhost\n" + n.ip().String() + " " + n.hostName() + "\n",
+		"/etc/resolv.conf":   "", // no name server outside: only CoreDNS answers pods
+		"/etc/passwd":        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+		"/etc/group":         "root:x:0:\nnogroup:x:65534:\n",
+		"/etc/nsswitch.conf": "hosts: files dns\n",
+		// Without it nft lists protocols as numbers, and a kube-proxy that starts again takes its Services for others and deletes them.
+		"/etc/protocols":                      "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\nsctp 132 SCTP\n",
 		"/etc/machine-id":                     strings.Repeat(fmt.Sprintf("%02x", n.Index), 16) + "\n",
 		"/etc/containerd/config.toml":         n.containerdConfig(),
 		"/etc/cni/net.d/10-eastwest.conflist": n.CNIConfig(),
