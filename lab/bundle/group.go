@@ -100,12 +100,12 @@ func (s store) makeGroups(ctx context.Context, groups []*group, parallel int, p 
 			return all.Wait()
 		}
 		all.Go(func() error {
-			defer func() { <-slots }()
 			defer g.basics()
-			if err := ctx.Err(); err != nil {
-				return err
+			err := g.make(ctx)
+			if err == nil { // otherwise nothing begins: ctx ends only after this function
+				<-slots
 			}
-			return g.make(ctx)
+			return err
 		})
 	}
 	return all.Wait()
