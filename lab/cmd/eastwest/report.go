@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/page"
 	"github.com/eastwest-lab/eastwest/lab/report"
 )
 
@@ -23,13 +24,18 @@ func newReportCommand() *cobra.Command {
 	var (
 		output  outputFormat
 		junit   string
+		html    string
 		verbose bool
 	)
 	cmd := &cobra.Command{
 		Use:   "report [DIR]",
 		Short: "Show a run again, from its folder",
 		Long: `Report shows what eastwest run has kept in a run folder, also of a run that was killed. Without DIR it shows the newest
-run. Of a folder with several runs it prints a table; with --verbose it shows them one after another.`,
+run. Of a folder with several runs it prints a table; with --verbose it shows them one after another.
+
+With --html it also writes one HTML file that needs nothing else: what happened in three sentences, the calls over time as
+points that can be zoomed, every step with its command and what was seen, and what stood out in the logs. It opens at what
+failed.`,
 		Args: takes(0, 1, "DIR"),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveFilterDirs
@@ -52,6 +58,11 @@ run. Of a folder with several runs it prints a table; with --verbose it shows th
 					return err
 				}
 			}
+			if html != "" {
+				if err := writePage(html, dirsOf(runs)); err != nil {
+					return err
+				}
+			}
 			switch {
 			case output.json():
 				return report.JSON(cmd.OutOrStdout(), events)
@@ -71,6 +82,7 @@ run. Of a folder with several runs it prints a table; with --verbose it shows th
 		},
 	}
 	cmd.Flags().StringVar(&junit, "junit", "", "write the verdicts to this file, for CI systems")
+	cmd.Flags().StringVar(&html, "html", "", "write the run as a page to this file")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the whole story: every step, its command, and what was seen")
 	output.addTo(cmd)
 	return cmd
@@ -120,6 +132,25 @@ func readRuns(dir string) ([]keptRun, error) {
 	}
 	slices.SortStableFunc(runs, func(a, b keptRun) int { return a.began().Compare(b.began()) })
 	return runs, errors.Join(errs...)
+}
+
+func dirsOf(runs []keptRun) (dirs []string) {
+	for _, r := range runs {
+		dirs = append(dirs, r.dir)
+	}
+	return dirs
+}
+
+// writePage writes the page of the run in a folder.
+func writePage(file string, dirs []string) error {
+	if len(dirs) != 1 {
+		return usagef("--html shows one run, and there are %d: name one of their folders", len(dirs))
+	}
+	run, err := page.Load(dirs[0])
+	if err != nil {
+		return err
+	}
+	return writeFile(file, func(w io.Writer) error { return page.Write(w, run) })
 }
 
 func (r keptRun) began() time.Time {
