@@ -71,7 +71,7 @@ type view struct {
 	Who             []string // who answered, in the order of their colors
 	Phases          []phaseView
 	Doctor          []stepView
-	Mesh            []meshView
+	Mesh            template.HTML // pictures
 	Files           []fileView
 	Shown           []textFile
 	Issue           string
@@ -165,7 +165,9 @@ func viewOf(run Run) (view, error) {
 	if v.Plot != nil {
 		v.Who = v.Plot.Who
 	}
-	v.Mesh = meshOf(run, kept)
+	if v.Mesh, err = look.Pictures(meshesOf(run.Events, kept)); err != nil {
+		return view{}, err
+	}
 	v.Story = storyOf(s, v)
 	v.Issue = issueOf(s, v)
 	return v, nil

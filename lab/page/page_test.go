@@ -260,3 +260,34 @@ func TestPageOfTwentyThousandCallsIsSmall(t *testing.T) {
 	}
 	assert.Equal(t, 20_000, calls)
 }
+
+func TestPicturesOfTheMesh(t *testing.T) {
+	run := load(t, passed)
+	meshes := meshesOf(run.Events, evidence{})
+	var titles, roots []string
+	for _, m := range meshes {
+		titles = append(titles, m.Title)
+		require.Len(t, m.Clusters, 2)
+		roots = append(roots, m.Clusters[1].Holders[0].Roots...)
+	}
+	assert.Equal(t, []string{"baseline: Before: the mesh is healthy", "diagnose: Finding the cause", "healthy: Healthy again"}, titles)
+	const shared = "existing-test root (8D:E0:A6:A7)"
+	require.Len(t, roots, 3)
+	assert.Equal(t, []string{shared, shared}, []string{roots[0], roots[2]})
+	assert.NotEqual(t, shared, roots[1])
+	assert.Contains(t, roots[1], "existing-test root-cluster-b (CD:9E:")
+
+	kept, err := readEvidence(failed)
+	require.NoError(t, err)
+	meshes = meshesOf(load(t, failed).Events, kept)
+	last := meshes[len(meshes)-1]
+	assert.Equal(t, "after the failure, from the evidence", last.Title)
+	require.Len(t, last.Clusters, 2)
+	assert.Equal(t, look.Holder{
+		Name: "production/client-86579fdb9c-wn9hg", Roots: []string{"scenarios-1 expiring root (0D:85:7B:7C)"},
+		Tip: "spiffe://cluster.local/ns/production/sa/client, signed by scenarios-1 intermediate cluster-a (made 11:58:34),O=eastwest, " +
+			"ends 2026-11-30T11:58:58Z",
+	}, last.Clusters[0].Holders[1])
+	text := pageOf(t, load(t, failed))
+	holds(t, text, "<title>spiffe://cluster.local/ns/production/sa/client, signed by")
+}
