@@ -123,7 +123,7 @@ var rules = map[string]rule{
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
 	},
 	"lab/doctor": {
-		imports: []string{"lab/doctor/exam", "lab/doctor/findings", "lab/doctor/gather", "lab/mesh", "lab/observe", "lab/words"},
+		imports: []string{"lab/doctor/exam", "lab/doctor/findings", "lab/doctor/gather", "lab/look", "lab/mesh", "lab/observe", "lab/words"},
 		why:     "doctor reads any clusters through their kubeconfigs: it needs no lab, and only joins the packages below it",
 	},
 	"lab/doctor/gather": {
