@@ -142,7 +142,7 @@ func viewOf(run Run) (view, error) {
 	}
 	s := summaries[len(summaries)-1]
 	v := view{Scenario: s.Scenario, Title: s.Title, Result: s.Result, Failed: s.Result.Bad(), Folder: filepath.Base(run.Dir)}
-	for _, name := range sortedNames(s.Properties) {
+	for _, name := range sortedKeys(s.Properties) {
 		v.Properties = append(v.Properties, [2]string{name, s.Properties[name]})
 	}
 	if v.Scenario == "" {

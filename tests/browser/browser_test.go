@@ -91,7 +91,7 @@ func open(t *testing.T, file string) *tab {
 	_, err = chromedp.Call(ctx, log.Enable, cdp.Empty{})
 	require.NoError(t, err)
 	p.do(t, chromedp.Navigate((&url.URL{Scheme: "file", Path: path}).String()))
-	p.becomes(t, `document.documentElement.dataset.ready !== undefined`)
+	p.becomes(t, `document.readyState === "complete"`)
 	return p
 }
 
@@ -263,6 +263,23 @@ func TestPaperHasEverything(t *testing.T) {
 	pdf, err := chromedp.Run(p, chromedp.PrintToPDF())
 	require.NoError(t, err)
 	assert.Greater(t, len(pdf), 20_000)
+	p.isQuiet(t)
+}
+
+func TestGridIsQuiet(t *testing.T) {
+	var all []page.Run
+	for _, dir := range []string{passed, failed} {
+		run, err := page.Load(dir)
+		require.NoError(t, err)
+		all = append(all, run)
+	}
+	file := filepath.Join(t.TempDir(), "grid.html")
+	f, err := os.Create(file)
+	require.NoError(t, err)
+	require.NoError(t, page.NewGrid(all).HTML(f))
+	require.NoError(t, f.Close())
+	p := open(t, file)
+	assert.InDelta(t, 2, p.number(t, `document.querySelectorAll(".grid tbody tr").length`), 0)
 	p.isQuiet(t)
 }
 

@@ -81,7 +81,7 @@ func (f *runFlags) addTo(cmd *cobra.Command) {
 	flags.BoolVar(&f.undo, "undo", false, "put the mesh back as it was before the scenario that left it changed")
 	flags.StringVar(&f.folder, "report", "", "keep the events and the evidence in this folder (default: a new one below "+lab.HomeEnv+")")
 	flags.StringVar(&f.junit, "junit", "", "write the verdicts to this file, for CI systems")
-	flags.StringVar(&f.html, "html", "", "write the run as a page to this file, also if it fails")
+	flags.StringVar(&f.html, "html", "", "write the run as a page to this file, also if it fails; of several scenarios a grid")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show the whole story: every step, its command, and what was seen")
 	f.timeout.addTo(cmd, time.Hour, "how long everything may take")
 	f.output.addTo(cmd)
@@ -172,9 +172,6 @@ func (f *runFlags) load(args []string) ([]*scenario.Scenario, error) {
 			return nil, usagef("--without %s: scenario %s has no such phase", f.without, s.Name)
 		}
 	}
-	if f.html != "" && len(all) > 1 {
-		return nil, usagef("--html shows one run: wanted one scenario, seen %d", len(all))
-	}
 	if (f.keep || f.until != "") && len(all) > 1 {
 		return nil, usagef("--keep and --until leave the lab as the scenario made it: wanted one scenario, seen %d", len(all))
 	}
@@ -204,8 +201,12 @@ func (f *runFlags) deliver(cmd *cobra.Command, r *runner) (err error) {
 	if f.junit != "" {
 		err = writeFile(f.junit, func(w io.Writer) error { return report.JUnit(w, events) })
 	}
-	if f.html != "" && len(r.made) > 0 {
+	switch {
+	case f.html == "" || len(r.made) == 0:
+	case len(r.made) == 1:
 		err = errors.Join(err, writePage(f.html, r.made))
+	default:
+		err = errors.Join(err, writeGrid(f.html, r.made))
 	}
 	if f.output.json() {
 		err = errors.Join(err, report.JSON(cmd.OutOrStdout(), events))
