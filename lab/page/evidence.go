@@ -119,8 +119,9 @@ func size(bytes int64) string {
 var (
 	// The beginning of a line: of istiod, of a sidecar, and of its access log.
 	lineTime = regexp.MustCompile(`^\[?(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)\]?\s+`)
-	// A level, or a status of an access log that is no success.
-	standsOut = regexp.MustCompile(`^(?:(?:error|warn|warning|fatal)\b|"[^"]*" (?:0|[45]\d\d) )`)
+	// A level, or a status of an access log that is no success. A connection without HTTP has
+	// status 0; with a flag after it, it failed.
+	standsOut = regexp.MustCompile(`^(?:(?:error|warn|warning|fatal)\b|"[^"]*" (?:[45]\d\d |0 [A-Z]))`)
 	differs   = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{20,}|\d+`)
 )
 
@@ -141,7 +142,7 @@ func standingOut(who, text string) (found []logLine) {
 	return found
 }
 
-// excerpt is what stood out in a stretch of time: of lines that are alike the last, and how many there were.
+// excerpt is what stood out in a stretch of time, the latest last: of lines that are alike the last one, and how many there were.
 func excerpt(all []logLine, from, to time.Time, most int) (shown []string) {
 	first, _ := slices.BinarySearchFunc(all, from, func(l logLine, t time.Time) int { return l.at.Compare(t) })
 	counts := map[string]int{}
@@ -156,10 +157,12 @@ func excerpt(all []logLine, from, to time.Time, most int) (shown []string) {
 		}
 		last[l.likeness] = l
 	}
-	for i, likeness := range order {
-		if i == most {
-			return append(shown, fmt.Sprintf("… and %s of other kinds", words.Plural(len(order)-most, "line")))
-		}
+	slices.SortStableFunc(order, func(a, b string) int { return last[a].at.Compare(last[b].at) })
+	if left := len(order) - most; left > 0 {
+		shown = append(shown, fmt.Sprintf("… before these, %s of other kinds", words.Plural(left, "line")))
+		order = order[left:]
+	}
+	for _, likeness := range order {
 		l := last[likeness]
 		text := fmt.Sprintf("%s %s: %s", l.at.UTC().Format("15:04:05.000"), l.who, report.Redact(words.Short(l.text, mostOfLine)))
 		if n := counts[likeness] - 1; n > 0 {

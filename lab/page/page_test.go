@@ -291,3 +291,28 @@ func TestPicturesOfTheMesh(t *testing.T) {
 	text := pageOf(t, load(t, failed))
 	holds(t, text, "<title>spiffe://cluster.local/ns/production/sa/client, signed by")
 }
+
+func TestExcerptHasWhatStandsOut(t *testing.T) {
+	const log = `2026-11-30T12:00:01.000000Z	info	ads	nothing to see
+2026-11-30T12:00:02.000000Z	warn	ca	request 1 failed
+[2026-11-30T12:00:03.000Z] "GET / HTTP/1.1" 200 - via_upstream - "-" 0
+[2026-11-30T12:00:04.000Z] "GET / HTTP/1.1" 503 URX,UF upstream_reset - "-" 0
+[2026-11-30T12:00:05.000Z] "- - -" 0 - - - "-" 547
+[2026-11-30T12:00:06.000Z] "- - -" 0 NR filter_chain_not_found - "-" 0
+2026-11-30T12:00:07.000000Z	warn	ca	request 2 failed
+2026-11-30T12:01:00.000000Z	error	too late
+a line without a time
+`
+	at := func(second int) time.Time { return time.Date(2026, 11, 30, 12, 0, second, 0, time.UTC) }
+	all := standingOut("x", log)
+	assert.Equal(t, []string{
+		`12:00:04.000 x: "GET / HTTP/1.1" 503 URX,UF upstream_reset - "-" 0`,
+		`12:00:06.000 x: "- - -" 0 NR filter_chain_not_found - "-" 0`,
+		`12:00:07.000 x: warn ca request 2 failed (and 1 more like it)`,
+	}, excerpt(all, at(0), at(30), 5))
+	assert.Equal(t, []string{
+		"… before these, 2 lines of other kinds",
+		`12:00:07.000 x: warn ca request 2 failed (and 1 more like it)`,
+	}, excerpt(all, at(0), at(30), 1))
+	assert.Empty(t, excerpt(all, at(8), at(30), 5))
+}
