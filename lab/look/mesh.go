@@ -95,7 +95,8 @@ func Pictures(all []Mesh) (template.HTML, error) {
 	}
 	slices.Sort(roots)
 	roots = slices.Compact(roots)
-	t, err := template.New("mesh").Funcs(template.FuncMap{"join": func(list []string) string { return strings.Join(list, ", ") }}).Parse(meshPage)
+	join := func(list []string) string { return strings.Join(list, ", ") }
+	t, err := template.New("mesh").Funcs(template.FuncMap{"join": join}).Parse(meshPage)
 	if err != nil {
 		return "", err
 	}
