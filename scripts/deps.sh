@@ -3,6 +3,7 @@
 # pip for Envoy, and the programs that go into the proxy image. With `--with kind` it adds what the node image of kind needs.
 # Does nothing, quickly, where nothing is missing.
 #
+# With `--with browser`: Chromium, which tests of pages open them in.
 # With the word conformance: what `make conformance` needs, too.
 #
 # Debian and Ubuntu, as root. Elsewhere it tells what is missing. Go is checked, never installed.
@@ -56,8 +57,14 @@ case "$*" in
 	need debootstrap debootstrap
 	need_file debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
 	;;
+"--with browser")
+	for program in chromium chromium-browser google-chrome; do
+		command -v "$program" >/dev/null 2>&1 && browser=$program
+	done
+	[ -n "${browser:-}" ] || need chromium chromium
+	;;
 *)
-	echo "deps: $*: wanted nothing, --with kind or conformance" >&2
+	echo "deps: $*: wanted nothing, --with kind, --with browser or conformance" >&2
 	exit 2
 	;;
 esac

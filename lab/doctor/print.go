@@ -13,6 +13,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab/doctor/exam"
 	"github.com/eastwest-lab/eastwest/lab/doctor/findings"
+	"github.com/eastwest-lab/eastwest/lab/look"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -224,10 +225,43 @@ var page string
 // HTML writes a report as one file that needs nothing else.
 func HTML(w io.Writer, r Report) error {
 	t, err := template.New("report").Funcs(template.FuncMap{
-		"lost": r.Lost, "list": words.And, "reads": readsBy, "knows": knows,
+		"lost": r.Lost, "list": words.And, "reads": readsBy, "knows": knows, "style": look.Style,
+		"policy": func() string { return look.Policy() },
+		"mesh":   func(r Report) (template.HTML, error) { return look.Pictures(picture(r)) },
 	}).Parse(page)
 	if err != nil {
 		return err
 	}
 	return t.Execute(w, r)
+}
+
+// picture shows who has which roots in use, and which calls are accepted. Without identities there is nothing to show.
+func picture(r Report) []look.Mesh {
+	m := look.Mesh{Title: "Roots in use"}
+	for _, c := range r.Clusters {
+		cluster := look.Cluster{Name: c.Context, Note: c.Network}
+		for _, i := range r.Identities {
+			if i.Cluster != c.Context {
+				continue
+			}
+			h := look.Holder{Name: i.Who, Tip: "signed by " + i.Issuer.Name}
+			for _, root := range i.Roots {
+				h.Roots = append(h.Roots, fmt.Sprintf("%s (%s)", root.Name, root.SHA256[:min(len(root.SHA256), 8)]))
+			}
+			if len(i.Chain) > 0 {
+				first := i.FirstToEnd()
+				h.Tip += fmt.Sprintf("; the first of its certificates to end: %s %s", cmp.Or(first.Name, "its own"), until(first.Ends.Sub(r.Taken)))
+			}
+			cluster.Holders = append(cluster.Holders, h)
+		}
+		m.Clusters = append(m.Clusters, cluster)
+	}
+	if len(r.Identities) == 0 {
+		return nil
+	}
+	for _, p := range r.Trust {
+		bad := p.Works != exam.WorksAll && p.Works != exam.WorksUnknown
+		m.Wires = append(m.Wires, look.Wire{From: p.From, To: p.To, Says: "certificates accepted: " + string(p.Works), Bad: bad})
+	}
+	return []look.Mesh{m}
 }

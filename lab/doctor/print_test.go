@@ -111,6 +111,10 @@ func TestHTML(t *testing.T) {
 	for _, outside := range []string{"<script", "src=", "href=", "url(", "access to <b>"} {
 		assert.NotContains(t, page.String(), outside)
 	}
+	assert.Contains(t, page.String(), "default-src &#39;none&#39;")
+	assert.Contains(t, page.String(), "its own: 2026-11-26 12:00", "the certificate of a workload has no name")
+	assert.NotRegexp(t, `>\s*: `, page.String(), "a colon with nothing before it")
+	assert.Contains(t, page.String(), `<circle class="holder f0"`, "there is a picture")
 }
 
 func TestExplain(t *testing.T) {

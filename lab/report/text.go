@@ -80,3 +80,6 @@ func splitPlace(place string) (file string, line, column int) {
 	}
 	return file, 0, 0
 }
+
+// PhaseTitle says in a learner's words what a phase is for; "" where the phase is none of a scenario's.
+func PhaseTitle(phase string) string { return titles[phase] }

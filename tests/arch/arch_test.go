@@ -37,8 +37,8 @@ type rule struct {
 var rules = map[string]rule{
 	"lab/cmd/eastwest": {
 		imports: []string{
-			"lab", "lab/bench", "lab/bundle", "lab/catalogue", "lab/doctor", "lab/engine", "lab/host", "lab/report", "lab/scenario", "lab/strict",
-			"lab/verb", "lab/wait", "lab/words", "scenarios",
+			"lab", "lab/bench", "lab/bundle", "lab/catalogue", "lab/doctor", "lab/engine", "lab/host", "lab/page", "lab/report",
+			"lab/scenario", "lab/strict", "lab/verb", "lab/wait", "lab/words", "scenarios",
 		},
 		why: "the command is flags, texts and exit codes; what it does is in the packages below it",
 	},
@@ -82,12 +82,17 @@ var rules = map[string]rule{
 	"lab/strict/fielddocs": {why: "it reads source and writes source"},
 	"lab/strict":           {imports: []string{"lab/words"}, why: "it reads files and does not know what they are about"},
 	"lab/report":           {imports: []string{"lab/words"}, why: "a report is made of events alone: any run folder can be shown again"},
-	"lab/pki":              {imports: []string{"lab/words"}, why: "certificates know nothing of clusters"},
-	"lab/host":             {imports: []string{"lab/wait"}, why: "the machine's package knows nothing of Kubernetes"},
-	"lab/wait":             {imports: []string{"lab/words"}, why: "everybody waits with it"},
-	"lab/words":            {why: "everybody writes sentences with it"},
-	"lab/bundle":           {imports: []string{"lab/words", "scripts/components"}, why: "the bundle is built before there is any lab"},
-	"lab/cluster":          {imports: []string{"lab/bundle"}, why: "it says what clusters and their providers are; package lab chooses one"},
+	"lab/page": {
+		imports: []string{"lab/look", "lab/report", "lab/traffic", "lab/words"},
+		why:     "a page is made of a run folder: events, recordings and evidence, whoever made them",
+	},
+	"lab/look":    {why: "it is how pages look, whatever they show"},
+	"lab/pki":     {imports: []string{"lab/words"}, why: "certificates know nothing of clusters"},
+	"lab/host":    {imports: []string{"lab/wait"}, why: "the machine's package knows nothing of Kubernetes"},
+	"lab/wait":    {imports: []string{"lab/words"}, why: "everybody waits with it"},
+	"lab/words":   {why: "everybody writes sentences with it"},
+	"lab/bundle":  {imports: []string{"lab/words", "scripts/components"}, why: "the bundle is built before there is any lab"},
+	"lab/cluster": {imports: []string{"lab/bundle"}, why: "it says what clusters and their providers are; package lab chooses one"},
 	"lab/cluster/machine": {
 		imports: []string{"lab/cluster", "lab/host", "lab/wait"},
 		why:     "it is what nodes of every kind have below Kubernetes, and knows none of the kinds",
@@ -118,7 +123,7 @@ var rules = map[string]rule{
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
 	},
 	"lab/doctor": {
-		imports: []string{"lab/doctor/exam", "lab/doctor/findings", "lab/doctor/gather", "lab/mesh", "lab/observe", "lab/words"},
+		imports: []string{"lab/doctor/exam", "lab/doctor/findings", "lab/doctor/gather", "lab/look", "lab/mesh", "lab/observe", "lab/words"},
 		why:     "doctor reads any clusters through their kubeconfigs: it needs no lab, and only joins the packages below it",
 	},
 	"lab/doctor/gather": {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/eastwest-lab/eastwest/lab"
+	"github.com/eastwest-lab/eastwest/lab/page"
 	"github.com/eastwest-lab/eastwest/lab/report"
 )
 
@@ -23,14 +24,31 @@ func newReportCommand() *cobra.Command {
 	var (
 		output  outputFormat
 		junit   string
+		html    string
 		verbose bool
+		merge   bool
 	)
 	cmd := &cobra.Command{
-		Use:   "report [DIR]",
+		Use:   "report [DIR…]",
 		Short: "Show a run again, from its folder",
 		Long: `Report shows what eastwest run has kept in a run folder, also of a run that was killed. Without DIR it shows the newest
-run. Of a folder with several runs it prints a table; with --verbose it shows them one after another.`,
-		Args: takes(0, 1, "DIR"),
+run. Of a folder with several runs it prints a table; with --verbose it shows them one after another.
+
+With --html it also writes one HTML file that needs nothing else: what happened in three sentences, the calls over time as
+points that can be zoomed, every step with its command and what was seen, and what stood out in the logs. It opens at what
+failed.
+
+With --merge it joins the runs in several folders, such as those of parts of a catalogue that ran at once, or of the same
+catalogue on many days: a grid of scenarios and runs, which tells what is flaky from what fails.`,
+		Example: `  eastwest report
+  eastwest report runs/late-cacerts --html report.html
+  eastwest report --merge monday tuesday wednesday --html grid.html`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if merge {
+				return takes(1, anyNumber, "DIR")(cmd, args)
+			}
+			return takes(0, 1, "DIR")(cmd, args)
+		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		},
@@ -40,6 +58,10 @@ run. Of a folder with several runs it prints a table; with --verbose it shows th
 				return err
 			}
 			runs, err := readRuns(dir)
+			for _, other := range args[min(len(args), 1):] {
+				more, err2 := readRuns(other)
+				runs, err = append(runs, more...), errors.Join(err, err2)
+			}
 			if err != nil {
 				return err
 			}
@@ -52,9 +74,20 @@ run. Of a folder with several runs it prints a table; with --verbose it shows th
 					return err
 				}
 			}
+			grid := gridOf(runs)
 			switch {
+			case html != "" && merge:
+				err = writeFile(html, grid.HTML)
+			case html != "":
+				err = writePage(html, dirsOf(runs))
+			}
+			switch {
+			case err != nil:
+				return err
 			case output.json():
 				return report.JSON(cmd.OutOrStdout(), events)
+			case merge:
+				return grid.Text(cmd.OutOrStdout())
 			case len(runs) > 1 && !verbose:
 				return printRuns(cmd.OutOrStdout(), runs)
 			}
@@ -71,8 +104,11 @@ run. Of a folder with several runs it prints a table; with --verbose it shows th
 		},
 	}
 	cmd.Flags().StringVar(&junit, "junit", "", "write the verdicts to this file, for CI systems")
+	cmd.Flags().StringVar(&html, "html", "", "write the run, or with --merge the grid, as a page to this file")
+	cmd.Flags().BoolVar(&merge, "merge", false, "join the runs in these folders into one grid")
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the whole story: every step, its command, and what was seen")
 	output.addTo(cmd)
+	cmd.MarkFlagsMutuallyExclusive("merge", "verbose")
 	return cmd
 }
 
@@ -120,6 +156,46 @@ func readRuns(dir string) ([]keptRun, error) {
 	}
 	slices.SortStableFunc(runs, func(a, b keptRun) int { return a.began().Compare(b.began()) })
 	return runs, errors.Join(errs...)
+}
+
+func dirsOf(runs []keptRun) (dirs []string) {
+	for _, r := range runs {
+		dirs = append(dirs, r.dir)
+	}
+	return dirs
+}
+
+// writeGrid writes the page of several runs.
+func writeGrid(file string, dirs []string) error {
+	var runs []keptRun
+	for _, dir := range dirs {
+		more, err := readRuns(dir)
+		if err != nil {
+			return err
+		}
+		runs = append(runs, more...)
+	}
+	return writeFile(file, gridOf(runs).HTML)
+}
+
+func gridOf(runs []keptRun) page.Grid {
+	all := make([]page.Run, len(runs))
+	for i, r := range runs {
+		all[i] = page.Run{Dir: r.dir, Events: r.events}
+	}
+	return page.NewGrid(all)
+}
+
+// writePage writes the page of the run in a folder.
+func writePage(file string, dirs []string) error {
+	if len(dirs) != 1 {
+		return usagef("--html shows one run, and there are %d: name one of their folders, or join them with --merge", len(dirs))
+	}
+	run, err := page.Load(dirs[0])
+	if err != nil {
+		return err
+	}
+	return writeFile(file, func(w io.Writer) error { return page.Write(w, run) })
 }
 
 func (r keptRun) began() time.Time {

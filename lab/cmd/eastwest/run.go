@@ -25,7 +25,7 @@ type runFlags struct {
 	name, provider            string
 	until, without            string
 	keep, resume, undo, adopt bool
-	folder, junit             string
+	folder, junit, html       string
 	verbose                   bool
 	timeout                   timeoutFlag
 	output                    outputFormat
@@ -81,11 +81,12 @@ func (f *runFlags) addTo(cmd *cobra.Command) {
 	flags.BoolVar(&f.undo, "undo", false, "put the mesh back as it was before the scenario that left it changed")
 	flags.StringVar(&f.folder, "report", "", "keep the events and the evidence in this folder (default: a new one below "+lab.HomeEnv+")")
 	flags.StringVar(&f.junit, "junit", "", "write the verdicts to this file, for CI systems")
+	flags.StringVar(&f.html, "html", "", "write the run as a page to this file, also if it fails; of several scenarios a grid")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "show the whole story: every step, its command, and what was seen")
 	f.timeout.addTo(cmd, time.Hour, "how long everything may take")
 	f.output.addTo(cmd)
 	cmd.MarkFlagsMutuallyExclusive("resume", "keep")
-	for _, other := range []string{"resume", "keep", "until", "without", "report", "junit", "output"} {
+	for _, other := range []string{"resume", "keep", "until", "without", "report", "junit", "html", "output"} {
 		cmd.MarkFlagsMutuallyExclusive("undo", other)
 	}
 }
@@ -151,7 +152,7 @@ func (f *runFlags) run(cmd *cobra.Command, args []string) error {
 	r := f.runner(cmd, home, l)
 	defer func() { r.lab.Close() }() // the one that it has at the end
 	bad, err := r.runAll(ctx, all)
-	if err = errors.Join(err, f.deliver(cmd, r.recording.Events())); err == nil && len(bad) > 0 {
+	if err = errors.Join(err, f.deliver(cmd, r)); err == nil && len(bad) > 0 {
 		err = failed(fmt.Sprintf("%d of %d scenarios failed: %s", len(bad), len(all), strings.Join(bad, ", ")))
 	}
 	if now, look := lab.StatusOf(context.WithoutCancel(ctx), home, f.name); look == nil && now.State == lab.Changed {
@@ -194,10 +195,18 @@ func (f *runFlags) runner(cmd *cobra.Command, home string, l *lab.Lab) *runner {
 	return r
 }
 
-// deliver writes what machines read of the runs.
-func (f *runFlags) deliver(cmd *cobra.Command, events []report.Event) (err error) {
+// deliver writes what machines read of the runs, and the page.
+func (f *runFlags) deliver(cmd *cobra.Command, r *runner) (err error) {
+	events := r.recording.Events()
 	if f.junit != "" {
 		err = writeFile(f.junit, func(w io.Writer) error { return report.JUnit(w, events) })
+	}
+	switch {
+	case f.html == "" || len(r.made) == 0:
+	case len(r.made) == 1:
+		err = errors.Join(err, writePage(f.html, r.made))
+	default:
+		err = errors.Join(err, writeGrid(f.html, r.made))
 	}
 	if f.output.json() {
 		err = errors.Join(err, report.JSON(cmd.OutOrStdout(), events))
@@ -247,6 +256,7 @@ type runner struct {
 	quiet     bool
 	folder    string
 	recording report.Recording
+	made      []string // the run folders
 }
 
 // runAll returns the names of the scenarios that did not hold. One that could not be carried out ends it.
@@ -304,6 +314,7 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 		return false, err
 	}
 	defer func() { err = errors.Join(err, folder.Close()) }()
+	r.made = append(r.made, folder.Dir())
 	if r.lab.Adopted() && !r.options.Resume {
 		if err := engine.Explain(r.plans, s); err != nil {
 			return false, err

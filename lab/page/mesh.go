@@ -1,0 +1,116 @@
+package page
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/eastwest-lab/eastwest/lab/look"
+	"github.com/eastwest-lab/eastwest/lab/report"
+)
+
+// meshesOf returns the mesh as it is known at several moments: of each phase in which a check has read what the proxies trust, and,
+// after a failure, proxy by proxy from the evidence.
+func meshesOf(events []report.Event, kept evidence) (all []look.Mesh) {
+	for _, e := range events {
+		if e.Type != report.StepEnded {
+			continue
+		}
+		m := look.Mesh{Title: e.Phase, Clusters: trusted(e.Seen)}
+		if len(m.Clusters) == 0 {
+			continue
+		}
+		if heading := report.PhaseTitle(e.Phase); heading != "" {
+			m.Title += ": " + heading
+		}
+		if n := len(all); n > 0 && all[n-1].Title == m.Title {
+			for _, c := range m.Clusters { // the last of a phase is the picture of it
+				if i := slices.IndexFunc(all[n-1].Clusters, func(o look.Cluster) bool { return o.Name == c.Name }); i >= 0 {
+					all[n-1].Clusters[i] = c
+				} else {
+					all[n-1].Clusters = append(all[n-1].Clusters, c)
+				}
+			}
+			continue
+		}
+		all = append(all, m)
+	}
+	var clusters []look.Cluster
+	for _, file := range kept.shown {
+		if cluster, isCertificates := strings.CutSuffix(file.Name, "/certificates.txt"); isCertificates {
+			clusters = append(clusters, look.Cluster{Name: cluster, Holders: holdersOf(file.Text)})
+		}
+	}
+	if len(clusters) > 0 {
+		all = append(all, look.Mesh{Title: "after the failure, from the evidence", Clusters: clusters})
+	}
+	return all
+}
+
+var (
+	whoTrusts = regexp.MustCompile(`([^\s,;]+) \(([^()]*prox[^()]*)\)`)
+	rootNamed = regexp.MustCompile(`"([^"]+)" \(SHA-256 ([0-9A-F:]{11})`)
+)
+
+// trusted reads what the check `roots-in-use` has seen: `cluster-a (all 4 proxies): trusts "x" (SHA-256 8D:E0:A6:A7…); …`.
+func trusted(seen string) (clusters []look.Cluster) {
+	for _, part := range strings.Split(seen, "; ") {
+		who, what, found := strings.Cut(part, ": trusts ")
+		if !found {
+			continue
+		}
+		var roots []string
+		for _, m := range rootNamed.FindAllStringSubmatch(what, -1) {
+			roots = append(roots, rootName(m[1], m[2]))
+		}
+		for _, m := range whoTrusts.FindAllStringSubmatch(who, -1) {
+			holder := look.Holder{Name: m[2], Roots: roots, Tip: "trusts " + strings.Join(roots, " and ")}
+			if i := slices.IndexFunc(clusters, func(c look.Cluster) bool { return c.Name == m[1] }); i >= 0 {
+				clusters[i].Holders = append(clusters[i].Holders, holder)
+			} else {
+				clusters = append(clusters, look.Cluster{Name: m[1], Holders: []look.Holder{holder}})
+			}
+		}
+	}
+	return clusters
+}
+
+func rootName(name, sum string) string { return fmt.Sprintf("%s (%s)", name, sum[:min(len(sum), 11)]) }
+
+var (
+	holderLine = regexp.MustCompile(`^(\S+) in namespace (\S+), made `)
+	certLine   = regexp.MustCompile(`^\s+(?:CN=)?(.*?)(?:,O=[^,]*)?, (self-signed|signed by .*?), until (\S+?), sha256 (\S+)`)
+)
+
+// holdersOf reads certificates.txt.
+func holdersOf(text string) (holders []look.Holder) {
+	trusts := false
+	for line := range strings.Lines(text) {
+		if m := holderLine.FindStringSubmatch(line); m != nil {
+			holders = append(holders, look.Holder{Name: m[2] + "/" + m[1]})
+			continue
+		}
+		if len(holders) == 0 {
+			continue // the roots in the Secret
+		}
+		h := &holders[len(holders)-1]
+		switch strings.TrimSpace(line) {
+		case "trusts:":
+			trusts = true
+			continue
+		case "shows:":
+			trusts = false
+			continue
+		}
+		m := certLine.FindStringSubmatch(line)
+		switch {
+		case m == nil:
+		case trusts:
+			h.Roots = append(h.Roots, rootName(m[1], m[4]))
+		case h.Tip == "": // its own certificate comes first
+			h.Tip = fmt.Sprintf("%s, %s, ends %s", m[1], strings.ReplaceAll(m[2], "CN=", ""), m[3])
+		}
+	}
+	return holders
+}
