@@ -140,7 +140,17 @@ func (e *echoServer) freeze(t *testing.T) {
 	}))
 }
 
-// half returns half of how many calls are due within a time: the least that a stream makes, on however busy a machine.
+// onlyLate wants no call to be left out for another reason than that this machine was late.
+func onlyLate(t *testing.T, w Window) {
+	t.Helper()
+	for _, c := range w.Calls {
+		if !c.Issued {
+			assert.Contains(t, c.Err, wasLate)
+		}
+	}
+}
+
+// half returns half of how many calls are due within a time: the least that a stream records, on however busy a machine.
 func half(of, every time.Duration) int { return int(of/every) / 2 }
 
 func (e *echoServer) url() string { return "http://127.0.0.1:" + strconv.Itoa(e.http) + "/" }
@@ -230,6 +240,7 @@ func TestOnceAndMany(t *testing.T) {
 // reached waits until the stream's last calls are as wanted.
 func reached(t *testing.T, s *Stream, what string, ok func(Stats) bool) {
 	t.Helper()
+	require.NoError(t, wait.Measure())
 	err := wait.Until(t.Context(), what, wait.Options{Within: 20 * time.Second}, func(context.Context) error {
 		if now := s.Recording().Since(300 * time.Millisecond).Stats(); !ok(now) {
 			return errors.New(now.String())
@@ -277,10 +288,10 @@ func TestStreamSeesTheTargetDieAndReturn(t *testing.T) {
 
 	all := r.All().Stats()
 	t.Log(all)
-	assert.GreaterOrEqual(t, all.LongestGap, repair.Sub(killed))
-	assert.Zero(t, all.NotIssued)
-	assert.GreaterOrEqual(t, all.Lost, half(repair.Sub(killed), every), "calls of the gap are lost")
-	assert.GreaterOrEqual(t, all.Calls, half(r.Ended.Sub(r.Began), every), "a call is due whether or not the last came back")
+	assert.GreaterOrEqual(t, all.LongestGap+all.SourceAway, repair.Sub(killed))
+	onlyLate(t, r.All())
+	assert.GreaterOrEqual(t, all.Lost+all.NotIssued, half(repair.Sub(killed), every), "calls of the gap are lost")
+	assert.GreaterOrEqual(t, len(r.Calls), half(r.Ended.Sub(r.Began), every), "a call is due whether or not the last came back")
 	require.NotEmpty(t, all.Errors)
 
 	require.NoError(t, r.Reliable(broken, 10))
@@ -361,9 +372,10 @@ func TestHangingTargetDoesNotSlowTheStream(t *testing.T) {
 	stats := meanwhile.Stats()
 	t.Log(stats)
 	assert.GreaterOrEqual(t, len(meanwhile.Calls), half(thawed.Sub(frozen), every), "a closed loop would make one for each timeout")
-	assert.Zero(t, stats.NotIssued)
+	onlyLate(t, meanwhile)
 	assert.Equal(t, []Count{{"no answer within 400ms", stats.Lost}}, stats.Errors)
-	assert.GreaterOrEqual(t, r.All().Stats().LongestGap, thawed.Sub(frozen))
+	all := r.All().Stats()
+	assert.GreaterOrEqual(t, all.LongestGap+all.SourceAway, thawed.Sub(frozen))
 }
 
 // With calls one by one, a target that hangs gets no second call. Calls left out are not lost, and the gap shows.
@@ -386,9 +398,11 @@ func TestOneByOne(t *testing.T) {
 
 	stats := r.All().Stats()
 	t.Log(stats)
-	assert.Zero(t, stats.Lost+stats.NotIssued)
-	assert.LessOrEqual(t, len(r.Between(frozen, thawed).Calls), 2)
-	assert.GreaterOrEqual(t, stats.LongestGap, thawed.Sub(frozen))
+	assert.Zero(t, stats.Lost)
+	onlyLate(t, r.All())
+	meanwhile := r.Between(frozen, thawed)
+	assert.LessOrEqual(t, len(meanwhile.Calls)-meanwhile.Stats().NotIssued, 2)
+	assert.GreaterOrEqual(t, stats.LongestGap+stats.SourceAway, thawed.Sub(frozen))
 }
 
 // A call has all its time to connect, though the echo server gives up after 2 s.
@@ -404,6 +418,7 @@ func TestConnectingTakesItsTime(t *testing.T) {
 	require.Regexp(t, `^dial tcp 127\.0\.0\.1:\d+: i/o timeout$`, call.Err)
 	require.GreaterOrEqual(t, time.Since(begin), 2500*time.Millisecond)
 
+	begin = time.Now()
 	time.AfterFunc(2500*time.Millisecond, func() {
 		_ = http.Serve(full, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	})
@@ -411,7 +426,7 @@ func TestConnectingTakesItsTime(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 200, call.Code, call.Err)
 	require.Empty(t, call.Err)
-	require.Greater(t, call.Latency(), 2500*time.Millisecond)
+	require.GreaterOrEqual(t, call.End.Sub(begin), 2500*time.Millisecond)
 }
 
 // listenFull returns a listener that neither takes nor refuses a connection until Accept is called: its queue is full.
