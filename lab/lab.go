@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -119,7 +120,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	}
 	wanted.Bundle = b.Digest()
 	l := &Lab{Name: o.Name, Topology: o.Topology, home: o.Home, bundle: b, record: wanted}
-	release, err := claim(ctx, p, o.Name)
+	release, err := l.begin(ctx, p)
 	if err != nil { // nothing has been made, so there is nothing to remove
 		return nil, &SetupError{Err: interrupted(ctx, err)}
 	}
@@ -137,13 +138,24 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	return l, nil
 }
 
-// claim checks that the provider can make the lab here, and takes the lab's name where labs of several homes share names.
-func claim(ctx context.Context, p cluster.Provider, name string) (release func(), err error) {
+// begin checks that the provider can make the lab here, removes what a crash has left of it, and takes the lab's name where labs
+// of several homes share names. The name comes last: a provider may hold it by a thing of the lab, which removing would take away.
+func (l *Lab) begin(ctx context.Context, p cluster.Provider) (release func(), err error) {
 	if err := p.Check(ctx); err != nil {
 		return nil, err
 	}
+	if there, err := readRecord(l.home, l.Name); err == nil && there.Provider != l.record.Provider { // it was never complete
+		if err := removeRecorded(ctx, l.home, l.Name); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := os.Stat(labDir(l.home, l.Name)); err == nil {
+		if err := remove(ctx, p, l.home, l.Name); err != nil {
+			return nil, err
+		}
+	}
 	if claimer, ok := p.(cluster.Claimer); ok {
-		return claimer.Claim(ctx, name)
+		return claimer.Claim(ctx, l.Name)
 	}
 	return func() {}, nil
 }
@@ -181,14 +193,6 @@ func (o Options) reuse(ctx context.Context, r record, b *bundle.Bundle) (*Lab, e
 
 // make is the story of a lab: the clusters at the same time, Istio on them as soon as their APIs answer, and the proof.
 func (l *Lab) make(ctx context.Context, p cluster.Provider, topology mesh.Topology, progress func(Progress)) error {
-	if there, err := readRecord(l.home, l.Name); err == nil && there.Provider != l.record.Provider { // it was never complete
-		if err := removeRecorded(ctx, l.home, l.Name); err != nil {
-			return err
-		}
-	}
-	if err := remove(ctx, p, l.home, l.Name); err != nil { // left behind by a crash
-		return err
-	}
 	if err := l.record.write(l.home); err != nil {
 		return err
 	}

@@ -43,7 +43,8 @@ type Provider interface {
 // one machine. Create and Delete look at what is there and then act, so two labs of one name would end each other.
 type Claimer interface {
 	Provider
-	// Claim takes the name of a lab before anything is made or removed for it. The error is a *TakenError where another home has
+	// Claim takes the name of a lab before anything is made for it, and removes what is left under that name of a lab that died
+	// with its files. The error is a *TakenError where another home has
 	// a lab of that name, or makes or removes one. Until release is called nobody else can claim the name. After that, or if
 	// this process is killed, what was made of the lab keeps others from the name.
 	Claim(ctx context.Context, lab string) (release func(), err error)

@@ -95,10 +95,15 @@ func (p *Provider) Claim(ctx context.Context, lab string) (release func(), err e
 		return nil, err
 	}
 	p.claim = claim
-	return func() {
+	release = func() {
 		p.claim = nil
 		claim.Release()
-	}, nil
+	}
+	if err := p.Delete(ctx, lab); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
 // Create implements cluster.Provider. Clusters of one lab may be created at the same time.

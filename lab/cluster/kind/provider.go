@@ -73,9 +73,16 @@ func (p *Provider) Claim(ctx context.Context, lab string) (release func(), err e
 	if err == nil {
 		return release, nil
 	}
-	clean, cancel := wait.Timeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	return nil, errors.Join(err, p.Delete(clean, lab))
+	var left error
+	if taken := (*cluster.TakenError)(nil); errors.As(err, &taken) {
+		left = os.RemoveAll(machine.Dir(p.Home, lab, provider)) // Docker has nothing of this lab
+	} else {
+		clean, cancel := wait.Timeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		left = p.Delete(clean, lab)
+	}
+	_ = os.Remove(filepath.Dir(machine.Dir(p.Home, lab, provider))) // only if it is empty
+	return nil, errors.Join(err, left)
 }
 
 // claimFile is where the id of a lab is written down before anything of it is made in Docker.
@@ -96,7 +103,7 @@ func (n node) take(ctx context.Context) error {
 	taken := &cluster.TakenError{Lab: n.Lab, Where: "in this Docker"}
 	for _, v := range found {
 		if !n.owns(v.Labels) {
-			taken.Seen = fmt.Sprintf("the volume %s, which holds the name, is not this lab's", name)
+			taken.Seen = fmt.Sprintf("the volume %s, which holds the name, is not this lab's (if its home is gone: `docker volume rm %[1]s`)", name)
 			return taken
 		}
 	}
@@ -108,6 +115,9 @@ func (n node) take(ctx context.Context) error {
 		}
 		if len(all) > 0 {
 			taken.Seen = fmt.Sprintf("Docker has it (`docker %s` shows %s)", t.list, all[0])
+			if _, err := docker(ctx, "volume", "rm", name); err != nil {
+				return err
+			}
 			return taken
 		}
 	}
@@ -635,7 +645,8 @@ func (p *Provider) unfinished(lab string) (containers []string, looks int, err e
 	if err != nil {
 		return nil, 0, err
 	}
-	looks = 1
+	done := false
+	looks = 15 // the command that makes the volume goes on, too
 	for _, folder := range folders {
 		name := folder.Name()
 		if !folder.IsDir() {
@@ -643,8 +654,12 @@ func (p *Provider) unfinished(lab string) (containers []string, looks int, err e
 		}
 		if _, err := os.Stat(filepath.Join(Dir(p.Home, lab, name), finished)); err != nil {
 			containers = append(containers, node{Place: machine.Place{Spec: cluster.Spec{Lab: lab, Name: name}}}.container())
-			looks = 15
+			continue
 		}
+		done = true
+	}
+	if done && len(containers) == 0 {
+		looks = 1
 	}
 	return containers, looks, nil
 }
