@@ -110,8 +110,10 @@ func (l *Lab) Back() error {
 			return err
 		}
 	}
-	if err := os.Remove(checkpointFile(l.home, l.Name)); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, file := range []string{checkpointFile(l.home, l.Name), checkpointFile(l.home, l.Name) + ".new"} { // both hold Secrets
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

@@ -126,7 +126,7 @@ func lockLab(ctx context.Context, home, name string) (unlock func(), err error) 
 	return func() { _ = l.Unlock() }, nil
 }
 
-// Reserve finds the first of the names PREFIX-1, PREFIX-2, … after a number that no other run of many labs has reserved, and
+// Reserve finds the first of the names PREFIX-1, PREFIX-2, … after a number that no other run has reserved, and
 // reserves it until release is called or this process ends. A lab of that name may be there: one that a killed run has left.
 func Reserve(home, prefix string, after int) (number int, release func(), err error) {
 	for number = after + 1; ; number++ {

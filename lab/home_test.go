@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab/host"
 )
 
 // Runs that begin at the same moment, in homes that know nothing of each other, give their labs different names, and the next
@@ -52,7 +54,9 @@ func TestTwoRunsReserveDifferentNames(t *testing.T) {
 			release()
 		}
 	}
-	left, err := filepath.Glob(filepath.Join(homes[0], "locks", "*"))
-	require.NoError(t, err)
-	require.Empty(t, left)
+	for _, locks := range []string{filepath.Join(homes[0], "locks", "*"), filepath.Join(string(host.MachineLocks), "run-"+prefix+"-*")} {
+		left, err := filepath.Glob(locks)
+		require.NoError(t, err)
+		require.Empty(t, left)
+	}
 }

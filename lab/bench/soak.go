@@ -63,7 +63,7 @@ type Soak struct {
 // provider or seed is refused, since its numbers would be of two things.
 func OpenSoak(file string, head SoakHead) (*Soak, error) {
 	data, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(data) == 0 { // nothing, or killed before its first line
 		head.Seed = cmp.Or(head.Seed, rand.Uint64N(1_000_000))
 		s := &Soak{Head: head, file: file}
 		return s, s.write(head)
@@ -197,7 +197,7 @@ func newSoakEntry(e catalogue.Ending, round int) SoakEntry {
 			entry.Failed = string(p.Phase)
 		}
 	}
-	if entry.Result != report.Passed {
+	if entry.Result.Bad() {
 		entry.Evidence = e.Verdict.Folder
 	}
 	return entry
@@ -218,13 +218,20 @@ func (s *Soak) kills() []SoakEntry {
 // Runs returns how many scenarios ran.
 func (s *Soak) Runs() int { return len(s.runs()) }
 
-// Kills returns how often something was killed.
-func (s *Soak) Kills() int { return len(s.kills()) }
+// Killed returns how often something was killed.
+func (s *Soak) Killed(what, signal string) (n int) {
+	for _, e := range s.Entries {
+		if e.Killed == what && e.Signal == signal {
+			n++
+		}
+	}
+	return n
+}
 
 // Bad returns the entries that should not be: scenarios that did not pass, and kills that left something or were not recovered from.
 func (s *Soak) Bad() []SoakEntry {
 	return slices.DeleteFunc(slices.Clone(s.Entries), func(e SoakEntry) bool {
-		return e.Result == report.Passed && len(e.Left) == 0
+		return !e.Result.Bad() && len(e.Left) == 0
 	})
 }
 
@@ -247,7 +254,7 @@ func (s *Soak) Markdown() string {
 		for _, of := range groups(runs, func(e SoakEntry) string { return e.Scenario }) {
 			cells := []string{of[0].Scenario, fmt.Sprint(len(of)), fmt.Sprint(bad(of))}
 			for _, share := range []float64{0, 0.5, 0.9, 1} {
-				cells = append(cells, fmt.Sprintf("%.1f s", quantile(of, share)))
+				cells = append(cells, quantile(of, share))
 			}
 			fmt.Fprintln(&out, words.Row(cells...))
 		}
@@ -292,7 +299,7 @@ func (s *Soak) patience() string {
 
 func bad(entries []SoakEntry) (n int) {
 	for _, e := range entries {
-		if e.Result != report.Passed {
+		if e.Result.Bad() {
 			n++
 		}
 	}
@@ -311,8 +318,8 @@ func groups(entries []SoakEntry, name func(SoakEntry) string) (all [][]SoakEntry
 	return all
 }
 
-// quantile returns the seconds that a share of the runs that passed did not exceed.
-func quantile(of []SoakEntry, share float64) float64 {
+// quantile returns the seconds that a share of the runs that passed did not exceed, or a dash if none passed.
+func quantile(of []SoakEntry, share float64) string {
 	var all []float64
 	for _, e := range of {
 		if e.Result == report.Passed {
@@ -320,8 +327,8 @@ func quantile(of []SoakEntry, share float64) float64 {
 		}
 	}
 	if len(all) == 0 {
-		return 0
+		return "–"
 	}
 	slices.Sort(all)
-	return all[int(share*float64(len(all)-1)+0.5)]
+	return fmt.Sprintf("%.1f s", all[int(share*float64(len(all)-1)+0.5)])
 }

@@ -47,18 +47,22 @@ func TestSoakThatWasCutOff(t *testing.T) {
 		cut, err := OpenSoak(file, soakHead)
 		require.NoError(t, err)
 		require.Equal(t, 1, cut.Runs())
-		require.Zero(t, cut.Kills())
-		require.NoError(t, cut.Add(SoakEntry{Killed: "up", Result: report.Passed}))
+		require.Zero(t, cut.Killed("etcd", "SIGKILL"))
+		require.NoError(t, cut.Add(SoakEntry{Killed: "up", Signal: "SIGINT", Result: report.Passed}))
 		whole, err := OpenSoak(file, soakHead)
 		require.NoError(t, err)
-		require.Equal(t, 1, whole.Kills())
+		require.Equal(t, 1, whole.Killed("up", "SIGINT"))
 	}
 	require.NoError(t, os.WriteFile(file, []byte("{}\nno JSON\n"), 0o644))
 	_, err = OpenSoak(file, soakHead)
 	require.ErrorContains(t, err, file+":2: ")
-	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	require.NoError(t, os.WriteFile(file, []byte("{}\n"), 0o644))
 	_, err = OpenSoak(file, soakHead)
 	require.ErrorContains(t, err, "wanted the file of a soak")
+	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	empty, err := OpenSoak(file, soakHead)
+	require.NoError(t, err, "killed before its first line")
+	require.Equal(t, soakHead, empty.Head)
 }
 
 func TestSoakOrder(t *testing.T) {
@@ -83,7 +87,7 @@ func TestSoakTables(t *testing.T) {
 	)
 	text := soak.Markdown()
 	for _, want := range []string{
-		"5 runs of scenarios, 1 failure.\n", "| early | 1 | 1 | 0.0 s | 0.0 s | 0.0 s | 0.0 s |\n",
+		"5 runs of scenarios, 1 failure.\n", "| early | 1 | 1 | – | – | – | – |\n",
 		"| late | 4 | 0 | 10.0 s | 30.0 s | 40.0 s | 40.0 s |\n",
 		"2 kills, 1 leftover, 1 failure.\n", "| etcd | SIGKILL | 1 | 0 | 0 |\n", "| up | SIGKILL | 1 | 1 | 1 |\n",
 		"- early, healthy: calls of a-to-b: lost 3\n", "- up, failed: rules\n",

@@ -61,14 +61,17 @@ func onPods(sentence string, of []observe.Workload, do func(f cluster.PodFreezer
 // frozenPods returns the UIDs of the pods that are frozen, by cluster. A cluster that does not tell has none: if it is frozen as a
 // whole, nobody there answers.
 func frozenPods(ctx context.Context, m *mesh.Mesh) map[string][]string {
-	ctx, cancel := wait.Timeout(ctx, frozenWithin)
-	defer cancel()
 	frozen := map[string][]string{}
 	for _, member := range m.Members {
-		if f, ok := member.Cluster.(cluster.PodFreezer); ok {
-			if uids, err := f.FrozenPods(ctx); err == nil && len(uids) > 0 {
-				frozen[member.Name()] = uids
-			}
+		f, ok := member.Cluster.(cluster.PodFreezer)
+		if !ok {
+			continue
+		}
+		bound, cancel := wait.Timeout(ctx, frozenWithin) // each its own: one that is paused uses all of it
+		uids, err := f.FrozenPods(bound)
+		cancel()
+		if err == nil && len(uids) > 0 {
+			frozen[member.Name()] = uids
 		}
 	}
 	return frozen

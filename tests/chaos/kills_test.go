@@ -36,18 +36,28 @@ type one struct {
 	left []string
 }
 
-// kill writes down at the end of the test that something was killed, and how that ended.
-func kill(t *testing.T, what string, sig syscall.Signal) *one {
+// soakOf returns the soak, or nil if there is none.
+func soakOf(t *testing.T) *bench.Soak {
 	t.Helper()
-	k := &one{t: t}
 	file := os.Getenv(soakEnv)
 	if file == "" {
-		return k
+		return nil
 	}
 	data, err := os.ReadFile(file)
 	require.NoError(t, err, "`eastwest bench soak --runs 0` begins the file")
 	soak, err := bench.ParseSoak(file, data)
 	require.NoError(t, err)
+	return soak
+}
+
+// kill records the kill, and its outcome when the test ends.
+func kill(t *testing.T, what string, sig syscall.Signal) *one {
+	t.Helper()
+	k := &one{t: t}
+	soak := soakOf(t)
+	if soak == nil {
+		return k
+	}
 	t.Cleanup(func() {
 		entry := bench.SoakEntry{Killed: what, Signal: unix.SignalName(sig), Result: report.Passed, Left: k.left}
 		if t.Failed() {
@@ -67,7 +77,7 @@ func (k *one) leaves(home, name string) {
 
 func TestKilledWhileGoingDown(t *testing.T) {
 	home := needs(t)
-	for _, after := range moments(t, wanted().down, 1500*time.Millisecond) {
+	for _, after := range moments(t, wanted(t).down, 1500*time.Millisecond) {
 		t.Run(after.Round(time.Millisecond).String(), func(t *testing.T) {
 			out, code := eastwest.Run(t, "up", "--name", labName, "--topology", "none")
 			require.Zero(t, code, out)
@@ -91,12 +101,13 @@ func TestKilledWhileBuilding(t *testing.T) {
 		cmd.Env = append(os.Environ(), bundle.EnvDir+"="+dir)
 		return cmd
 	}
-	for _, after := range moments(t, wanted().build, 15*time.Second) {
+	for _, after := range moments(t, wanted(t).build, 15*time.Second) {
 		t.Run(after.Round(time.Millisecond).String(), func(t *testing.T) {
+			require.NoError(t, os.RemoveAll(dir))
 			killed := kill(t, "bundle build", syscall.SIGKILL)
 			ctx, cancel := context.WithTimeout(t.Context(), after)
 			defer cancel()
-			require.Error(t, build(ctx).Run()) // at the end of ctx it is killed
+			_ = build(ctx).Run() // at the end of ctx it is killed, unless it has ended
 			require.NoError(t, wait.Until(t.Context(), "no process of the build", wait.Options{}, func(context.Context) error {
 				if killed.left = processesOf(t, dir); len(killed.left) > 0 {
 					return fmt.Errorf("there are %q", killed.left)
@@ -108,15 +119,15 @@ func TestKilledWhileBuilding(t *testing.T) {
 	if !labs.IsNightly() {
 		return
 	}
-	whole, err := bundle.DefaultDir()
+	inUse, err := bundle.DefaultDir()
 	require.NoError(t, err)
-	wanted, err := bundle.Open(whole)
+	complete, err := bundle.Open(inUse)
 	require.NoError(t, err)
 	out, err := build(t.Context()).CombinedOutput()
 	require.NoError(t, err, string(out))
 	seen, err := bundle.Open(dir)
 	require.NoError(t, err)
-	require.Equal(t, wanted.Digest(), seen.Digest())
+	require.Equal(t, complete.Digest(), seen.Digest())
 	built, err := filepath.Glob(filepath.Join(dir, "tmp", "*"))
 	require.NoError(t, err)
 	require.Empty(t, built)
@@ -135,10 +146,18 @@ func processesOf(t *testing.T, dir string) (all []string) {
 	return all
 }
 
+// whole stands for all programs of a lab.
+const whole = "everything"
+
+// parts are the programs of a lab that are killed.
+var parts = []string{
+	"etcd", "kube-apiserver", "envoy", whole, "kubelet", "containerd", "pilot-discovery", "kube-controller-manager", "kube-scheduler",
+	"kube-proxy", "eastwest-node",
+}
+
 // TestKilledParts kills programs of a lab that is running, and all of them at once, as a machine that loses its power does.
 func TestKilledParts(t *testing.T) {
 	home := needs(t)
-	const whole = "everything"
 	up := func(t *testing.T) {
 		t.Helper()
 		out, code := eastwest.Run(t, "up", "--name", labName)
@@ -146,12 +165,8 @@ func TestKilledParts(t *testing.T) {
 		require.Equal(t, lab.Running, eastwest.State(t, labName))
 	}
 	up(t)
-	parts := []string{
-		"etcd", "kube-apiserver", "envoy", whole, "kubelet", "containerd", "pilot-discovery", "kube-controller-manager", "kube-scheduler",
-		"kube-proxy", "eastwest-node",
-	}
 	first := rand.IntN(len(parts))
-	for i := range wanted().parts {
+	for i := range wanted(t).parts {
 		part := parts[(first+i)%len(parts)]
 		t.Run(part, func(t *testing.T) {
 			kill(t, part, syscall.SIGKILL)
@@ -194,7 +209,7 @@ func programs(t *testing.T, cgroup string, of func(name string) bool) []int {
 func TestTwoKilledAtOnce(t *testing.T) {
 	home := needs(t)
 	names := []string{labName, labName + "-2"}
-	for _, after := range moments(t, wanted().pairs, upTakes) {
+	for _, after := range moments(t, wanted(t).pairs, upTakes) {
 		t.Run(after.Round(time.Millisecond).String(), func(t *testing.T) {
 			killed := kill(t, "two labs coming up", syscall.SIGKILL)
 			ctx, cancel := context.WithTimeout(t.Context(), after)

@@ -245,6 +245,7 @@ func comesBack(t *testing.T, m *mesh.Mesh) {
 		again <- err
 	}()
 	require.NoError(t, fault.Restore(t.Context(), m, before))
+	events.Stop()
 	require.NoError(t, <-again)
 	now, err := before.Reread(t.Context(), m)
 	require.NoError(t, err)

@@ -82,7 +82,7 @@ The exit code is 1 if anything in the file failed.`,
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "soak %s: seed %d, %d of %d runs are there\n", file, soak.Head.Seed, soak.Runs(), runs)
 				c := catalogue.Runner{
-					Home: home, Provider: provider, Prefix: fmt.Sprintf("soak-%d", os.Getpid()), Lanes: lanes,
+					Home: home, Provider: provider, Prefix: "soak", Lanes: lanes, // what a sitting that was killed has left, the next one takes over
 					Folder: filepath.Join(home, "runs", time.Now().Format("20060102-150405.000")),
 				}
 				told := func(e bench.SoakEntry, ending catalogue.Ending) {
