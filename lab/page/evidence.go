@@ -89,7 +89,7 @@ func readEvidence(dir string) (evidence, error) {
 	return e, nil
 }
 
-// tail reads the end of a file.
+// tail reads the end of a file, in whole lines.
 func tail(path string, most int64) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -106,7 +106,11 @@ func tail(path string, most int64) (string, error) {
 		}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, most))
-	return string(data), err
+	text := string(data)
+	if info.Size() > most {
+		_, text, _ = strings.Cut(text, "\n")
+	}
+	return text, err
 }
 
 func size(bytes int64) string {
@@ -164,7 +168,8 @@ func excerpt(all []logLine, from, to time.Time, most int) (shown []string) {
 	}
 	for _, likeness := range order {
 		l := last[likeness]
-		text := fmt.Sprintf("%s %s: %s", l.at.UTC().Format("15:04:05.000"), l.who, report.Redact(words.Short(l.text, mostOfLine)))
+		// Half a secret is none that Redact knows: it comes before the cut.
+		text := fmt.Sprintf("%s %s: %s", l.at.UTC().Format("15:04:05.000"), l.who, words.Short(report.Redact(l.text), mostOfLine))
 		if n := counts[likeness] - 1; n > 0 {
 			text += fmt.Sprintf(" (and %d more like it)", n)
 		}

@@ -141,6 +141,7 @@ func NewGrid(runs []Run) Grid {
 			if failure == nil {
 				failure = &report.Failure{Step: cmp.Or(run.Reason, "it did not end"), Result: run.Result}
 			}
+			failure.Step = cmp.Or(failure.Step, "the phase") // what it does by itself failed
 			cell.Phase = phase
 			key := strings.Join([]string{run.Scenario, phase, failure.Step}, "\n")
 			if groups[key] == 0 {

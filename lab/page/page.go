@@ -6,12 +6,15 @@
 package page
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,14 +39,14 @@ func Load(dir string) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "traffic-*.json"))
+	files, err := fs.Glob(os.DirFS(dir), "traffic-*.json") // the name of the folder is no pattern
 	if err != nil {
 		return Run{}, err
 	}
 	run := Run{Dir: dir, Events: events}
 	var errs []error
 	for _, file := range files {
-		recording, err := traffic.Load(file)
+		recording, err := traffic.Load(filepath.Join(dir, file))
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -76,6 +79,7 @@ type view struct {
 	Shown           []textFile
 	Issue           string
 	Failed          bool
+	CutOff          bool // it did not come to its end
 	Folder          string
 }
 
@@ -142,6 +146,9 @@ func viewOf(run Run) (view, error) {
 	}
 	s := summaries[len(summaries)-1]
 	v := view{Scenario: s.Scenario, Title: s.Title, Result: s.Result, Failed: s.Result.Bad(), Folder: filepath.Base(run.Dir)}
+	if v.CutOff = cutOff(run.Events); v.CutOff {
+		timeOpen(&s, run.Events)
+	}
 	for _, name := range sortedKeys(s.Properties) {
 		v.Properties = append(v.Properties, [2]string{name, s.Properties[name]})
 	}
@@ -171,6 +178,40 @@ func viewOf(run Run) (view, error) {
 	v.Story = storyOf(s, v)
 	v.Issue = issueOf(s, v)
 	return v, nil
+}
+
+// cutOff says whether the last scenario has no end.
+func cutOff(events []report.Event) bool {
+	for _, e := range slices.Backward(events) {
+		switch e.Type {
+		case report.ScenarioEnded:
+			return false
+		case report.ScenarioStarted:
+			return true
+		}
+	}
+	return false
+}
+
+// timeOpen gives a run that was cut off, and the phase in which it was, the time up to the last thing that is known of it.
+func timeOpen(s *report.Summary, events []report.Event) {
+	until := events[len(events)-1].Time
+	open := false
+	var began, phase time.Time
+	for _, e := range events {
+		switch e.Type {
+		case report.ScenarioStarted:
+			began, open = e.Time, false
+		case report.PhaseStarted:
+			phase, open = e.Time, true
+		case report.PhaseEnded:
+			open = false
+		}
+	}
+	s.Seconds = until.Sub(began).Seconds()
+	if n := len(s.Phases); open && n > 0 {
+		s.Phases[n-1].Seconds = until.Sub(phase).Seconds()
+	}
 }
 
 // phasesOf returns the phases with what belongs to each. What happened before the first is none of a scenario.
@@ -210,6 +251,7 @@ func phasesOf(events []report.Event, s report.Summary, all []logLine) []phaseVie
 			p.Steps = append(p.Steps, step)
 		case report.PhaseEnded:
 			if e.Result.Bad() && !slices.ContainsFunc(p.Steps, func(s stepView) bool { return s.Result.Bad() }) {
+				e.Name = cmp.Or(e.Name, "the phase") // no step of it failed
 				p.Steps = append(p.Steps, stepView{Event: e, Verdict: string(e.Result), First: !failed})
 				failed = true
 			}

@@ -123,12 +123,11 @@ func plotOf(run Run) (*plot, []streamView) {
 		if text == "" {
 			return -1
 		}
-		text = report.Redact(words.Short(text, 400))
 		i, known := texts[text]
 		if !known {
 			i = len(p.Texts)
 			texts[text] = i
-			p.Texts = append(p.Texts, text)
+			p.Texts = append(p.Texts, words.Short(report.Redact(text), 400))
 		}
 		return i
 	}
@@ -185,7 +184,7 @@ func streamOf(r *traffic.Recording) streamView {
 	return v
 }
 
-// changes are the steps that change the mesh: those have a beginning.
+// changes are the steps that change the mesh: those have a beginning and a command. The undoing has none: it puts back what differs.
 func changes(events []report.Event, at func(time.Time) int64, to int64) (all []span) {
 	open := map[string]time.Time{}
 	for _, e := range events {
@@ -195,7 +194,9 @@ func changes(events []report.Event, at func(time.Time) int64, to int64) (all []s
 		key := e.Phase + "\n" + e.Place + "\n" + e.Name
 		switch e.Type {
 		case report.StepStarted:
-			open[key] = e.Time
+			if e.Command != "" || e.Phase == "undo" { // what has none, such as a proof that the mesh is not healthy, only looks
+				open[key] = e.Time
+			}
 		case report.StepEnded:
 			if from, ok := open[key]; ok && at(from) < to {
 				all = append(all, span{
