@@ -2,6 +2,8 @@ package page
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +84,35 @@ c         passed   1 of 1  ✓
 	holds(t, page.String(), `<a class="bad" href="#failure-1" title="failed in healthy">✗ failed in healthy</a>`)
 	holds(t, page.String(), "&lt;b&gt;the step&lt;/b&gt;")
 	holds(t, page.String(), `<td class="flaky">flaky</td>`)
+	holds(t, page.String(), `began (UTC)</th>`)
+}
+
+// TestFolderThatIsUsedAgain has two runs of other scenarios in one folder.
+func TestFolderThatIsUsedAgain(t *testing.T) {
+	later := ran("out/c", 0, report.Passed)
+	for i := range later.Events {
+		later.Events[i].Time = later.Events[i].Time.Add(24 * time.Hour)
+	}
+	g := NewGrid([]Run{ran("out/a", 0, report.Passed), ran("out/b", 20, report.Passed), later})
+	require.Len(t, g.Columns, 2)
+	assert.Equal(t, []string{"out"}, g.Columns[0].Folders)
+	assert.Equal(t, []string{"out"}, g.Columns[1].Folders)
+	assert.Equal(t, "3 scenarios in 2 runs: 3 passed.", g.Says())
+}
+
+func TestWorkingDirectoryHasAName(t *testing.T) {
+	t.Chdir(t.TempDir())
+	unnamed := ran("./x", 0, report.Passed) // as by an older eastwest
+	unnamed.Events[0].Scenario = ""
+	unnamed.Dir = "."
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	g := NewGrid([]Run{unnamed})
+	assert.Equal(t, filepath.Base(dir), g.Rows[0].Scenario)
+	assert.Equal(t, []string{".."}, g.Columns[0].Folders)
+	v, err := viewOf(unnamed)
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Base(dir), v.Scenario)
 }
 
 // TestMergeOfThirtyRunsIsFast reads and joins thirty runs as they were recorded.

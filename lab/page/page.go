@@ -145,7 +145,7 @@ func viewOf(run Run) (view, error) {
 		return view{}, errors.New("no scenario began in this run")
 	}
 	s := summaries[len(summaries)-1]
-	v := view{Scenario: s.Scenario, Title: s.Title, Result: s.Result, Failed: s.Result.Bad(), Folder: filepath.Base(run.Dir)}
+	v := view{Scenario: s.Scenario, Title: s.Title, Result: s.Result, Failed: s.Result.Bad(), Folder: nameOf(run.Dir)}
 	if v.CutOff = cutOff(run.Events); v.CutOff {
 		timeOpen(&s, run.Events)
 	}

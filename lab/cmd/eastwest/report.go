@@ -63,6 +63,9 @@ catalogue on many days: a grid of scenarios and runs, which tells what is flaky 
 				more, err2 := readRuns(other)
 				runs, err = append(runs, more...), errors.Join(err, err2)
 			}
+			if err == nil {
+				runs, err = distinct(runs)
+			}
 			if err != nil {
 				return err
 			}
@@ -157,6 +160,22 @@ func readRuns(dir string) ([]keptRun, error) {
 	}
 	slices.SortStableFunc(runs, func(a, b keptRun) int { return a.began().Compare(b.began()) })
 	return runs, errors.Join(errs...)
+}
+
+// distinct leaves out what was named twice, such as a folder of runs and one of them.
+func distinct(runs []keptRun) (once []keptRun, err error) {
+	seen := map[string]bool{}
+	for _, r := range runs {
+		path, err := filepath.Abs(r.dir)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[path] {
+			once = append(once, r)
+		}
+		seen[path] = true
+	}
+	return once, nil
 }
 
 func dirsOf(runs []keptRun) (dirs []string) {
