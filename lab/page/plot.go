@@ -54,7 +54,7 @@ type streamView struct {
 	Name, From, URL, Expect string
 	All                     traffic.Stats
 	Phases                  []phaseStats
-	Recovery                time.Duration // from the start of the repair to the first of inARow answers
+	Recovery                time.Duration // from the start of the repair to the first of several answers in a row
 	Recovered               bool
 	Repaired                bool // there was a repair to recover by
 }
@@ -80,9 +80,6 @@ func (s streamView) Gap() string { return words.Seconds(s.All.LongestGap) }
 
 // Gap is the longest time without an answer in a phase.
 func (p phaseStats) Gap() string { return words.Seconds(p.LongestGap) }
-
-// inARow is how many good answers in a row count as recovered, as in scenario files.
-const inARow = 5
 
 func plotOf(run Run) (*plot, []streamView) {
 	if len(run.Recordings) == 0 {
@@ -176,11 +173,8 @@ func streamOf(r *traffic.Recording) streamView {
 			to = r.Marks[i+1].At
 		}
 		v.Phases = append(v.Phases, phaseStats{m.Label, r.Between(m.At, to).Stats()})
-		if m.Label == "recover" && !v.Repaired {
-			v.Repaired = true
-			v.Recovery, v.Recovered = r.TimeToRecover(m.At, inARow)
-		}
 	}
+	v.Recovery, v.Recovered, v.Repaired = r.Recovery()
 	return v
 }
 
