@@ -43,7 +43,7 @@ func (c Column) Time() string { return c.Began.UTC().Format("15:04") }
 // State says how a scenario is over several runs.
 type State string
 
-// The states. A scenario that failed and then passed again is flaky, and none that fails.
+// The states. A scenario that failed and then passed again is flaky, not failing.
 const (
 	StatePassed  State = "passed"
 	StateFlaky   State = "flaky"
@@ -240,6 +240,9 @@ func (g Grid) Count(state State) (n int) {
 
 // Says is the grid in a sentence.
 func (g Grid) Says() string {
+	if len(g.Rows) == 0 {
+		return "No scenario began in these runs."
+	}
 	var parts []string
 	for _, s := range []State{StateFailing, StateFlaky, StatePassed, StateSkipped} {
 		if n := g.Count(s); n > 0 {

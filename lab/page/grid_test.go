@@ -60,6 +60,7 @@ func TestFlakyIsNotFailing(t *testing.T) {
 }
 
 func TestShardsAreOneRun(t *testing.T) {
+	assert.Equal(t, "No scenario began in these runs.", NewGrid([]Run{{Dir: "cut/off"}}).Says())
 	g := NewGrid([]Run{
 		ran("one/shard-1/a", 0, report.Passed), ran("one/shard-2/b", 0, report.Failed), ran("one/shard-1/c", 1, report.Passed),
 		ran("two/a", 30, report.Failed), ran("two/b", 31, report.Failed),
@@ -85,6 +86,7 @@ c         passed   1 of 1  ✓
 	holds(t, page.String(), "&lt;b&gt;the step&lt;/b&gt;")
 	holds(t, page.String(), `<td class="flaky">flaky</td>`)
 	holds(t, page.String(), `began (UTC)</th>`)
+	holds(t, page.String(), `<span class="unseen">did not run</span>`)
 }
 
 // TestFolderThatIsUsedAgain has two runs of other scenarios in one folder.
@@ -115,7 +117,7 @@ func TestWorkingDirectoryHasAName(t *testing.T) {
 	assert.Equal(t, filepath.Base(dir), v.Scenario)
 }
 
-// TestMergeOfThirtyRunsIsFast reads and joins thirty runs as they were recorded.
+// TestMergeOfThirtyRunsIsFast reads and joins thirty runs of two scenarios as they were recorded, each in a folder of its own.
 func TestMergeOfThirtyRunsIsFast(t *testing.T) {
 	require.NoError(t, wait.Measure())
 	began := time.Now()

@@ -38,14 +38,8 @@ func meshesOf(events []report.Event, kept evidence) (all []look.Mesh) {
 		}
 		all = append(all, m)
 	}
-	var clusters []look.Cluster
-	for _, file := range kept.shown {
-		if cluster, isCertificates := strings.CutSuffix(file.Name, "/certificates.txt"); isCertificates {
-			clusters = append(clusters, look.Cluster{Name: cluster, Holders: holdersOf(file.Text)})
-		}
-	}
-	if len(clusters) > 0 {
-		all = append(all, look.Mesh{Title: "after the failure, from the evidence", Clusters: clusters})
+	if len(kept.clusters) > 0 {
+		all = append(all, look.Mesh{Title: "after the failure, from the evidence", Clusters: kept.clusters})
 	}
 	return all
 }
@@ -129,8 +123,17 @@ func rootName(name, sum string) string { return fmt.Sprintf("%s (%s)", name, sum
 
 var (
 	holderLine = regexp.MustCompile(`^(\S+) in namespace (\S+), made `)
-	certLine   = regexp.MustCompile(`^\s+(?:CN=)?(.*?)(?:,O=[^,]*)?, (self-signed|signed by .*?), until (\S+?), sha256 (\S+)`)
+	certLine   = regexp.MustCompile(`^\s+(.*?), (self-signed|signed by .*?), until (\S+?), sha256 (\S+)`)
+	commonName = regexp.MustCompile(`(?:^|[ ,+])CN=((?:[^,+\\]|\\.)+)`)
 )
+
+// nameIn is the common name in a subject, as pki.Name: a subject without one stands for itself.
+func nameIn(subject string) string {
+	if m := commonName.FindStringSubmatch(subject); m != nil {
+		return strings.Clone(m[1])
+	}
+	return strings.Clone(subject)
+}
 
 // holdersOf reads certificates.txt.
 func holdersOf(text string) (holders []look.Holder) {
@@ -156,9 +159,13 @@ func holdersOf(text string) (holders []look.Holder) {
 		switch {
 		case m == nil:
 		case trusts:
-			h.Roots = append(h.Roots, rootName(m[1], m[4]))
+			h.Roots = append(h.Roots, rootName(nameIn(m[1]), m[4]))
 		case h.Tip == "": // its own certificate comes first
-			h.Tip = fmt.Sprintf("%s, %s, ends %s", m[1], strings.ReplaceAll(m[2], "CN=", ""), m[3])
+			signer := m[2]
+			if by, found := strings.CutPrefix(signer, "signed by "); found {
+				signer = "signed by " + nameIn(by)
+			}
+			h.Tip = fmt.Sprintf("%s, %s, ends %s", nameIn(m[1]), signer, m[3])
 		}
 	}
 	return holders

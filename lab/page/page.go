@@ -75,7 +75,8 @@ type view struct {
 	Phases          []phaseView
 	Doctor          []stepView
 	Mesh            template.HTML // pictures
-	Files           []fileView
+	Files           []fileView    // the first ones
+	FileCount       int           // of all
 	Shown           []textFile
 	Issue           string
 	Failed          bool
@@ -96,9 +97,8 @@ type phaseView struct {
 // stepView is a step, a note, or, where a phase failed without one, the phase.
 type stepView struct {
 	report.Event
-	Verdict string
-	First   bool // of what failed
-	Logs    []string
+	First bool // of what failed
+	Logs  []string
 }
 
 // Write writes the page of a run.
@@ -117,7 +117,7 @@ func Write(w io.Writer, run Run) error {
 		"clock":   func(t time.Time) string { return t.UTC().Format("15:04:05.0") },
 		"percent": words.Percent,
 		"data":    data,
-		"redact":  report.Redact,
+		"color":   look.Color,
 	}).Parse(runPage)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
@@ -140,6 +140,12 @@ func viewOf(run Run) (view, error) {
 		clean.Emit(e)
 	}
 	run.Events = clean.Events()
+	for i, r := range run.Recordings {
+		if i == 0 {
+			run.Recordings = slices.Clone(run.Recordings)
+		}
+		run.Recordings[i] = withoutSecrets(r)
+	}
 	summaries := report.Summarize(run.Events)
 	if len(summaries) == 0 {
 		return view{}, errors.New("no scenario began in this run")
@@ -159,7 +165,7 @@ func viewOf(run Run) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	v.Files, v.Shown = kept.files, kept.shown
+	v.Files, v.FileCount, v.Shown = kept.files, kept.count, kept.shown
 	v.Phases = phasesOf(run.Events, s, kept.logs)
 	for _, p := range v.Phases {
 		for _, step := range p.Steps {
@@ -178,6 +184,30 @@ func viewOf(run Run) (view, error) {
 	v.Story = storyOf(s, v)
 	v.Issue = issueOf(s, v)
 	return v, nil
+}
+
+// withoutSecrets returns a recording whose texts are redacted. Most of them are the same in many calls.
+func withoutSecrets(r *traffic.Recording) *traffic.Recording {
+	known := map[string]string{}
+	redact := func(text string) string {
+		clean, ok := known[text]
+		if !ok {
+			clean = report.Redact(text)
+			known[text] = clean
+		}
+		return clean
+	}
+	c := *r
+	c.Stream, c.From, c.URL, c.ExpectCluster = redact(r.Stream), redact(r.From), redact(r.URL), redact(r.ExpectCluster)
+	c.Marks, c.Calls = slices.Clone(r.Marks), slices.Clone(r.Calls)
+	for i := range c.Marks {
+		c.Marks[i].Label = redact(c.Marks[i].Label)
+	}
+	for i := range c.Calls {
+		call := &c.Calls[i]
+		call.Err, call.Cluster, call.Pod = redact(call.Err), redact(call.Cluster), redact(call.Pod)
+	}
+	return &c
 }
 
 // cutOff says whether the last scenario has no end.
@@ -236,7 +266,7 @@ func phasesOf(events []report.Event, s report.Summary, all []logLine) []phaseVie
 		case report.StepStarted:
 			began[key] = e.Time
 		case report.StepEnded, report.Note:
-			step := stepView{Event: e, Verdict: string(e.Result)}
+			step := stepView{Event: e}
 			from, waited := began[key]
 			delete(began, key)
 			if e.Result.Bad() {
@@ -252,7 +282,7 @@ func phasesOf(events []report.Event, s report.Summary, all []logLine) []phaseVie
 		case report.PhaseEnded:
 			if e.Result.Bad() && !slices.ContainsFunc(p.Steps, func(s stepView) bool { return s.Result.Bad() }) {
 				e.Name = cmp.Or(e.Name, "the phase") // no step of it failed
-				p.Steps = append(p.Steps, stepView{Event: e, Verdict: string(e.Result), First: !failed})
+				p.Steps = append(p.Steps, stepView{Event: e, First: !failed})
 				failed = true
 			}
 			p.Logs = excerpt(all, p.Began, e.Time, 12)
@@ -262,7 +292,7 @@ func phasesOf(events []report.Event, s report.Summary, all []logLine) []phaseVie
 		last := &phases[len(phases)-1]
 		last.Open = true
 		last.Steps = append(last.Steps, stepView{
-			Event: report.Event{Name: "the run", Result: s.Result, Seen: s.Reason}, Verdict: string(s.Result), First: true,
+			Event: report.Event{Name: "the run", Result: s.Result, Seen: s.Reason}, First: true,
 		})
 	}
 	return phases

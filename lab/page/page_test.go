@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -281,10 +282,11 @@ func TestSecretsAreRedacted(t *testing.T) {
 			{Type: report.ScenarioEnded, Result: report.Failed, Seen: secret, Time: began.Add(3 * time.Second)},
 		},
 		Recordings: []*traffic.Recording{{
-			Stream: "s", URL: "http://u:" + secret + "@h/", Began: began, Ended: began.Add(time.Second),
+			Stream: secret, ExpectCluster: secret, URL: "http://u:" + secret + "@h/", Began: began, Ended: began.Add(time.Second),
 			Marks: []traffic.Mark{{Label: "break", At: began}},
 			Calls: []traffic.Call{
-				{Start: began, End: began.Add(time.Second), Issued: true, Code: 503, Err: secret},
+				{Start: began, End: began.Add(time.Second), Issued: true, Code: 503, Err: secret, Cluster: secret, Pod: secret},
+				{Start: began, End: began.Add(time.Second), Issued: true, Code: 200, Cluster: secret + "x"},
 				{Start: began, End: began.Add(time.Second), Issued: true, Code: 503, Err: late},
 			},
 		}},
@@ -389,11 +391,74 @@ func TestPicturesOfTheMesh(t *testing.T) {
 	require.Len(t, last.Clusters, 2)
 	assert.Equal(t, look.Holder{
 		Name: "production/client-86579fdb9c-wn9hg", Roots: []string{"scenarios-1 expiring root (0D:85:7B:7C)"},
-		Tip: "spiffe://cluster.local/ns/production/sa/client, signed by scenarios-1 intermediate cluster-a (made 11:58:34),O=eastwest, " +
+		Tip: "spiffe://cluster.local/ns/production/sa/client, signed by scenarios-1 intermediate cluster-a (made 11:58:34), " +
 			"ends 2026-11-30T11:58:58Z",
 	}, last.Clusters[0].Holders[1])
 	text := pageOf(t, load(t, failed))
 	holds(t, text, "<title>spiffe://cluster.local/ns/production/sa/client, signed by")
+}
+
+// TestLargeEvidenceSaysWhatIsMissing has more files, and a longer list of certificates, than a page shows.
+func TestLargeEvidenceSaysWhatIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	kept := filepath.Join(dir, "evidence", "cluster-a")
+	require.NoError(t, os.MkdirAll(kept, 0o755))
+	var text strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&text, "\npod-%d in namespace n, made 2026-11-30T11:58:10Z\n  trusts:\n", i)
+		for range 4 {
+			text.WriteString("    CN=the root,OU=x+O=y, self-signed, until 2036-11-27T11:58:00Z, sha256 2F:4C:CB:4C" + strings.Repeat(":00", 28) + "\n")
+		}
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(kept, "certificates.txt"), []byte(text.String()), 0o644))
+	for i := range mostFiles {
+		require.NoError(t, os.WriteFile(filepath.Join(kept, fmt.Sprintf("file-%d.txt", i)), nil, 0o644))
+	}
+	e, err := readEvidence(dir)
+	require.NoError(t, err)
+	require.Len(t, e.clusters, 1)
+	require.Len(t, e.clusters[0].Holders, 100, "the picture has all of them")
+	assert.Equal(t, "the root (2F:4C:CB:4C)", e.clusters[0].Holders[99].Roots[0], "as the checks call it")
+	require.Len(t, e.shown, 1)
+	assert.LessOrEqual(t, len(e.shown[0].Text), mostOfText)
+	assert.Regexp(t, `^the last 4\d kB of 7\d kB$`, e.shown[0].Part)
+	page := pageOf(t, Run{Dir: dir, Events: []report.Event{{Type: report.ScenarioStarted, Scenario: "s"}}})
+	holds(t, page, "cluster-a/certificates.txt (the last 4")
+	holds(t, page, "The first 400 of 401 files in the folder evidence of ")
+}
+
+// TestTailHasWholeLines cuts a file within a line, which may be a secret.
+func TestTailHasWholeLines(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.log")
+	require.NoError(t, os.WriteFile(file, []byte("first\nsecond\nthird\n"), 0o644))
+	for most, want := range map[int64]string{100: "first\nsecond\nthird\n", 10: "third\n", 3: ""} {
+		text, err := tail(file, most)
+		require.NoError(t, err)
+		assert.Equal(t, want, text)
+		assert.Equal(t, want, lastLines("first\nsecond\nthird\n", int(most)))
+	}
+}
+
+// TestIssueHasTheLatestLogs has more lines of logs than an issue has room for.
+func TestIssueHasTheLatestLogs(t *testing.T) {
+	step := stepView{Event: report.Event{Name: "x", Result: report.Failed}}
+	for i := range 10 {
+		step.Logs = append(step.Logs, fmt.Sprintf("line %d", i))
+	}
+	text := issueOf(report.Summary{}, view{Phases: []phaseView{{Steps: []stepView{step}}}})
+	assert.Contains(t, text, "line 9")
+	assert.NotContains(t, text, "line 1\n")
+}
+
+// TestPaperIsWhiteForThePlotToo compares the colors that the script has for paper with those of the style.
+func TestPaperIsWhiteForThePlotToo(t *testing.T) {
+	paper := string(look.Style())
+	paper = paper[strings.Index(paper, "@media print"):]
+	of := regexp.MustCompile(`"(--\w+)": "(#[0-9a-f]{6})"`).FindAllStringSubmatch(plotScript, -1)
+	require.Len(t, of, 14)
+	for _, m := range of {
+		holds(t, paper[:strings.Index(paper, "}")], m[1]+": "+m[2]+";")
+	}
 }
 
 // TestPictureHasEveryProxy reads texts of observe's group and of pki.Labels.

@@ -96,7 +96,7 @@ func callsSentence(streams []streamView) string {
 		text += fmt.Sprintf(" (%d while this machine stood still)", still)
 	}
 	text += fmt.Sprintf("; the longest time without an answer was %s, on %s", words.Seconds(worst.All.LongestGap), worst.Name)
-	if recovered {
+	if recovered && lost > 0 {
 		text += fmt.Sprintf("; every stream was answered again %s after the repair began", words.Seconds(slowest.Recovery))
 	}
 	return text + "."
@@ -133,7 +133,7 @@ func issueOf(s report.Summary, v view) string {
 					fmt.Fprintf(&text, "%-8s %s\n", field[0], strings.ReplaceAll(field[1], "\n", "\n         "))
 				}
 			}
-			for _, line := range step.Logs[:min(len(step.Logs), 8)] {
+			for _, line := range step.Logs[max(0, len(step.Logs)-8):] {
 				fmt.Fprintf(&text, "log      %s\n", line)
 			}
 			fmt.Fprintf(&b, "\nFailed in phase %s:\n\n%s", inline(p.Phase), fenced(text.String()))
