@@ -140,10 +140,8 @@ func viewOf(run Run) (view, error) {
 		clean.Emit(e)
 	}
 	run.Events = clean.Events()
+	run.Recordings = slices.Clone(run.Recordings)
 	for i, r := range run.Recordings {
-		if i == 0 {
-			run.Recordings = slices.Clone(run.Recordings)
-		}
 		run.Recordings[i] = withoutSecrets(r)
 	}
 	summaries := report.Summarize(run.Events)
