@@ -407,7 +407,8 @@ func TestLargeEvidenceSaysWhatIsMissing(t *testing.T) {
 	for i := range 100 {
 		fmt.Fprintf(&text, "\npod-%d in namespace n, made 2026-11-30T11:58:10Z\n  trusts:\n", i)
 		for range 4 {
-			text.WriteString("    CN=the root,OU=x+O=y, self-signed, until 2036-11-27T11:58:00Z, sha256 2F:4C:CB:4C" + strings.Repeat(":00", 28) + "\n")
+			text.WriteString("    CN=the root,OU=x+O=y, self-signed, until 2036-11-27T11:58:00Z, " +
+				"sha256 2F:4C:CB:4C" + strings.Repeat(":00", 28) + "\n")
 		}
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(kept, "certificates.txt"), []byte(text.String()), 0o644))
