@@ -1,5 +1,5 @@
 // Package look is what all HTML files of eastwest have in common: one file that asks nobody for anything, light and dark, on
-// paper too. It needs nothing and knows nothing of what the pages show.
+// paper too, and pictures of a mesh. It needs nothing of this repository.
 package look
 
 import (
@@ -16,6 +16,9 @@ var style string
 
 // Style is what stands in the <style> of every page.
 func Style() template.CSS { return template.CSS(style) }
+
+// Color is the number of the color of something that is one of several: there are five colors.
+func Color(i int) int { return i % 5 }
 
 // Policy is the Content-Security-Policy of a page with these scripts in it, for its <meta>: the browser runs and shows what the
 // file itself holds, and loads nothing. A style that a text brought along is ignored, and so is a script.

@@ -57,6 +57,26 @@ func luminance(t *testing.T, color string) float64 {
 	return 0.2126*linear[0] + 0.7152*linear[1] + 0.0722*linear[2]
 }
 
+// TestManyRootsAndLongNames has more roots than colors, and names that are longer than a box.
+func TestManyRootsAndLongNames(t *testing.T) {
+	arn := "arn:aws:eks:eu-central-1:123456789012:cluster/" + strings.Repeat("long-", 10)
+	m := Mesh{Title: "t", Clusters: []Cluster{{Name: arn, Note: "network-1"}}, Wires: []Wire{{From: arn, To: arn, Says: "no", Bad: true}}}
+	for i := range 7 {
+		m.Clusters[0].Holders = append(m.Clusters[0].Holders, Holder{Name: arn, Roots: []string{fmt.Sprintf("root %d", i)}})
+	}
+	d := draw(m, []string{"root 0", "root 1", "root 2", "root 3", "root 4", "root 5", "root 6"})
+	assert.LessOrEqual(t, len([]rune(d.Boxes[0].Head))+len(d.Boxes[0].ShortNote), headWidth)
+	assert.LessOrEqual(t, len([]rune(d.Lines[0].Short))*charWidth, d.Width)
+	assert.Equal(t, circle{19, "f0", ""}, d.Boxes[0].Rows[0].Circles[0])
+	assert.Equal(t, circle{19, "f0", "6"}, d.Boxes[0].Rows[5].Circles[0])
+	assert.Equal(t, legend{"k1", "7", "root 6"}, d.Legend[6])
+	page, err := Pictures([]Mesh{m})
+	require.NoError(t, err)
+	assert.Contains(t, string(page), "<title>"+arn+" network-1</title>")
+	assert.Contains(t, string(page), "<title>"+arn+" → "+arn+": no</title>")
+	assert.Contains(t, string(page), `</span>6: root 5`)
+}
+
 func TestPolicyNamesWhatThePageHolds(t *testing.T) {
 	policy := Policy("alert(1)")
 	assert.Contains(t, policy, "default-src 'none'")

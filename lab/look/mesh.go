@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"html/template"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Mesh is what a picture shows: clusters, what in them has certificates, and which roots each of these has in use.
@@ -44,13 +46,17 @@ const (
 	rowHeight = 28
 	perRow    = 3
 	gap       = 20
-	nameWidth = 38 // characters that fit into a box
+	nameWidth = 38 // characters that fit into a box beside circles
+	headWidth = 44 // characters that fit into its head, with the note
+	noteWidth = 16
+	charWidth = 8 // at most, of a text
 )
 
 type drawnCluster struct {
 	Cluster
-	X, Y, Height int
-	Rows         []drawnHolder
+	X, Y, Height    int
+	Head, ShortNote string
+	Rows            []drawnHolder
 }
 
 type drawnHolder struct {
@@ -61,25 +67,28 @@ type drawnHolder struct {
 }
 
 type circle struct {
-	X     int
-	Class string
+	X             int
+	Class, Number string
 }
 
 type drawnWire struct {
 	Wire
-	Y int
+	Y           int
+	Text, Short string
 }
 
 type drawing struct {
 	Mesh
 	Width, Height int
+	BoxWidth      int
+	NoteX         int
 	Boxes         []drawnCluster
 	Lines         []drawnWire
 	Legend        []legend
 }
 
 type legend struct {
-	Class, Root string
+	Class, Number, Root string
 }
 
 // Pictures draws meshes side by side in time: the same root has the same color in all of them. Each picture is followed by a table that
@@ -110,25 +119,30 @@ func Pictures(all []Mesh) (template.HTML, error) {
 }
 
 func draw(m Mesh, roots []string) drawing {
-	class := func(root string) string { return fmt.Sprintf("%d", slices.Index(roots, root)%5) }
-	d := drawing{Mesh: m, Width: min(len(m.Clusters), perRow)*(boxWidth+gap) - gap + 2}
+	class := func(root string) string { return strconv.Itoa(Color(slices.Index(roots, root))) }
+	number := func(root string) string { // tells roots apart that have the same color
+		if i := slices.Index(roots, root); i != Color(i) {
+			return strconv.Itoa(i + 1)
+		}
+		return ""
+	}
+	d := drawing{Mesh: m, Width: min(len(m.Clusters), perRow)*(boxWidth+gap) - gap + 2, BoxWidth: boxWidth, NoteX: boxWidth - 10}
 	y := 1
 	for row := range slices.Chunk(m.Clusters, perRow) {
 		tallest := 0
 		for i, c := range row {
 			box := drawnCluster{Cluster: c, X: 1 + i*(boxWidth+gap), Y: y, Height: boxHead + rowHeight*max(len(c.Holders), 1)}
+			box.ShortNote = short(c.Note, noteWidth)
+			box.Head = short(c.Name, headWidth-utf8.RuneCountInString(box.ShortNote))
 			tallest = max(tallest, box.Height)
 			for n, h := range c.Holders {
-				line := drawnHolder{Holder: h, Y: y + boxHead + rowHeight*n + 6, TextX: box.X + 34, Short: h.Name}
-				if runes := []rune(h.Name); len(runes) > nameWidth {
-					line.Short = string(runes[:nameWidth-1]) + "…"
-				}
+				line := drawnHolder{Holder: h, Y: y + boxHead + rowHeight*n + 6, TextX: box.X + 34, Short: short(h.Name, nameWidth)}
 				for k, root := range h.Roots {
-					line.Circles = append(line.Circles, circle{box.X + 18 + 14*k, "f" + class(root)})
+					line.Circles = append(line.Circles, circle{box.X + 18 + 14*k, "f" + class(root), number(root)})
 					line.TextX = box.X + 34 + 14*k
 				}
 				if len(h.Roots) == 0 {
-					line.Circles = []circle{{box.X + 18, "fnone"}}
+					line.Circles = []circle{{box.X + 18, "fnone", ""}}
 				}
 				box.Rows = append(box.Rows, line)
 			}
@@ -137,7 +151,8 @@ func draw(m Mesh, roots []string) drawing {
 		y += tallest + gap
 	}
 	for _, w := range m.Wires {
-		d.Lines = append(d.Lines, drawnWire{w, y})
+		text := fmt.Sprintf("%s → %s: %s", w.From, w.To, w.Says)
+		d.Lines = append(d.Lines, drawnWire{w, y, text, short(text, d.Width/charWidth)})
 		y += 22
 	}
 	d.Height = y
@@ -145,8 +160,16 @@ func draw(m Mesh, roots []string) drawing {
 		if slices.ContainsFunc(m.Clusters, func(c Cluster) bool {
 			return slices.ContainsFunc(c.Holders, func(h Holder) bool { return slices.Contains(h.Roots, root) })
 		}) {
-			d.Legend = append(d.Legend, legend{"k" + class(root), root})
+			d.Legend = append(d.Legend, legend{"k" + class(root), number(root), root})
 		}
 	}
 	return d
+}
+
+// short cuts a text to so many characters.
+func short(text string, most int) string {
+	if utf8.RuneCountInString(text) <= most {
+		return text
+	}
+	return string([]rune(text)[:most-1]) + "…"
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/eastwest-lab/eastwest/lab/look"
 	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
@@ -19,9 +20,11 @@ import (
 // evidence is what a page says of a run's evidence. The whole is tens of megabytes: the page lists it, shows the short texts that
 // people read first, and has the lines of logs that stand out.
 type evidence struct {
-	files []fileView
-	shown []textFile
-	logs  []logLine // by time
+	files    []fileView // the first of them
+	count    int        // of all
+	shown    []textFile
+	clusters []look.Cluster // what certificates.txt says
+	logs     []logLine      // by time
 }
 
 type fileView struct {
@@ -29,7 +32,10 @@ type fileView struct {
 	Size string
 }
 
-type textFile struct{ Name, Text string }
+type textFile struct {
+	Name, Text string
+	Part       string // which, where it is not all of the file
+}
 
 // logLine is a line that stands out: a warning, an error, a call that failed.
 type logLine struct {
@@ -41,7 +47,7 @@ type logLine struct {
 
 // Bounds of what is read and shown, so that a page stays small.
 const (
-	mostOfLog  = 8 << 20 // bytes, from the end
+	mostOfFile = 8 << 20 // bytes that are read, from the end
 	mostOfText = 48 << 10
 	mostFiles  = 400
 	mostOfLine = 400
@@ -65,17 +71,26 @@ func readEvidence(dir string) (evidence, error) {
 		if err != nil {
 			return err
 		}
-		name = filepath.ToSlash(name)
+		name = report.Redact(filepath.ToSlash(name))
+		e.count++
 		if len(e.files) < mostFiles {
 			e.files = append(e.files, fileView{name, size(info.Size())})
 		}
 		switch {
 		case filepath.Base(name) == "certificates.txt", name == "problems.txt":
-			text, err := tail(path, mostOfText)
-			e.shown = append(e.shown, textFile{name, report.Redact(text)})
+			text, err := tail(path, mostOfFile)
+			text = report.Redact(text)
+			if cluster, isCertificates := strings.CutSuffix(name, "/certificates.txt"); isCertificates {
+				e.clusters = append(e.clusters, look.Cluster{Name: cluster, Holders: holdersOf(text)})
+			}
+			shown := textFile{Name: name, Text: lastLines(text, mostOfText)}
+			if len(shown.Text) < len(text) || info.Size() > mostOfFile {
+				shown.Part = fmt.Sprintf("the last %s of %s", size(int64(len(shown.Text))), size(info.Size()))
+			}
+			e.shown = append(e.shown, shown)
 			return err
 		case strings.HasSuffix(name, ".log") && strings.Contains(name, "/pods/"):
-			text, err := tail(path, mostOfLog)
+			text, err := tail(path, mostOfFile)
 			who := strings.TrimSuffix(strings.Replace(name, "/pods/", "/", 1), ".log")
 			e.logs = append(e.logs, standingOut(who, text)...)
 			return err
@@ -89,7 +104,7 @@ func readEvidence(dir string) (evidence, error) {
 	return e, nil
 }
 
-// tail reads the end of a file.
+// tail reads the end of a file, in whole lines.
 func tail(path string, most int64) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -106,7 +121,20 @@ func tail(path string, most int64) (string, error) {
 		}
 	}
 	data, err := io.ReadAll(io.LimitReader(f, most))
-	return string(data), err
+	text := string(data)
+	if info.Size() > most {
+		_, text, _ = strings.Cut(text, "\n")
+	}
+	return text, err
+}
+
+// lastLines returns the end of a text, in whole lines. It keeps nothing else of the text.
+func lastLines(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	_, text, _ = strings.Cut(text[len(text)-most:], "\n")
+	return strings.Clone(text)
 }
 
 func size(bytes int64) string {
@@ -137,7 +165,7 @@ func standingOut(who, text string) (found []logLine) {
 		}
 		rest := line[m[1]:]
 		likeness := who + differs.ReplaceAllString(rest[:min(len(rest), 240)], "0")
-		found = append(found, logLine{at, who, strings.TrimSpace(rest), likeness})
+		found = append(found, logLine{at, who, strings.Clone(strings.TrimSpace(rest)), likeness}) // and nothing else of the file
 	}
 	return found
 }
@@ -164,7 +192,8 @@ func excerpt(all []logLine, from, to time.Time, most int) (shown []string) {
 	}
 	for _, likeness := range order {
 		l := last[likeness]
-		text := fmt.Sprintf("%s %s: %s", l.at.UTC().Format("15:04:05.000"), l.who, report.Redact(words.Short(l.text, mostOfLine)))
+		// Half a secret is none that Redact knows: it comes before the cut.
+		text := fmt.Sprintf("%s %s: %s", l.at.UTC().Format("15:04:05.000"), l.who, words.Short(report.Redact(l.text), mostOfLine))
 		if n := counts[likeness] - 1; n > 0 {
 			text += fmt.Sprintf(" (and %d more like it)", n)
 		}

@@ -43,7 +43,7 @@ func (c Column) Time() string { return c.Began.UTC().Format("15:04") }
 // State says how a scenario is over several runs.
 type State string
 
-// The states. A scenario that failed and then passed again is flaky, and none that fails.
+// The states. A scenario that failed and then passed again is flaky, not failing.
 const (
 	StatePassed  State = "passed"
 	StateFlaky   State = "flaky"
@@ -112,8 +112,8 @@ func NewGrid(runs []Run) Grid {
 			continue // it was cut off before it began
 		}
 		for _, s := range summaries {
-			s.Scenario = cmp.Or(s.Scenario, filepath.Base(r.Dir))
-			all = append(all, one{s, r.Dir, filepath.Dir(r.Dir), r.Events[0].Time, r.Events[len(r.Events)-1].Time})
+			s.Scenario = cmp.Or(s.Scenario, nameOf(r.Dir))
+			all = append(all, one{s, r.Dir, groupOf(r.Dir), r.Events[0].Time, r.Events[len(r.Events)-1].Time})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b one) int { return a.began.Compare(b.began) })
@@ -123,7 +123,7 @@ func NewGrid(runs []Run) Grid {
 	groups := map[string]int{}
 	for _, run := range all {
 		n, known := column[run.group]
-		if !known || g.Columns[n].scenarios[run.Scenario] {
+		if !known || g.Columns[n].scenarios[run.Scenario] || run.began.After(g.Columns[n].Ended.Add(pause)) {
 			n = g.columnFor(run.Scenario, run.began)
 			column[run.group] = n
 		}
@@ -141,6 +141,7 @@ func NewGrid(runs []Run) Grid {
 			if failure == nil {
 				failure = &report.Failure{Step: cmp.Or(run.Reason, "it did not end"), Result: run.Result}
 			}
+			failure.Step = cmp.Or(failure.Step, "the phase") // what it does by itself failed
 			cell.Phase = phase
 			key := strings.Join([]string{run.Scenario, phase, failure.Step}, "\n")
 			if groups[key] == 0 {
@@ -167,6 +168,26 @@ func NewGrid(runs []Run) Grid {
 	order := []State{StateFailing, StateFlaky, StatePassed, StateSkipped}
 	slices.SortStableFunc(g.Rows, func(a, b Row) int { return slices.Index(order, a.State) - slices.Index(order, b.State) })
 	return g
+}
+
+// pause is more than what lies between two scenarios of one run, in which a lab may be made anew. A folder that got another run
+// later has two.
+const pause = time.Hour
+
+// nameOf returns the name of a folder, also of the one that is the working directory.
+func nameOf(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	return filepath.Base(dir)
+}
+
+// groupOf returns the folder in which a run folder lies.
+func groupOf(dir string) string {
+	if base := filepath.Base(dir); base == "." || base == ".." {
+		return filepath.Join(dir, "..")
+	}
+	return filepath.Dir(dir)
 }
 
 // columnFor returns the column of a run: that of another one that goes on at the same time and has other scenarios, which is another
@@ -219,6 +240,9 @@ func (g Grid) Count(state State) (n int) {
 
 // Says is the grid in a sentence.
 func (g Grid) Says() string {
+	if len(g.Rows) == 0 {
+		return "No scenario began in these runs."
+	}
 	var parts []string
 	for _, s := range []State{StateFailing, StateFlaky, StatePassed, StateSkipped} {
 		if n := g.Count(s); n > 0 {

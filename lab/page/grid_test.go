@@ -2,6 +2,8 @@ package page
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +60,7 @@ func TestFlakyIsNotFailing(t *testing.T) {
 }
 
 func TestShardsAreOneRun(t *testing.T) {
+	assert.Equal(t, "No scenario began in these runs.", NewGrid([]Run{{Dir: "cut/off"}}).Says())
 	g := NewGrid([]Run{
 		ran("one/shard-1/a", 0, report.Passed), ran("one/shard-2/b", 0, report.Failed), ran("one/shard-1/c", 1, report.Passed),
 		ran("two/a", 30, report.Failed), ran("two/b", 31, report.Failed),
@@ -82,9 +85,39 @@ c         passed   1 of 1  ✓
 	holds(t, page.String(), `<a class="bad" href="#failure-1" title="failed in healthy">✗ failed in healthy</a>`)
 	holds(t, page.String(), "&lt;b&gt;the step&lt;/b&gt;")
 	holds(t, page.String(), `<td class="flaky">flaky</td>`)
+	holds(t, page.String(), `began (UTC)</th>`)
+	holds(t, page.String(), `<span class="unseen">did not run</span>`)
 }
 
-// TestMergeOfThirtyRunsIsFast reads and joins thirty runs as they were recorded.
+// TestFolderThatIsUsedAgain has two runs of other scenarios in one folder.
+func TestFolderThatIsUsedAgain(t *testing.T) {
+	later := ran("out/c", 0, report.Passed)
+	for i := range later.Events {
+		later.Events[i].Time = later.Events[i].Time.Add(24 * time.Hour)
+	}
+	g := NewGrid([]Run{ran("out/a", 0, report.Passed), ran("out/b", 20, report.Passed), later})
+	require.Len(t, g.Columns, 2)
+	assert.Equal(t, []string{"out"}, g.Columns[0].Folders)
+	assert.Equal(t, []string{"out"}, g.Columns[1].Folders)
+	assert.Equal(t, "3 scenarios in 2 runs: 3 passed.", g.Says())
+}
+
+func TestWorkingDirectoryHasAName(t *testing.T) {
+	t.Chdir(t.TempDir())
+	unnamed := ran("./x", 0, report.Passed) // as by an older eastwest
+	unnamed.Events[0].Scenario = ""
+	unnamed.Dir = "."
+	dir, err := os.Getwd()
+	require.NoError(t, err)
+	g := NewGrid([]Run{unnamed})
+	assert.Equal(t, filepath.Base(dir), g.Rows[0].Scenario)
+	assert.Equal(t, []string{".."}, g.Columns[0].Folders)
+	v, err := viewOf(unnamed)
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Base(dir), v.Scenario)
+}
+
+// TestMergeOfThirtyRunsIsFast reads and joins thirty runs of two scenarios as they were recorded, each in a folder of its own.
 func TestMergeOfThirtyRunsIsFast(t *testing.T) {
 	require.NoError(t, wait.Measure())
 	began := time.Now()

@@ -1,9 +1,11 @@
 package page
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/eastwest-lab/eastwest/lab/look"
@@ -36,52 +38,102 @@ func meshesOf(events []report.Event, kept evidence) (all []look.Mesh) {
 		}
 		all = append(all, m)
 	}
-	var clusters []look.Cluster
-	for _, file := range kept.shown {
-		if cluster, isCertificates := strings.CutSuffix(file.Name, "/certificates.txt"); isCertificates {
-			clusters = append(clusters, look.Cluster{Name: cluster, Holders: holdersOf(file.Text)})
-		}
-	}
-	if len(clusters) > 0 {
-		all = append(all, look.Mesh{Title: "after the failure, from the evidence", Clusters: clusters})
+	if len(kept.clusters) > 0 {
+		all = append(all, look.Mesh{Title: "after the failure, from the evidence", Clusters: kept.clusters})
 	}
 	return all
 }
 
 var (
-	whoTrusts = regexp.MustCompile(`([^\s,;]+) \(([^()]*prox[^()]*)\)`)
-	rootNamed = regexp.MustCompile(`"([^"]+)" \(SHA-256 ([0-9A-F:]{11})`)
+	separator = regexp.MustCompile(`, | and `)
+	whole     = regexp.MustCompile(`^(\S+) \((all \d+ proxies)\)$`)
+	lastPod   = regexp.MustCompile(`^(\S+) in (\S+)$`)
+	podName   = regexp.MustCompile(`^\S+$`)
+	rootNamed = regexp.MustCompile(`^("(?:[^"\\]|\\.)+") \(SHA-256 ([0-9A-F:]{11})…\)(?:, | and |$)`)
 )
 
-// trusted reads what the check `roots-in-use` has seen: `cluster-a (all 4 proxies): trusts "x" (SHA-256 8D:E0:A6:A7…); …`.
+// trusted reads what the check `roots-in-use` has seen:
+//
+//	cluster-a (all 4 proxies) and echo-2 in cluster-b: trusts "x" (SHA-256 8D:E0:A6:A7…); client-2 in cluster-b: trusts …
+//
+// What it does not understand would be missing in the picture: then there is none.
 func trusted(seen string) (clusters []look.Cluster) {
 	for _, part := range strings.Split(seen, "; ") {
 		who, what, found := strings.Cut(part, ": trusts ")
 		if !found {
 			continue
 		}
-		var roots []string
-		for _, m := range rootNamed.FindAllStringSubmatch(what, -1) {
-			roots = append(roots, rootName(m[1], m[2]))
+		roots, understood := rootsIn(what)
+		if !understood {
+			return nil
 		}
-		for _, m := range whoTrusts.FindAllStringSubmatch(who, -1) {
-			holder := look.Holder{Name: m[2], Roots: roots, Tip: "trusts " + strings.Join(roots, " and ")}
-			if i := slices.IndexFunc(clusters, func(c look.Cluster) bool { return c.Name == m[1] }); i >= 0 {
+		add := func(cluster, name string) {
+			holder := look.Holder{Name: name, Roots: roots, Tip: "trusts " + cmp.Or(strings.Join(roots, " and "), "nobody")}
+			if i := slices.IndexFunc(clusters, func(c look.Cluster) bool { return c.Name == cluster }); i >= 0 {
 				clusters[i].Holders = append(clusters[i].Holders, holder)
 			} else {
-				clusters = append(clusters, look.Cluster{Name: m[1], Holders: []look.Holder{holder}})
+				clusters = append(clusters, look.Cluster{Name: cluster, Holders: []look.Holder{holder}})
 			}
+		}
+		var pods []string // whose cluster comes with the last of them
+		for _, one := range separator.Split(who, -1) {
+			all, last := whole.FindStringSubmatch(one), lastPod.FindStringSubmatch(one)
+			switch {
+			case all != nil && len(pods) == 0:
+				add(all[1], all[2])
+			case last != nil:
+				for _, pod := range append(pods, last[1]) {
+					add(last[2], pod)
+				}
+				pods = nil
+			case podName.MatchString(one):
+				pods = append(pods, one)
+			default:
+				return nil
+			}
+		}
+		if len(pods) > 0 {
+			return nil
 		}
 	}
 	return clusters
+}
+
+// rootsIn reads a list of roots as pki.Labels writes it.
+func rootsIn(list string) (roots []string, understood bool) {
+	if list == "nobody" {
+		return nil, true
+	}
+	for list != "" {
+		m := rootNamed.FindStringSubmatch(list)
+		if m == nil {
+			return nil, false
+		}
+		name, err := strconv.Unquote(m[1])
+		if err != nil {
+			return nil, false
+		}
+		roots = append(roots, rootName(name, m[2]))
+		list = list[len(m[0]):]
+	}
+	return roots, len(roots) > 0
 }
 
 func rootName(name, sum string) string { return fmt.Sprintf("%s (%s)", name, sum[:min(len(sum), 11)]) }
 
 var (
 	holderLine = regexp.MustCompile(`^(\S+) in namespace (\S+), made `)
-	certLine   = regexp.MustCompile(`^\s+(?:CN=)?(.*?)(?:,O=[^,]*)?, (self-signed|signed by .*?), until (\S+?), sha256 (\S+)`)
+	certLine   = regexp.MustCompile(`^\s+(.*?), (self-signed|signed by .*?), until (\S+?), sha256 (\S+)`)
+	commonName = regexp.MustCompile(`(?:^|[ ,+])CN=((?:[^,+\\]|\\.)+)`)
 )
+
+// nameIn is the common name in a subject, as pki.Name: a subject without one stands for itself.
+func nameIn(subject string) string {
+	if m := commonName.FindStringSubmatch(subject); m != nil {
+		return strings.Clone(m[1])
+	}
+	return strings.Clone(subject)
+}
 
 // holdersOf reads certificates.txt.
 func holdersOf(text string) (holders []look.Holder) {
@@ -107,9 +159,13 @@ func holdersOf(text string) (holders []look.Holder) {
 		switch {
 		case m == nil:
 		case trusts:
-			h.Roots = append(h.Roots, rootName(m[1], m[4]))
+			h.Roots = append(h.Roots, rootName(nameIn(m[1]), m[4]))
 		case h.Tip == "": // its own certificate comes first
-			h.Tip = fmt.Sprintf("%s, %s, ends %s", m[1], strings.ReplaceAll(m[2], "CN=", ""), m[3])
+			signer := m[2]
+			if by, found := strings.CutPrefix(signer, "signed by "); found {
+				signer = "signed by " + nameIn(by)
+			}
+			h.Tip = fmt.Sprintf("%s, %s, ends %s", nameIn(m[1]), signer, m[3])
 		}
 	}
 	return holders

@@ -6,12 +6,15 @@
 package page
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,14 +39,14 @@ func Load(dir string) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "traffic-*.json"))
+	files, err := fs.Glob(os.DirFS(dir), "traffic-*.json") // the name of the folder is no pattern
 	if err != nil {
 		return Run{}, err
 	}
 	run := Run{Dir: dir, Events: events}
 	var errs []error
 	for _, file := range files {
-		recording, err := traffic.Load(file)
+		recording, err := traffic.Load(filepath.Join(dir, file))
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -72,10 +75,12 @@ type view struct {
 	Phases          []phaseView
 	Doctor          []stepView
 	Mesh            template.HTML // pictures
-	Files           []fileView
+	Files           []fileView    // the first ones
+	FileCount       int           // of all
 	Shown           []textFile
 	Issue           string
 	Failed          bool
+	CutOff          bool // it did not come to its end
 	Folder          string
 }
 
@@ -92,9 +97,8 @@ type phaseView struct {
 // stepView is a step, a note, or, where a phase failed without one, the phase.
 type stepView struct {
 	report.Event
-	Verdict string
-	First   bool // of what failed
-	Logs    []string
+	First bool // of what failed
+	Logs  []string
 }
 
 // Write writes the page of a run.
@@ -113,7 +117,7 @@ func Write(w io.Writer, run Run) error {
 		"clock":   func(t time.Time) string { return t.UTC().Format("15:04:05.0") },
 		"percent": words.Percent,
 		"data":    data,
-		"redact":  report.Redact,
+		"color":   look.Color,
 	}).Parse(runPage)
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
@@ -136,12 +140,19 @@ func viewOf(run Run) (view, error) {
 		clean.Emit(e)
 	}
 	run.Events = clean.Events()
+	run.Recordings = slices.Clone(run.Recordings)
+	for i, r := range run.Recordings {
+		run.Recordings[i] = withoutSecrets(r)
+	}
 	summaries := report.Summarize(run.Events)
 	if len(summaries) == 0 {
 		return view{}, errors.New("no scenario began in this run")
 	}
 	s := summaries[len(summaries)-1]
-	v := view{Scenario: s.Scenario, Title: s.Title, Result: s.Result, Failed: s.Result.Bad(), Folder: filepath.Base(run.Dir)}
+	v := view{Scenario: s.Scenario, Title: s.Title, Result: s.Result, Failed: s.Result.Bad(), Folder: nameOf(run.Dir)}
+	if v.CutOff = cutOff(run.Events); v.CutOff {
+		timeOpen(&s, run.Events)
+	}
 	for _, name := range sortedKeys(s.Properties) {
 		v.Properties = append(v.Properties, [2]string{name, s.Properties[name]})
 	}
@@ -152,7 +163,7 @@ func viewOf(run Run) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	v.Files, v.Shown = kept.files, kept.shown
+	v.Files, v.FileCount, v.Shown = kept.files, kept.count, kept.shown
 	v.Phases = phasesOf(run.Events, s, kept.logs)
 	for _, p := range v.Phases {
 		for _, step := range p.Steps {
@@ -171,6 +182,64 @@ func viewOf(run Run) (view, error) {
 	v.Story = storyOf(s, v)
 	v.Issue = issueOf(s, v)
 	return v, nil
+}
+
+// withoutSecrets returns a recording whose texts are redacted. Most of them are the same in many calls.
+func withoutSecrets(r *traffic.Recording) *traffic.Recording {
+	known := map[string]string{}
+	redact := func(text string) string {
+		clean, ok := known[text]
+		if !ok {
+			clean = report.Redact(text)
+			known[text] = clean
+		}
+		return clean
+	}
+	c := *r
+	c.Stream, c.From, c.URL, c.ExpectCluster = redact(r.Stream), redact(r.From), redact(r.URL), redact(r.ExpectCluster)
+	c.Marks, c.Calls = slices.Clone(r.Marks), slices.Clone(r.Calls)
+	for i := range c.Marks {
+		c.Marks[i].Label = redact(c.Marks[i].Label)
+	}
+	for i := range c.Calls {
+		call := &c.Calls[i]
+		call.Err, call.Cluster, call.Pod = redact(call.Err), redact(call.Cluster), redact(call.Pod)
+	}
+	return &c
+}
+
+// cutOff says whether the last scenario has no end.
+func cutOff(events []report.Event) bool {
+	for _, e := range slices.Backward(events) {
+		switch e.Type {
+		case report.ScenarioEnded:
+			return false
+		case report.ScenarioStarted:
+			return true
+		}
+	}
+	return false
+}
+
+// timeOpen gives a run that was cut off, and the phase in which it was, the time up to the last thing that is known of it.
+func timeOpen(s *report.Summary, events []report.Event) {
+	until := events[len(events)-1].Time
+	open := false
+	var began, phase time.Time
+	for _, e := range events {
+		switch e.Type {
+		case report.ScenarioStarted:
+			began, open = e.Time, false
+		case report.PhaseStarted:
+			phase, open = e.Time, true
+		case report.PhaseEnded:
+			open = false
+		}
+	}
+	s.Seconds = until.Sub(began).Seconds()
+	if n := len(s.Phases); open && n > 0 {
+		s.Phases[n-1].Seconds = until.Sub(phase).Seconds()
+	}
 }
 
 // phasesOf returns the phases with what belongs to each. What happened before the first is none of a scenario.
@@ -195,7 +264,7 @@ func phasesOf(events []report.Event, s report.Summary, all []logLine) []phaseVie
 		case report.StepStarted:
 			began[key] = e.Time
 		case report.StepEnded, report.Note:
-			step := stepView{Event: e, Verdict: string(e.Result)}
+			step := stepView{Event: e}
 			from, waited := began[key]
 			delete(began, key)
 			if e.Result.Bad() {
@@ -210,7 +279,8 @@ func phasesOf(events []report.Event, s report.Summary, all []logLine) []phaseVie
 			p.Steps = append(p.Steps, step)
 		case report.PhaseEnded:
 			if e.Result.Bad() && !slices.ContainsFunc(p.Steps, func(s stepView) bool { return s.Result.Bad() }) {
-				p.Steps = append(p.Steps, stepView{Event: e, Verdict: string(e.Result), First: !failed})
+				e.Name = cmp.Or(e.Name, "the phase") // no step of it failed
+				p.Steps = append(p.Steps, stepView{Event: e, First: !failed})
 				failed = true
 			}
 			p.Logs = excerpt(all, p.Began, e.Time, 12)
@@ -220,7 +290,7 @@ func phasesOf(events []report.Event, s report.Summary, all []logLine) []phaseVie
 		last := &phases[len(phases)-1]
 		last.Open = true
 		last.Steps = append(last.Steps, stepView{
-			Event: report.Event{Name: "the run", Result: s.Result, Seen: s.Reason}, Verdict: string(s.Result), First: true,
+			Event: report.Event{Name: "the run", Result: s.Result, Seen: s.Reason}, First: true,
 		})
 	}
 	return phases

@@ -2,7 +2,13 @@ package page
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -64,7 +70,72 @@ func TestStory(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, v.Story, 3)
 	assert.Contains(t, v.Story[0], "root-expired failed in phase diagnose after 5m59s: ")
-	assert.Contains(t, v.Story[2], "It wanted doctor finds root-expired first, and no other root cause, within 30s × 6.9, and saw ")
+	assert.Contains(t, v.Story[2], "Wanted: doctor finds root-expired first, and no other root cause, within 30s × 6.9. Seen: ")
+}
+
+// TestStoryOfWhatDidNotEnd has runs that no failed check ended.
+func TestStoryOfWhatDidNotEnd(t *testing.T) {
+	began := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
+	at := func(second int, e report.Event) report.Event {
+		e.Time = began.Add(time.Duration(second) * time.Second)
+		return e
+	}
+	started := at(0, report.Event{Type: report.ScenarioStarted, Scenario: "s", Name: "The title"})
+	phase := at(1, report.Event{Type: report.PhaseStarted, Phase: "break"})
+	ended := func(seen string) report.Event {
+		return at(9, report.Event{Type: report.ScenarioEnded, Result: report.Errored, Seen: seen, Seconds: 9})
+	}
+	phaseEnded := func(seen string) report.Event {
+		return at(8, report.Event{Type: report.PhaseEnded, Phase: "break", Result: report.Errored, Seen: seen, Seconds: 7})
+	}
+	failedStep := at(5, report.Event{Type: report.StepEnded, Phase: "break", Name: "x", Result: report.Failed, Wanted: "w", Seen: "z."})
+	for name, test := range map[string]struct {
+		events      []report.Event
+		first, last string
+		holds       string
+	}{
+		"a phase that fails without a step": {
+			[]report.Event{started, phase, phaseEnded("no such file"), ended("no such file")},
+			"s could not be carried out in phase break after 9.0 s: The title.", "Seen: no such file.", "errored</span> the phase",
+		},
+		"Ctrl-C": {
+			[]report.Event{started, phase, phaseEnded("interrupted: Ctrl-C."), ended("interrupted: Ctrl-C.")},
+			"s was interrupted in phase break after 9.0 s: The title.", "Seen: interrupted: Ctrl-C.", "errored</span> the phase",
+		},
+		"an error outside of the phases": {
+			[]report.Event{started, ended("there is no disk")},
+			"s could not be carried out after 9.0 s: The title.", "Reason: there is no disk.", "No phase began.",
+		},
+		"killed after a failure": {
+			[]report.Event{started, phase, failedStep, at(6, report.Event{Type: report.Note, Name: "collecting"})},
+			"s failed in phase break after 6.0 s: The title.", "Wanted: w. Seen: z. The run was cut off before it ended.",
+			`<span class="soft">5.0 s, began 12:00:01.0 UTC</span>`,
+		},
+		"killed": {
+			[]report.Event{started, phase, at(4, report.Event{Type: report.StepStarted, Phase: "break", Name: "x"})},
+			"s was interrupted after 4.0 s: The title.", "Reason: interrupted: the run ended before this did.", "errored</span> the run",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run := Run{Dir: t.TempDir(), Events: test.events}
+			v, err := viewOf(run)
+			require.NoError(t, err)
+			assert.Equal(t, []string{test.first, "It recorded no calls.", test.last}, v.Story)
+			text := pageOf(t, run)
+			standsAlone(t, text)
+			holds(t, text, test.holds)
+			for _, f := range NewGrid([]Run{run}).Failures {
+				assert.NotEmpty(t, f.Step)
+			}
+		})
+	}
+}
+
+// TestRecordingsAreFoundInAnyFolder has a folder whose name would be a pattern.
+func TestRecordingsAreFoundInAnyFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run [2]*")
+	require.NoError(t, os.CopyFS(dir, os.DirFS(passed)))
+	assert.Len(t, load(t, dir).Recordings, 4)
 }
 
 // TestPageStandsAlone reads pages the way a browser does: nothing in them is loaded from anywhere.
@@ -133,9 +204,8 @@ func TestCutOffRunHasAPage(t *testing.T) {
 	all := run.Events
 	for n := 1; n < len(all); n++ {
 		text := pageOf(t, Run{Dir: failed, Events: all[:n]})
-		if n > 1 {
-			assert.Truef(t, strings.Contains(text, `id="failure"`), "after %d events", n)
-		}
+		assert.Equalf(t, n > 1, strings.Contains(text, `id="failure"`), "after %d events", n)
+		assert.Equalf(t, n > 1, strings.Contains(text, `href="#failure"`), "after %d events", n)
 	}
 	var b bytes.Buffer
 	assert.ErrorContains(t, Write(&b, Run{Dir: "empty"}), "writing the page of empty: no scenario began in this run")
@@ -191,10 +261,17 @@ func TestHostileTextIsOnlyText(t *testing.T) {
 func TestSecretsAreRedacted(t *testing.T) {
 	began := time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC)
 	const secret = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzZWNyZXQifQ.c2VjcmV0LXNpZ25hdHVyZQ"
+	made, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(made)
+	require.NoError(t, err)
+	key := base64.StdEncoding.EncodeToString(der)
+	late := strings.Repeat("x ", 125) + key // a text that is cut within the key
 	dir := t.TempDir()
 	pod := filepath.Join(dir, "evidence", "cluster-a", "pods", "x")
 	require.NoError(t, os.MkdirAll(pod, 0o755))
-	require.NoError(t, os.WriteFile(filepath.Join(pod, "a.log"), []byte("2026-11-30T12:00:01.5Z\terror\tgot "+secret+"\n"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(pod, "a.log"), []byte("2026-11-30T12:00:01.5Z\terror\tgot "+secret+"\n"+
+		"2026-11-30T12:00:01.7Z\twarn\t"+late+"\n"), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "evidence", "problems.txt"), []byte("bearer "+secret), 0o644))
 	text := pageOf(t, Run{
 		Dir: dir,
@@ -205,11 +282,17 @@ func TestSecretsAreRedacted(t *testing.T) {
 			{Type: report.ScenarioEnded, Result: report.Failed, Seen: secret, Time: began.Add(3 * time.Second)},
 		},
 		Recordings: []*traffic.Recording{{
-			Stream: "s", URL: "http://u:" + secret + "@h/", Began: began, Ended: began.Add(time.Second),
+			Stream: secret, ExpectCluster: secret, URL: "http://u:" + secret + "@h/", Began: began, Ended: began.Add(time.Second),
 			Marks: []traffic.Mark{{Label: "break", At: began}},
-			Calls: []traffic.Call{{Start: began, End: began.Add(time.Second), Issued: true, Code: 503, Err: secret}},
+			Calls: []traffic.Call{
+				{Start: began, End: began.Add(time.Second), Issued: true, Code: 503, Err: secret, Cluster: secret, Pod: secret},
+				{Start: began, End: began.Add(time.Second), Issued: true, Code: 200, Cluster: secret + "x"},
+				{Start: began, End: began.Add(time.Second), Issued: true, Code: 503, Err: late},
+			},
 		}},
 	})
+	holdsNot(t, text, key[:20])
+	holds(t, text, "x x [redacted]")
 	holdsNot(t, text, "eyJhbGci")
 	holds(t, text, "[redacted]")
 	holds(t, text, "a: error got [redacted]") // the line of the log is there
@@ -241,8 +324,31 @@ func TestPlotHasEveryCall(t *testing.T) {
 		assert.LessOrEqual(t, s.From, s.To)
 	}
 	assert.Equal(t, []string{"baseline", "break", "symptoms", "diagnose"}, phases)
-	assert.Contains(t, faults, "break: restart istiod in cluster-a and cluster-b")
+	assert.Equal(t, []string{
+		"break: put a CA below a new root that lives 24s into the Secret cacerts of cluster-a and cluster-b",
+		"break: restart istiod in cluster-a and cluster-b",
+		"break: restart client@cluster-a, echo@cluster-a, client@cluster-b and echo@cluster-b",
+	}, faults)
 	assert.True(t, p.Phases[3].Bad)
+}
+
+func TestPlotHasChangesAlone(t *testing.T) {
+	p, _ := plotOf(load(t, passed))
+	var faults []string
+	for _, s := range p.Faults {
+		faults = append(faults, s.Label)
+		assert.Equal(t, strings.HasPrefix(s.Label, "recover: "), s.Mend)
+	}
+	assert.Equal(t, []string{
+		"break: put a CA below a root that nobody else has into the Secret cacerts of cluster-b",
+		"break: restart istiod in cluster-b",
+		"break: restart all workloads and gateways in cluster-b",
+		"break: restart client@cluster-a",
+		"wrong-fixes: restart istiod in cluster-a and cluster-b",
+		"recover: put a CA below the lab's shared root into the Secret cacerts of cluster-b",
+		"recover: restart istiod in cluster-b",
+		"recover: restart all workloads and gateways in cluster-b",
+	}, faults, "looking whether the mesh is still broken is no change")
 }
 
 func TestPageOfTwentyThousandCallsIsSmall(t *testing.T) {
@@ -285,11 +391,110 @@ func TestPicturesOfTheMesh(t *testing.T) {
 	require.Len(t, last.Clusters, 2)
 	assert.Equal(t, look.Holder{
 		Name: "production/client-86579fdb9c-wn9hg", Roots: []string{"scenarios-1 expiring root (0D:85:7B:7C)"},
-		Tip: "spiffe://cluster.local/ns/production/sa/client, signed by scenarios-1 intermediate cluster-a (made 11:58:34),O=eastwest, " +
+		Tip: "spiffe://cluster.local/ns/production/sa/client, signed by scenarios-1 intermediate cluster-a (made 11:58:34), " +
 			"ends 2026-11-30T11:58:58Z",
 	}, last.Clusters[0].Holders[1])
 	text := pageOf(t, load(t, failed))
 	holds(t, text, "<title>spiffe://cluster.local/ns/production/sa/client, signed by")
+}
+
+// TestLargeEvidenceSaysWhatIsMissing has more files, and a longer list of certificates, than a page shows.
+func TestLargeEvidenceSaysWhatIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	kept := filepath.Join(dir, "evidence", "cluster-a")
+	require.NoError(t, os.MkdirAll(kept, 0o755))
+	var text strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&text, "\npod-%d in namespace n, made 2026-11-30T11:58:10Z\n  trusts:\n", i)
+		for range 4 {
+			text.WriteString("    CN=the root,OU=x+O=y, self-signed, until 2036-11-27T11:58:00Z, " +
+				"sha256 2F:4C:CB:4C" + strings.Repeat(":00", 28) + "\n")
+		}
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(kept, "certificates.txt"), []byte(text.String()), 0o644))
+	for i := range mostFiles {
+		require.NoError(t, os.WriteFile(filepath.Join(kept, fmt.Sprintf("file-%d.txt", i)), nil, 0o644))
+	}
+	e, err := readEvidence(dir)
+	require.NoError(t, err)
+	require.Len(t, e.clusters, 1)
+	require.Len(t, e.clusters[0].Holders, 100, "the picture has all of them")
+	assert.Equal(t, "the root (2F:4C:CB:4C)", e.clusters[0].Holders[99].Roots[0], "as the checks call it")
+	require.Len(t, e.shown, 1)
+	assert.LessOrEqual(t, len(e.shown[0].Text), mostOfText)
+	assert.Regexp(t, `^the last 4\d kB of 7\d kB$`, e.shown[0].Part)
+	page := pageOf(t, Run{Dir: dir, Events: []report.Event{{Type: report.ScenarioStarted, Scenario: "s"}}})
+	holds(t, page, "cluster-a/certificates.txt (the last 4")
+	holds(t, page, "The first 400 of 401 files in the folder evidence of ")
+}
+
+// TestTailHasWholeLines cuts a file within a line, which may be a secret.
+func TestTailHasWholeLines(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.log")
+	require.NoError(t, os.WriteFile(file, []byte("first\nsecond\nthird\n"), 0o644))
+	for most, want := range map[int64]string{100: "first\nsecond\nthird\n", 10: "third\n", 3: ""} {
+		text, err := tail(file, most)
+		require.NoError(t, err)
+		assert.Equal(t, want, text)
+		assert.Equal(t, want, lastLines("first\nsecond\nthird\n", int(most)))
+	}
+}
+
+// TestIssueHasTheLatestLogs has more lines of logs than an issue has room for.
+func TestIssueHasTheLatestLogs(t *testing.T) {
+	step := stepView{Event: report.Event{Name: "x", Result: report.Failed}}
+	for i := range 10 {
+		step.Logs = append(step.Logs, fmt.Sprintf("line %d", i))
+	}
+	text := issueOf(report.Summary{}, view{Phases: []phaseView{{Steps: []stepView{step}}}})
+	assert.Contains(t, text, "line 9")
+	assert.NotContains(t, text, "line 1\n")
+}
+
+// TestPaperIsWhiteForThePlotToo compares the colors that the script has for paper with those of the style.
+func TestPaperIsWhiteForThePlotToo(t *testing.T) {
+	paper := string(look.Style())
+	paper = paper[strings.Index(paper, "@media print"):]
+	of := regexp.MustCompile(`"(--\w+)": "(#[0-9a-f]{6})"`).FindAllStringSubmatch(plotScript, -1)
+	require.Len(t, of, 14)
+	for _, m := range of {
+		holds(t, paper[:strings.Index(paper, "}")], m[1]+": "+m[2]+";")
+	}
+}
+
+// TestPictureHasEveryProxy reads texts of observe's group and of pki.Labels.
+func TestPictureHasEveryProxy(t *testing.T) {
+	const (
+		a = `"a" (SHA-256 8D:E0:A6:A7…)`
+		b = `"b \"x\"" (SHA-256 CD:9E:93:1F…)`
+	)
+	type has = map[string][]string // holders with their roots, by cluster
+	for seen, want := range map[string]has{
+		"cluster-a (all 2 proxies) and echo-2 in cluster-b: trusts " + a + "; client-2 in cluster-b: trusts " + b: {
+			"cluster-a": {"all 2 proxies: a (8D:E0:A6:A7)"}, "cluster-b": {"echo-2: a (8D:E0:A6:A7)", `client-2: b "x" (CD:9E:93:1F)`},
+		},
+		"x, y and z in a and cluster-b (all 3 proxies): trusts " + a + " and " + b: {
+			"a": {
+				`x: a (8D:E0:A6:A7)+b "x" (CD:9E:93:1F)`, `y: a (8D:E0:A6:A7)+b "x" (CD:9E:93:1F)`, `z: a (8D:E0:A6:A7)+b "x" (CD:9E:93:1F)`,
+			},
+			"cluster-b": {`all 3 proxies: a (8D:E0:A6:A7)+b "x" (CD:9E:93:1F)`},
+		},
+		"x in cluster-a: trusts nobody":                            {"cluster-a": {"x: "}},
+		"there is no Secret; x in cluster-a: trusts " + a:          {"cluster-a": {"x: a (8D:E0:A6:A7)"}},
+		"x in cluster-a: trusts " + a + "; some pods: trusts " + b: {},
+		"x in cluster-a: trusts " + a + "; y in b: trusts many":    {},
+		"x: trusts " + a: {},
+		`x in cluster-a: trusts "a; b" (SHA-256 8D:E0:A6:A7…)`: {},
+		"nothing": {},
+	} {
+		got := has{}
+		for _, c := range trusted(seen) {
+			for _, h := range c.Holders {
+				got[c.Name] = append(got[c.Name], h.Name+": "+strings.Join(h.Roots, "+"))
+			}
+		}
+		assert.Equal(t, want, got, seen)
+	}
 }
 
 func TestExcerptHasWhatStandsOut(t *testing.T) {

@@ -54,7 +54,7 @@ type streamView struct {
 	Name, From, URL, Expect string
 	All                     traffic.Stats
 	Phases                  []phaseStats
-	Recovery                time.Duration // from the start of the repair to the first of inARow answers
+	Recovery                time.Duration // from the start of the repair to the first of several answers in a row
 	Recovered               bool
 	Repaired                bool // there was a repair to recover by
 }
@@ -80,9 +80,6 @@ func (s streamView) Gap() string { return words.Seconds(s.All.LongestGap) }
 
 // Gap is the longest time without an answer in a phase.
 func (p phaseStats) Gap() string { return words.Seconds(p.LongestGap) }
-
-// inARow is how many good answers in a row count as recovered, as in scenario files.
-const inARow = 5
 
 func plotOf(run Run) (*plot, []streamView) {
 	if len(run.Recordings) == 0 {
@@ -123,12 +120,11 @@ func plotOf(run Run) (*plot, []streamView) {
 		if text == "" {
 			return -1
 		}
-		text = report.Redact(words.Short(text, 400))
 		i, known := texts[text]
 		if !known {
 			i = len(p.Texts)
 			texts[text] = i
-			p.Texts = append(p.Texts, text)
+			p.Texts = append(p.Texts, words.Short(text, 400))
 		}
 		return i
 	}
@@ -168,8 +164,7 @@ func plotOf(run Run) (*plot, []streamView) {
 
 func streamOf(r *traffic.Recording) streamView {
 	v := streamView{
-		Name: r.Stream, From: report.Redact(r.From), URL: report.Redact(r.URL), Expect: cmp.Or(r.ExpectCluster, "any cluster"),
-		All: r.All().Stats(),
+		Name: r.Stream, From: r.From, URL: r.URL, Expect: cmp.Or(r.ExpectCluster, "any cluster"), All: r.All().Stats(),
 	}
 	for i, m := range r.Marks {
 		to := r.Ended
@@ -177,15 +172,12 @@ func streamOf(r *traffic.Recording) streamView {
 			to = r.Marks[i+1].At
 		}
 		v.Phases = append(v.Phases, phaseStats{m.Label, r.Between(m.At, to).Stats()})
-		if m.Label == "recover" && !v.Repaired {
-			v.Repaired = true
-			v.Recovery, v.Recovered = r.TimeToRecover(m.At, inARow)
-		}
 	}
+	v.Recovery, v.Recovered, v.Repaired = r.Recovery()
 	return v
 }
 
-// changes are the steps that change the mesh: those have a beginning.
+// changes are the steps that change the mesh: those have a beginning and a command. The undoing has none: it puts back what differs.
 func changes(events []report.Event, at func(time.Time) int64, to int64) (all []span) {
 	open := map[string]time.Time{}
 	for _, e := range events {
@@ -195,7 +187,9 @@ func changes(events []report.Event, at func(time.Time) int64, to int64) (all []s
 		key := e.Phase + "\n" + e.Place + "\n" + e.Name
 		switch e.Type {
 		case report.StepStarted:
-			open[key] = e.Time
+			if e.Command != "" || e.Phase == "undo" { // what has none, such as a proof that the mesh is not healthy, only looks
+				open[key] = e.Time
+			}
 		case report.StepEnded:
 			if from, ok := open[key]; ok && at(from) < to {
 				all = append(all, span{

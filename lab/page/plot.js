@@ -219,7 +219,7 @@
       } else {
         render();
       }
-      if (c) byId("tip").textContent = describe(c);
+      byId("tip").textContent = c ? describe(c) : "";
     }
 
     function see(begin, end) {

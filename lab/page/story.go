@@ -30,21 +30,39 @@ func storyOf(s report.Summary, v view) []string {
 		first = fmt.Sprintf("%s was skipped: %s.", v.Scenario, title)
 		last = fmt.Sprintf("The reason: %s.", strings.TrimSuffix(cmp.Or(s.Reason, "it gave none"), "."))
 	case failure == nil:
-		first = fmt.Sprintf("%s did not end: %s.", v.Scenario, title)
-		last = fmt.Sprintf("It was %s.", strings.TrimSuffix(cmp.Or(s.Reason, "cut off"), "."))
+		first = fmt.Sprintf("%s %s after %s: %s.", v.Scenario, ending(s.Result, s.Reason), took, title)
+		last = part("Reason", s.Reason, 500)
 	default:
-		word := "failed"
-		if failure.Result == report.Errored {
-			word = "could not be carried out"
+		first = fmt.Sprintf("%s %s in phase %s after %s: %s.", v.Scenario, ending(failure.Result, failure.Seen), bad, took, title)
+		last = part("Wanted", failure.Wanted, 200)
+		if last == "" {
+			last = part("Step", failure.Step, 200)
 		}
-		first = fmt.Sprintf("%s %s in phase %s after %s: %s.", v.Scenario, word, bad, took, title)
-		last = "It wanted " + words.Short(cmp.Or(failure.Wanted, failure.Step), 200)
-		if failure.Seen != "" {
-			last += ", and saw " + words.Short(words.FirstLine(failure.Seen), 300)
+		last = strings.TrimSpace(last + " " + part("Seen", words.FirstLine(failure.Seen), 300))
+		if v.CutOff {
+			last = strings.TrimSpace(last + " The run was cut off before it ended.")
 		}
-		last = strings.TrimSuffix(last, ".") + "."
 	}
 	return []string{first, callsSentence(v.Streams), last}
+}
+
+// ending says how a run ended that did not pass.
+func ending(result report.Result, why string) string {
+	switch {
+	case result == report.Failed:
+		return "failed"
+	case strings.HasPrefix(why, "interrupted:"):
+		return "was interrupted"
+	}
+	return "could not be carried out"
+}
+
+// part is a sentence of one thing that is known, or nothing.
+func part(what, text string, most int) string {
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s: %s.", what, strings.TrimSuffix(words.Short(text, most), "."))
 }
 
 func firstFailure(s report.Summary) (phase string, f *report.Failure) {
@@ -78,7 +96,7 @@ func callsSentence(streams []streamView) string {
 		text += fmt.Sprintf(" (%d while this machine stood still)", still)
 	}
 	text += fmt.Sprintf("; the longest time without an answer was %s, on %s", words.Seconds(worst.All.LongestGap), worst.Name)
-	if recovered {
+	if recovered && lost > 0 {
 		text += fmt.Sprintf("; every stream was answered again %s after the repair began", words.Seconds(slowest.Recovery))
 	}
 	return text + "."
@@ -115,7 +133,7 @@ func issueOf(s report.Summary, v view) string {
 					fmt.Fprintf(&text, "%-8s %s\n", field[0], strings.ReplaceAll(field[1], "\n", "\n         "))
 				}
 			}
-			for _, line := range step.Logs[:min(len(step.Logs), 8)] {
+			for _, line := range step.Logs[max(0, len(step.Logs)-8):] {
 				fmt.Fprintf(&text, "log      %s\n", line)
 			}
 			fmt.Fprintf(&b, "\nFailed in phase %s:\n\n%s", inline(p.Phase), fenced(text.String()))

@@ -33,8 +33,8 @@ type Stats struct {
 	// SourceAway is how long the source could not call: from the start of each call that was not issued
 	// to the start of the next that was.
 	SourceAway time.Duration `json:"-"`
-	// LostAtStandstill is how many of Lost were under way while this machine stood still: nothing on it got CPU time to
-	// answer them. They count as lost all the same.
+	// LostAtStandstill is how many of Lost were under way while this machine stood still, and were not answered by anybody:
+	// nothing on it got CPU time for that. They count as lost all the same.
 	LostAtStandstill int `json:"lostAtStandstill,omitempty"`
 	// The fields that end in Seconds are the same numbers for JSON.
 	LongestGapSeconds float64       `json:"longestGapSeconds"`
@@ -104,7 +104,7 @@ func Judge(w Window) Stats {
 		}
 		if !w.succeeded(c) {
 			s.Lost++
-			if slices.ContainsFunc(still, c.overlaps) {
+			if c.Code != 200 && slices.ContainsFunc(still, c.overlaps) {
 				s.LostAtStandstill++
 			}
 			losses[w.lossOf(c)]++
@@ -160,32 +160,19 @@ func awayTimes(w Window) []span {
 // call before it: the first call that was not made was due up to Plan.Every later.
 func standstills(w Window) []span {
 	var still []span
-	for i, c := range w.Calls {
-		if c.Issued || !strings.Contains(c.Err, wasLate) {
-			continue
-		}
-		from, to := w.From, w.To
-		if before := lastIssued(w.Calls[:i]); before >= 0 {
-			from = w.Calls[before].Start
-		}
-		if after := slices.IndexFunc(w.Calls[i:], func(c Call) bool { return c.Issued }); after >= 0 {
-			to = w.Calls[i+after].Start
-		}
-		if n := len(still); n == 0 || still[n-1].from != from {
-			still = append(still, span{from, to})
+	from, open := w.From, false
+	for _, c := range w.Calls {
+		switch {
+		case c.Issued:
+			if open {
+				still[len(still)-1].to, open = c.Start, false
+			}
+			from = c.Start
+		case !open && strings.Contains(c.Err, wasLate):
+			still, open = append(still, span{from, w.To}), true
 		}
 	}
 	return still
-}
-
-// lastIssued returns the index of the last call that was made, or -1.
-func lastIssued(calls []Call) int {
-	for i, c := range slices.Backward(calls) {
-		if c.Issued {
-			return i
-		}
-	}
-	return -1
 }
 
 // overlaps reports whether a finished call was under way in a stretch of time.

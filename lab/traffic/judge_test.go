@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -84,6 +86,12 @@ func TestJudge(t *testing.T) {
 				"4 not issued while the source was away for 400ms",
 		},
 		{
+			name: "an answer from elsewhere is an answer, also at a standstill", letters: "bbassbb", calls: 5, ok: 4, lost: 1, notIssued: 2,
+			percent: 80, gap: ms(200), away: ms(200), byCluster: "map[cluster-a:1 cluster-b:4]",
+			line: "5 calls, 80.0 % answered, 1 lost, longest gap 200ms, answered by cluster-a 1 and cluster-b 4, " +
+				"2 not issued while the source was away for 200ms",
+		},
+		{
 			name: "a gap that is open at the end", letters: "bb55555", calls: 7, ok: 2, lost: 5, percent: 200. / 7, gap: ms(590),
 			byCluster: "map[cluster-b:2]", line: "7 calls, 28.6 % answered, 5 lost, longest gap 590ms, answered by cluster-b 2",
 		},
@@ -149,6 +157,47 @@ func TestJudge(t *testing.T) {
 			}
 			assert.Equal(t, s.Calls, codes)
 		})
+	}
+}
+
+func TestStandstills(t *testing.T) {
+	for letters, want := range map[string][]span{
+		"bbb":      nil,
+		"bbxxbb":   nil, // the source was away
+		"bssb":     {{at(0), at(300)}},
+		"ssb":      {{at(0), at(200)}},
+		"bbss":     {{at(100), at(400)}},
+		"bsxsb5sb": {{at(0), at(400)}, {at(500), at(700)}},
+		"bxsb":     {{at(0), at(300)}},
+		"s":        {{at(0), at(100)}},
+	} {
+		assert.Equal(t, want, standstills(timeline(letters)), letters)
+	}
+}
+
+// TestLongStandstillIsJudgedAtOnce judges an hour without a call.
+func TestLongStandstillIsJudgedAtOnce(t *testing.T) {
+	require.NoError(t, wait.Measure())
+	w := timeline("b" + strings.Repeat("s", 72_000) + "b")
+	began := time.Now()
+	assert.Equal(t, 72_000, w.Stats().NotIssued)
+	assert.Less(t, time.Since(began), wait.Bound(time.Second))
+}
+
+func TestRecovery(t *testing.T) {
+	for letters, want := range map[string]string{
+		"bb55r5bbbbb": "210ms true true", "bb55r5bbbb": "0s false true", "bbbbbbb": "0s false false",
+		"b5rbbbbbr55": "10ms true true",
+	} {
+		w := timeline(strings.ReplaceAll(letters, "r", "b"))
+		r := Recording{Began: w.From, Ended: w.To, ExpectCluster: w.ExpectCluster, Calls: w.Calls}
+		for i, letter := range letters {
+			if letter == 'r' {
+				r.Marks = append(r.Marks, Mark{"recover", at(100 * i)})
+			}
+		}
+		took, recovered, repaired := r.Recovery()
+		assert.Equal(t, want, fmt.Sprint(took, recovered, repaired), letters)
 	}
 }
 

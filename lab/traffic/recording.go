@@ -121,6 +121,21 @@ func (r *Recording) TimeToRecover(after time.Time, n int) (time.Duration, bool) 
 	return TimeToRecover(r.Between(after, r.Ended), n)
 }
 
+// goodAgain is how many successes in a row count as recovered.
+const goodAgain = 5
+
+// Recovery returns the time from the first mark "recover", when the repair began, to the first of five successes in a row.
+// It is repaired if there is such a mark, and recovered if there is such a row after it.
+func (r *Recording) Recovery() (took time.Duration, recovered, repaired bool) {
+	for _, m := range r.Marks {
+		if m.Label == "recover" {
+			took, recovered = r.TimeToRecover(m.At, goodAgain)
+			return took, recovered, true
+		}
+	}
+	return 0, false, false
+}
+
 // Reliable returns an error that wraps ErrUnreliable if fewer than n calls succeeded before a moment, usually the break.
 // Such a stream has not shown that it works, and its later failures prove nothing.
 func (r *Recording) Reliable(before time.Time, n int) error {

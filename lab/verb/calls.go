@@ -176,7 +176,7 @@ func (c *callsCheck) judge(recording *traffic.Recording, s traffic.Stats) string
 		return fmt.Sprintf("a gap of %s", s.LongestGap.Round(time.Millisecond))
 	}
 	if c.RecoversWithin != 0 {
-		took, ok := c.timeToRecover(recording)
+		took, ok, _ := recording.Recovery()
 		if !ok {
 			return "it did not recover"
 		}
@@ -193,18 +193,6 @@ func (c *callsCheck) judge(recording *traffic.Recording, s traffic.Stats) string
 		return "no lost call with such an error"
 	}
 	return ""
-}
-
-// inARow is how many good answers in a row count as recovered.
-const inARow = 5
-
-func (c *callsCheck) timeToRecover(recording *traffic.Recording) (time.Duration, bool) {
-	for _, mark := range recording.Marks {
-		if mark.Label == string(scenario.Recover) {
-			return recording.TimeToRecover(mark.At, inARow)
-		}
-	}
-	return 0, false
 }
 
 // DescribeStats is one line, with the most frequent error where calls were lost.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,6 +62,9 @@ catalogue on many days: a grid of scenarios and runs, which tells what is flaky 
 			for _, other := range args[min(len(args), 1):] {
 				more, err2 := readRuns(other)
 				runs, err = append(runs, more...), errors.Join(err, err2)
+			}
+			if err == nil {
+				runs, err = distinct(runs)
 			}
 			if err != nil {
 				return err
@@ -121,14 +125,14 @@ func reportedFolder(args []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	all, err := filepath.Glob(filepath.Join(runsFolder(home), "*"))
+	all, err := fs.Glob(os.DirFS(runsFolder(home)), "*") // the name of the folder is no pattern
 	if err != nil {
 		return "", err
 	}
 	if len(all) == 0 {
 		return "", usagef("there are no runs in %s: `eastwest run NAME` makes one", runsFolder(home))
 	}
-	return slices.Max(all), nil // their names are times
+	return filepath.Join(runsFolder(home), slices.Max(all)), nil // their names are times
 }
 
 // keptRun is one run of one scenario, as it was kept.
@@ -156,6 +160,22 @@ func readRuns(dir string) ([]keptRun, error) {
 	}
 	slices.SortStableFunc(runs, func(a, b keptRun) int { return a.began().Compare(b.began()) })
 	return runs, errors.Join(errs...)
+}
+
+// distinct leaves out what was named twice, such as a folder of runs and one of them.
+func distinct(runs []keptRun) (once []keptRun, err error) {
+	seen := map[string]bool{}
+	for _, r := range runs {
+		path, err := filepath.Abs(r.dir)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[path] {
+			once = append(once, r)
+		}
+		seen[path] = true
+	}
+	return once, nil
 }
 
 func dirsOf(runs []keptRun) (dirs []string) {
@@ -216,8 +236,18 @@ func printRuns(out io.Writer, runs []keptRun) error {
 	return w.Flush()
 }
 
-// writeFile writes a file whole or not at all.
+// writeFile writes a file whole or not at all. What is no file, such as a device, a pipe or a link, stays what it is.
 func writeFile(path string, write func(io.Writer) error) error {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		if err == nil {
+			err = errors.Join(write(f), f.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("writing %s: %w", path, err)
+		}
+		return nil
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".eastwest-*")
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)

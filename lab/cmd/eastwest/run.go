@@ -314,7 +314,6 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 		return false, err
 	}
 	defer func() { err = errors.Join(err, folder.Close()) }()
-	r.made = append(r.made, folder.Dir())
 	if r.lab.Adopted() && !r.options.Resume {
 		if err := engine.Explain(r.plans, s); err != nil {
 			return false, err
@@ -326,7 +325,15 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 	o.Folder = folder
 	o.Sink = report.Multi(folder, &r.recording, report.GitHub(r.screen, os.Getenv), report.Terminal(r.screen, look))
 	verdict, err := engine.Run(ctx, r.lab, s, o)
+	r.keep(folder.Dir())
 	return !verdict.Result.Bad(), err
+}
+
+// keep remembers a run folder. One of a run that could not begin has nothing to show.
+func (r *runner) keep(dir string) {
+	if events, err := report.Read(dir); err == nil && len(events) > 0 {
+		r.made = append(r.made, dir)
+	}
 }
 
 // showLeft shows a person where to look in a mesh that a scenario has left changed, and how to go on.
