@@ -25,7 +25,7 @@ const (
 	rollsOut = 20 * time.Second // after which a Deployment that was put back is given new pods
 
 	frozenWithin = 2 * time.Second  // how long clusters may take to tell which pods are frozen
-	wakesUp      = 10 * time.Second // how long a pod that was frozen may take to be Ready again
+	wakesUp      = 30 * time.Second // how long a pod that was frozen may take to be Ready again
 )
 
 // Heal takes back what Sever, BlockPort, StopComponent and Freeze have done, whoever did it.

@@ -187,6 +187,7 @@ func putBack(t *testing.T, m *mesh.Mesh) {
 			name = c.do.String()
 		}
 		t.Run(name, func(t *testing.T) {
+			require.NoError(t, wait.Measure()) // what else runs here comes and goes
 			require.NoError(t, c.do.Available(m))
 			before, err := observe.TakeBaseline(t.Context(), m, fault.Names(c.do)...)
 			require.NoError(t, err)

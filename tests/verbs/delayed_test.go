@@ -15,6 +15,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // held is how long istiod stands still. A change that does not wait for it returns in a fraction of that; one that waits cannot
@@ -87,6 +88,7 @@ spec: {mtls: {mode: STRICT}}
 		{"delete", fault.Delete([]string{a}, gateway), has("Gateway", gateway.Name, false)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			require.NoError(t, wait.Measure())
 			before, err := observe.TakeBaseline(t.Context(), m)
 			require.NoError(t, err)
 			defer func() { require.NoError(t, fault.Restore(t.Context(), m, before)) }()
