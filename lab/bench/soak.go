@@ -249,14 +249,14 @@ func (s *Soak) Markdown() string {
 	fmt.Fprintf(&out, "- From %s to %s, patience %s\n\n", first.Format(minute), last.Format(minute), s.patience())
 	if runs := s.runs(); len(runs) > 0 {
 		fmt.Fprintf(&out, "%s of scenarios, %s.\n\n", words.Plural(len(runs), "run"), words.Plural(bad(runs), "failure"))
-		fmt.Fprintln(&out, words.Row("scenario", "runs", "failures", "shortest", "half", "nine of ten", "longest"))
+		fmt.Fprint(&out, words.Row("scenario", "runs", "failures", "shortest", "half", "nine of ten", "longest"))
 		fmt.Fprintln(&out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
 		for _, of := range groups(runs, func(e SoakEntry) string { return e.Scenario }) {
 			cells := []string{of[0].Scenario, fmt.Sprint(len(of)), fmt.Sprint(bad(of))}
 			for _, share := range []float64{0, 0.5, 0.9, 1} {
 				cells = append(cells, quantile(of, share))
 			}
-			fmt.Fprintln(&out, words.Row(cells...))
+			fmt.Fprint(&out, words.Row(cells...))
 		}
 	}
 	if kills := s.kills(); len(kills) > 0 {
@@ -266,14 +266,14 @@ func (s *Soak) Markdown() string {
 		}
 		fmt.Fprintf(&out, "\n%s, %s, %s.\n\n",
 			words.Plural(len(kills), "kill"), words.Plural(left, "leftover"), words.Plural(bad(kills), "failure"))
-		fmt.Fprintln(&out, words.Row("killed", "signal", "times", "leftovers", "failures"))
+		fmt.Fprint(&out, words.Row("killed", "signal", "times", "leftovers", "failures"))
 		fmt.Fprintln(&out, "| --- | --- | ---: | ---: | ---: |")
 		for _, of := range groups(kills, func(e SoakEntry) string { return e.Killed + " " + e.Signal }) {
 			left := 0
 			for _, e := range of {
 				left += len(e.Left)
 			}
-			fmt.Fprintln(&out, words.Row(of[0].Killed, of[0].Signal, fmt.Sprint(len(of)), fmt.Sprint(left), fmt.Sprint(bad(of))))
+			fmt.Fprint(&out, words.Row(of[0].Killed, of[0].Signal, fmt.Sprint(len(of)), fmt.Sprint(left), fmt.Sprint(bad(of))))
 		}
 	}
 	if failures := s.Bad(); len(failures) > 0 {

@@ -94,5 +94,6 @@ func TestSoakTables(t *testing.T) {
 	} {
 		require.Contains(t, text, want)
 	}
+	require.NotRegexp(t, `\|\n\n\|`, text, "an empty line ends a table")
 	require.Len(t, soak.Bad(), 2)
 }
