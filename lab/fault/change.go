@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -77,9 +76,6 @@ func injectIn(in []string, do func(ctx context.Context, m *mesh.Mesh, member *me
 		return group.Wait()
 	}
 }
-
-// endsWithin bounds waits that end within seconds on a healthy cluster.
-const endsWithin = 90 * time.Second
 
 // commandsIn returns one command per cluster.
 func commandsIn(in []string, command func(cluster string) string) []string {

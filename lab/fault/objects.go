@@ -158,7 +158,7 @@ func remove(ctx context.Context, member *mesh.Member, client dynamic.ResourceInt
 		return err
 	}
 	var now *unstructured.Unstructured // nil, or a new one that has taken its place
-	err = wait.Until(ctx, "the end of "+o.String(), wait.Options{Within: endsWithin}, func(ctx context.Context) error {
+	err = wait.Until(ctx, "the end of "+o.String(), wait.Options{Within: mesh.UsuallyWithin}, func(ctx context.Context) error {
 		now, err = client.Get(ctx, o.Name, metav1.GetOptions{})
 		switch {
 		case apierrors.IsNotFound(err):

@@ -235,7 +235,7 @@ func restoreObject(ctx context.Context, member *mesh.Member, d observe.Differenc
 		return err
 	}
 	what := "putting back " + d.Fact.String() + " in " + d.Cluster
-	return wait.Until(ctx, what, wait.Options{Within: endsWithin, Every: 250 * time.Millisecond}, func(ctx context.Context) error {
+	return wait.Until(ctx, what, wait.Options{Within: mesh.UsuallyWithin, Every: 250 * time.Millisecond}, func(ctx context.Context) error {
 		if d.Before != nil {
 			return put(ctx, client, d.Before)
 		}

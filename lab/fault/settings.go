@@ -173,7 +173,7 @@ func awaitRollout(ctx context.Context, m *mesh.Mesh, member *mesh.Member, apps [
 	for i, app := range apps {
 		of[i] = observe.Workload{App: app, Cluster: member.Name()}
 	}
-	o := wait.Options{Within: endsWithin, Every: 200 * time.Millisecond}
+	o := wait.Options{Within: mesh.UsuallyWithin, Every: 200 * time.Millisecond}
 	return wait.Until(ctx, "the new pods of "+words.And(apps), o, func(ctx context.Context) error {
 		_, err := observe.RolledOut{Of: of}.Look(ctx, m)
 		return err

@@ -117,7 +117,7 @@ func waitingFor(reason string) *corev1.Pod {
 
 func TestImageThatCannotBePulledEndsTheWait(t *testing.T) {
 	for reason, within := range map[string]time.Duration{
-		"ErrImagePull": pullPatience, "ImagePullBackOff": pullPatience, "ContainerCreating": usuallyWithin,
+		"ErrImagePull": pullPatience, "ImagePullBackOff": pullPatience, "ContainerCreating": UsuallyWithin,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := twoMembers(t, SharedRoot).Members[0]
@@ -127,7 +127,7 @@ func TestImageThatCannotBePulledEndsTheWait(t *testing.T) {
 			err := c.AwaitReady(t.Context(), Istiod)
 			require.InDelta(t, within.Seconds(), time.Since(start).Seconds(), 1, reason)
 			var pull *PullError
-			if within == usuallyWithin {
+			if within == UsuallyWithin {
 				require.ErrorIs(t, err, wait.ErrTimeout)
 				require.NotErrorAs(t, err, &pull)
 				return
@@ -146,7 +146,7 @@ func TestImageThatIsBeingPulledIsWaitedFor(t *testing.T) {
 		c, kube := m.Members[0], fake.NewClientset(waitingFor("ContainerCreating"))
 		c.Kube = kube
 		defer c.pods.close()
-		time.AfterFunc(2*usuallyWithin, func() {
+		time.AfterFunc(2*UsuallyWithin, func() {
 			ready := waitingFor("")
 			ready.Status = corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
 			_, err := kube.CoreV1().Pods(ready.Namespace).Update(t.Context(), ready, metav1.UpdateOptions{})

@@ -24,8 +24,8 @@ import (
 // OrderPort is the port on which the app accepts orders to call a URL (ForwardEcho of Istio's echo app).
 const OrderPort = 17070
 
-// usuallyWithin bounds every wait for something that a healthy cluster does within seconds.
-const usuallyWithin = 90 * time.Second
+// UsuallyWithin bounds every wait for something that a healthy cluster does within seconds.
+const UsuallyWithin = 90 * time.Second
 
 // podCache is a watch of all pods of a cluster. It starts when it is first used.
 type podCache struct {
@@ -85,7 +85,7 @@ func (m *Member) podInformer(ctx context.Context) (cache.SharedIndexInformer, er
 	if informer.HasSynced() {
 		return informer, nil
 	}
-	ctx, cancel := wait.Timeout(ctx, usuallyWithin)
+	ctx, cancel := wait.Timeout(ctx, UsuallyWithin)
 	defer cancel()
 	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
 		select {
@@ -232,7 +232,7 @@ func (m *Member) pullError(pods []*corev1.Pod) *PullError {
 // awaitPods watches the pods that match until good is true for them. If one of their images cannot be pulled, it returns
 // a *PullError early.
 func (m *Member) awaitPods(ctx context.Context, what string, match func(*corev1.Pod) bool, good func([]*corev1.Pod) bool) error {
-	start, within := time.Now(), usuallyWithin
+	start, within := time.Now(), UsuallyWithin
 	if m.mesh.pulls {
 		within = pullTime
 	}
@@ -305,7 +305,7 @@ func watchOne(
 	look func(runtime.Object) (done bool, seen string),
 ) error {
 	start := time.Now()
-	bound, cancel := wait.Timeout(ctx, usuallyWithin)
+	bound, cancel := wait.Timeout(ctx, UsuallyWithin)
 	defer cancel()
 	events, seen := 0, "it is not there"
 	for {

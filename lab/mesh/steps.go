@@ -515,7 +515,7 @@ func (m *Member) awaitInjection(ctx context.Context) error {
 
 // injects waits until a pod of the account would be created with a proxy.
 func (m *Member) injects(ctx context.Context, namespace, account string) error {
-	often := wait.Options{Within: usuallyWithin, Every: 20 * time.Millisecond}
+	often := wait.Options{Within: UsuallyWithin, Every: 20 * time.Millisecond}
 	return wait.Until(ctx, "the sidecar injector of "+m.Name(), often, func(ctx context.Context) error {
 		_, err := m.injected(ctx, namespace, account)
 		return err
