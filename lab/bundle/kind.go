@@ -14,6 +14,9 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
+// kindPart is the name of the part that only labs of kind need.
+const kindPart = "kind"
+
 // kindNodeRecipe is to be raised when what this file makes of its inputs changes.
 const kindNodeRecipe = 1
 
@@ -22,13 +25,14 @@ const kindNodeRecipe = 1
 // nothing has to be pulled or loaded. Its clusters need a CNI configuration of their own, with the plugins of CNIDir
 // (disableDefaultCNI), because kind's own network daemon is in no Go module: the image under its name only waits.
 func (b *Bundle) KindNodeImage() (archive, ref string, ok bool) {
-	if b.kind == nil {
+	kind := b.extra(kindPart)
+	if kind == nil {
 		return "", "", false
 	}
-	for _, image := range b.kind.manifest.Images {
-		i := slices.IndexFunc(b.kind.manifest.Files, func(f File) bool { return f.Path == image.Archive })
-		if i >= 0 && b.kind.manifest.Files[i].look(b.kind.root) == nil {
-			return filepath.Join(b.kind.root, image.Archive), image.Ref, true
+	for _, image := range kind.manifest.Images {
+		i := slices.IndexFunc(kind.manifest.Files, func(f File) bool { return f.Path == image.Archive })
+		if i >= 0 && kind.manifest.Files[i].look(kind.root) == nil {
+			return filepath.Join(kind.root, image.Archive), image.Ref, true
 		}
 	}
 	return "", "", false
@@ -36,23 +40,17 @@ func (b *Bundle) KindNodeImage() (archive, ref string, ok bool) {
 
 // KindProblem returns nil, or in what way the part for kind that was built is damaged.
 func (b *Bundle) KindProblem() error {
-	if b.kind == nil {
-		return b.kindProblem
-	}
-	for _, f := range b.kind.manifest.Files {
-		if p := f.look(b.kind.root); p != nil {
-			return b.kind.damaged(*p)
-		}
-	}
-	return nil
+	_, err := b.whole(kindPart)
+	return err
 }
 
 // KindBin returns the absolute path of kind's own command, which made the node image. It does not look whether it is there.
 func (b *Bundle) KindBin() string {
-	if b.kind == nil {
+	kind := b.extra(kindPart)
+	if kind == nil {
 		return ""
 	}
-	return b.kind.Bin("kind")
+	return kind.Bin("kind")
 }
 
 // kindRecipes is the table of what the bundle holds for kind alone. It is a bundle of its own beside the other, which stays what it

@@ -17,21 +17,20 @@ import (
 )
 
 // withNode is a bundle of one component, and what is made of it for kind alone.
-func withNode(built *atomic.Int32) (base, kind []component) {
+func withNode(built *atomic.Int32) (base []component, kind extra) {
 	base = []component{part("one", nil)}
 	node := part("node", nil)
 	node.last = true
 	node.build = func(_ context.Context, b *bench) ([]Image, error) {
 		built.Add(1)
-		for _, c := range append(slices.Clone(base), kind[0]) {
+		for _, c := range append(slices.Clone(base), kind.components[0]) {
 			if _, ok := b.store.recorded(c); !ok {
 				return nil, os.ErrNotExist
 			}
 		}
 		return []Image{{Ref: "eastwest.local/node:v1", Archive: "kind/node.tar", Digest: "sha256:00"}}, b.put("kind/node.tar", noise())
 	}
-	kind = []component{part("tool", nil), node}
-	return base, kind
+	return base, extra{name: kindPart, holds: "for kind", components: []component{part("tool", nil), node}}
 }
 
 func TestWhatIsForKindAloneChangesNothingElse(t *testing.T) {
@@ -65,7 +64,8 @@ func TestWhatIsForKindAloneChangesNothingElse(t *testing.T) {
 	require.NoError(t, err)
 	_, _, ok = b.KindNodeImage()
 	require.False(t, ok)
-	require.ErrorContains(t, b.KindProblem(), "the part of the bundle for kind in "+b.kind.root+" is damaged: kind/node.tar: wanted ")
+	root := b.extra(kindPart).root
+	require.ErrorContains(t, b.KindProblem(), "the part of the bundle for kind in "+root+" is damaged: kind/node.tar: wanted ")
 	problems, err := b.Verify()
 	require.NoError(t, err)
 	require.Len(t, problems, 1)
@@ -77,7 +77,7 @@ func TestWhatIsForKindAloneChangesNothingElse(t *testing.T) {
 	require.True(t, ok)
 	require.NoError(t, b.KindProblem())
 
-	manifest := filepath.Join(b.kind.root, manifestName)
+	manifest := filepath.Join(b.extra(kindPart).root, manifestName)
 	require.NoError(t, os.Chmod(manifest, 0o644))
 	require.NoError(t, os.WriteFile(manifest, []byte("{"), 0o644))
 	b, err = open(dir, base, kind)
@@ -141,11 +141,6 @@ func TestWithoutDockerTheWayIsTold(t *testing.T) {
 }
 
 func TestKindRecipes(t *testing.T) {
-	names := map[string]bool{}
-	for _, c := range append(recipes(), kindRecipes()...) {
-		require.False(t, names[c.name], c.name)
-		names[c.name] = true
-	}
 	all := kindRecipes()
 	require.True(t, all[len(all)-1].last, "the node is made of the others")
 	require.Equal(t, pinned("kubernetes", "k8s.io/kubernetes"), pinned("kubeadm", "k8s.io/kubernetes"))

@@ -43,16 +43,18 @@ type File struct {
 // Problem is a file that is not what the manifest says.
 type Problem struct {
 	Component string `json:"component,omitempty"`
+	With      string `json:"with,omitempty"` // which part it is in, as BuildOptions.With has it; empty for the bundle itself
 	Path      string `json:"path"`
 	Wanted    string `json:"wanted,omitempty"`
 	Seen      string `json:"seen"`
 }
 
 func (p Problem) String() string {
+	path := extra{name: p.With}.prefix() + p.Path // there are two of bin/istioctl
 	if p.Wanted == "" {
-		return p.Path + ": " + p.Seen
+		return path + ": " + p.Seen
 	}
-	return fmt.Sprintf("%s: wanted %s, seen %s", p.Path, p.Wanted, p.Seen)
+	return fmt.Sprintf("%s: wanted %s, seen %s", path, p.Wanted, p.Seen)
 }
 
 // look compares what can be seen without reading the file.

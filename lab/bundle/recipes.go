@@ -41,23 +41,16 @@ func pinned(module, dependency string) string {
 // end.
 func recipes() []component {
 	kubernetes := pinned("kubernetes", "k8s.io/kubernetes")
-	istio := pinned("istio", "istio.io/istio")
 	etcd := pinned("etcd", "go.etcd.io/etcd/server/v3")
 	containerd := pinned("containerd", "github.com/containerd/containerd/v2")
 	runc := pinned("runc", "github.com/opencontainers/runc")
 	cni := pinned("cni", "github.com/containernetworking/plugins")
 	coredns := pinned("coredns", "github.com/coredns/coredns")
 
-	fromIstio := goModule{name: "istio", ldflags: istioFlags(istio)}
+	istio := current()
 	fromKubernetes := goModule{name: "kubernetes", ldflags: kubernetesFlags(kubernetes)}
-	fromHost := fmt.Sprint(hostPrograms, hostLibraries)
 	return []component{
-		{
-			name: "pilot", version: Tag, from: fromIstio, programs: []string{pilotDiscovery}, space: 400 << 20,
-			tools:    []tool{toolGo, toolCA},
-			contains: map[string]string{"istio": istio},
-			build:    pilotImage,
-		},
+		istio.pilot(),
 		binaries(component{
 			name: "kubernetes", version: kubernetes, from: fromKubernetes, space: 1 << 30,
 			inputs: []string{fmt.Sprint(kubernetesPrograms)},
@@ -65,21 +58,12 @@ func recipes() []component {
 		binaries(component{name: "kubectl", version: kubernetes, from: fromKubernetes, space: 100 << 20}, map[string]string{
 			"k8s.io/kubernetes/cmd/kubectl": "bin/kubectl",
 		}),
-		binaries(component{name: "istioctl", version: Tag, from: fromIstio, space: 250 << 20}, map[string]string{
-			"istio.io/istio/istioctl/cmd/istioctl": "bin/istioctl",
-		}),
+		istio.istioctl(),
+		istio.proxy(),
 		{
-			name: "proxyv2", version: Tag, from: fromIstio, programs: []string{pilotAgent}, space: 500 << 20,
-			tools:    append(hostTools(), toolGo, toolPip),
-			contains: map[string]string{"envoy": envoyVersion},
-			inputs:   []string{"envoy " + envoySHA256, fromHost},
-			download: func(ctx context.Context, b *bench) error { return b.downloadEnvoy(ctx) },
-			build:    proxyImage,
-		},
-		{
-			name: "app", version: Tag, from: fromIstio, programs: []string{echoServer, echoClient}, space: 300 << 20,
+			name: "app", version: istio.tag, from: istio.from(), programs: []string{echoServer, echoClient}, space: 300 << 20,
 			tools:  append(hostTools(), toolGo),
-			inputs: []string{fromHost},
+			inputs: []string{fmt.Sprint(hostPrograms, hostLibraries)},
 			build:  appImage,
 		},
 		{
@@ -143,41 +127,6 @@ const (
 )
 
 const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-func pilotImage(ctx context.Context, b *bench) ([]Image, error) {
-	t := newTree()
-	t.accounts()
-	if err := t.certificates(); err != nil {
-		return nil, err
-	}
-	t.program("/usr/local/bin/pilot-discovery", b.program(pilotDiscovery))
-	return one(b.image(ctx, Hub+"/pilot:"+Tag, v1.Config{
-		User: "1337:1337", Env: []string{searchPath}, Entrypoint: []string{"/usr/local/bin/pilot-discovery"},
-	}, t))
-}
-
-func proxyImage(ctx context.Context, b *bench) ([]Image, error) {
-	bootstrap, err := b.module.file(ctx, "istio.io/istio", "tools/packaging/common/envoy_bootstrap.json")
-	if err != nil {
-		return nil, err
-	}
-	base, err := rootfs()
-	if err != nil {
-		return nil, err
-	}
-	// The libraries of Envoy go below it, where they are shared with those of curl and the others.
-	if err := base.linked(b.envoy()); err != nil {
-		return nil, err
-	}
-	t := newTree()
-	t.program("/usr/local/bin/pilot-agent", b.program(pilotAgent))
-	t.program("/usr/local/bin/envoy", b.envoy())
-	t.text("/var/lib/istio/envoy/envoy_bootstrap_tmpl.json", string(bootstrap))
-	return one(b.image(ctx, Hub+"/proxyv2:"+Tag, v1.Config{
-		Env:        []string{searchPath, "ISTIO_META_ISTIO_PROXY_SHA=envoy-" + envoyVersion},
-		WorkingDir: "/", Entrypoint: []string{"/usr/local/bin/pilot-agent"},
-	}, base, t))
-}
 
 func appImage(ctx context.Context, b *bench) ([]Image, error) {
 	base, err := rootfs()
@@ -244,15 +193,4 @@ func kubernetesFlags(version string) string {
 			"-X "+p+".gitCommit=0000000000000000000000000000000000000000", "-X "+p+".buildDate=1970-01-01T00:00:00Z")
 	}
 	return strings.Join(flags, " ")
-}
-
-// istioFlags stamp Tag, which istiod and the agents then report to each other, and Hub, from which istioctl takes the
-// names of the images that it installs.
-func istioFlags(version string) string {
-	const p = "istio.io/istio/pkg/version."
-	commit := version[strings.LastIndex(version, "-")+1:]
-	return strings.Join([]string{
-		stripped, "-X " + p + "buildVersion=" + Tag, "-X " + p + "buildGitRevision=" + commit, "-X " + p + "buildTag=" + Tag,
-		"-X " + p + "buildStatus=Clean", "-X " + p + "buildHub=" + Hub,
-	}, " ")
 }

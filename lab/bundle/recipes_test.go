@@ -21,7 +21,7 @@ import (
 
 func TestRecipesAreDistinct(t *testing.T) {
 	names, keys := map[string]bool{}, map[string]bool{}
-	for _, c := range append(recipes(), conformanceRecipes()...) {
+	for _, c := range append(everything(), conformanceRecipes()...) {
 		require.False(t, names[c.name], c.name)
 		require.False(t, keys[c.key()], c.name)
 		names[c.name], keys[c.key()] = true, true
@@ -32,10 +32,19 @@ func TestRecipesAreDistinct(t *testing.T) {
 	require.Equal(t, bundleKey(recipes()), bundleKey(recipes()))
 }
 
+// everything is the bundle with all of its extras.
+func everything() []component {
+	all := recipes()
+	for _, e := range extras() {
+		all = append(all, e.components...)
+	}
+	return all
+}
+
 // TestGroups holds what one run of the Go command builds, and that none of its programs overwrites another.
 func TestGroups(t *testing.T) {
 	var names []string
-	for _, g := range grouped(slices.Concat(recipes(), conformanceRecipes(), kindRecipes())) {
+	for _, g := range grouped(append(everything(), conformanceRecipes()...)) {
 		programs := map[string]bool{}
 		for _, p := range g.programs() {
 			if p == pauseProgram && programs[mainName(p)] {
@@ -47,8 +56,8 @@ func TestGroups(t *testing.T) {
 		names = append(names, fmt.Sprintf("%s %d", g.name(), len(programs)))
 	}
 	require.Equal(t, []string{
-		"istio 5", "kubernetes 6", "coredns 1", "containerd 3", "etcd 1", "runc 1", "cni 4", "pause 1", "conformance 2",
-		"local-path-provisioner 1", "kubeadm 1", "kind 1", "kind-node 0",
+		"istio 5", "kubernetes 6", "coredns 1", "containerd 3", "etcd 1", "runc 1", "cni 4", "pause 1",
+		"local-path-provisioner 1", "kubeadm 1", "kind 1", "kind-node 0", "istio-previous 3", "conformance 2",
 	}, names)
 }
 
@@ -79,13 +88,6 @@ func TestTheCommandHasIstiosVersions(t *testing.T) {
 		require.Equal(t, want, m[2], "%s: go get it at the version of scripts/components/istio/go.mod, or add it to apart", m[1])
 	}
 	require.Greater(t, shared, 50)
-}
-
-// TestTagFollowsThePin holds Tag to the commit of the pinned Istio: images of two commits must not share a name.
-func TestTagFollowsThePin(t *testing.T) {
-	version, err := components.Version("istio", "istio.io/istio")
-	require.NoError(t, err)
-	require.Equal(t, version[strings.LastIndex(version, "-")+1:], Tag[strings.LastIndex(Tag, "-")+1:], "change bundle.Tag with the pin")
 }
 
 // TestKubernetesReplacements holds every staging module to the version of Kubernetes: kubernetes requires them at v0.0.0. Its

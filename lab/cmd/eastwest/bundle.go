@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/bundle"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
 // newBundleCommand is `eastwest bundle`.
@@ -49,19 +52,22 @@ byte by byte, keeps it, and goes on where an interrupted build stopped.
 the bundle's files and a Debian, with all images in it. It needs root and a running Docker (scripts/docker-up starts
 one), and takes a few minutes more.
 
+--with istio-previous adds the version of Istio before the current one, for labs that show an upgrade: istioctl, and the
+images of istiod and the proxy.
+
 --tools builds kubectl and istioctl alone, which is all that labs need whose nodes pull published images (eastwest up
 --hub, --tag).`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			start := time.Now()
 			for _, w := range with {
-				if w != "kind" {
-					return usagef("--with %s: wanted kind", w)
+				if !slices.Contains(bundle.ExtraNames(), w) {
+					return usagef("--with %s: wanted one of %s", w, strings.Join(bundle.ExtraNames(), ", "))
 				}
 			}
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			b, err := buildBundle(ctx, cmd.ErrOrStderr(), bundle.BuildOptions{Parallel: parallel, WithKind: len(with) > 0, Tools: tools})
+			b, err := buildBundle(ctx, cmd.ErrOrStderr(), bundle.BuildOptions{Parallel: parallel, With: with, Tools: tools})
 			if err != nil {
 				return err
 			}
@@ -69,11 +75,11 @@ one), and takes a few minutes more.
 		},
 	}
 	cmd.Flags().IntVar(&parallel, "parallel", 0, "components built at once; 0 means the number of CPUs")
-	cmd.Flags().StringSliceVar(&with, "with", nil, "what else to build: kind")
+	cmd.Flags().StringSliceVar(&with, "with", nil, "what else to build: "+strings.Join(bundle.ExtraNames(), ", "))
 	cmd.Flags().BoolVar(&tools, "tools", false, "build kubectl and istioctl alone")
 	cmd.MarkFlagsMutuallyExclusive("with", "tools")
 	// The only error is a flag that does not exist.
-	_ = cmd.RegisterFlagCompletionFunc("with", cobra.FixedCompletions([]cobra.Completion{"kind"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("with", cobra.FixedCompletions(bundle.ExtraNames(), cobra.ShellCompDirectiveNoFileComp))
 	timeout.addTo(cmd, 2*time.Hour, "how long it may take; what is done by then is kept")
 	return cmd
 }
@@ -117,7 +123,7 @@ func newBundleVerifyCommand() *cobra.Command {
 			if len(problems) > 0 {
 				damage := &bundle.SetupError{
 					What: "the bundle in " + b.Dir() + " is damaged",
-					Try:  "run `eastwest bundle build`, which makes only the damaged parts again",
+					Try:  "run `" + bundle.Repair(problems) + "`, which makes only the damaged parts again",
 				}
 				for _, p := range problems {
 					damage.Missing = append(damage.Missing, p.String())
@@ -196,7 +202,41 @@ func ensureBundleFor(ctx context.Context, stderr io.Writer, o lab.Options) error
 	if o.OnlyTools(ctx) {
 		return ensure(ctx, stderr, openTools, bundle.BuildOptions{Tools: true})
 	}
-	return ensureBundle(ctx, stderr)
+	if err := ensureBundle(ctx, stderr); err != nil {
+		return err
+	}
+	return ensureIstios(ctx, stderr, o.Topology)
+}
+
+// ensureBundleForAll does the same with what scenarios need.
+func ensureBundleForAll(ctx context.Context, stderr io.Writer, all []*scenario.Scenario) error {
+	if err := ensureBundle(ctx, stderr); err != nil {
+		return err
+	}
+	for _, s := range all {
+		if err := ensureIstios(ctx, stderr, s.Topology); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureIstios builds the versions of Istio that a topology names and the bundle lacks.
+func ensureIstios(ctx context.Context, stderr io.Writer, t scenario.Topology) error {
+	for _, version := range t.OtherIstios() {
+		part := bundle.IstioPart(string(version))
+		has := func() (*bundle.Bundle, error) {
+			b, err := openBundle()
+			if err == nil {
+				_, err = b.Istio(string(version))
+			}
+			return b, err
+		}
+		if err := ensure(ctx, stderr, has, bundle.BuildOptions{With: []string{part}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func ensure(ctx context.Context, stderr io.Writer, open func() (*bundle.Bundle, error), o bundle.BuildOptions) error {
@@ -233,6 +273,28 @@ type bundleJSON struct {
 	Images     []bundle.Image    `json:"images"`
 	Components []bundle.Part     `json:"components"`
 	KindNode   *kindNodeJSON     `json:"kindNodeImage,omitempty"`
+	Istio      []istioJSON       `json:"istio"` // the versions that are there, newest first
+}
+
+// istioJSON is one version of Istio.
+type istioJSON struct {
+	Version  string            `json:"version"` // "current", "previous"
+	Tag      string            `json:"tag"`
+	Digest   string            `json:"digest"` // of the part that holds it
+	Istioctl string            `json:"istioctl"`
+	Proxy    bundle.IstioProxy `json:"proxy"`
+	Images   []bundle.Image    `json:"images"`
+}
+
+// istios returns the versions of Istio that are there and whole.
+func istios(b *bundle.Bundle) []bundle.Istio {
+	var all []bundle.Istio
+	for _, name := range bundle.IstioVersions() {
+		if istio, err := b.Istio(name); err == nil {
+			all = append(all, istio)
+		}
+	}
+	return all
 }
 
 // kindNodeJSON is the node image for kind, where it was built.
@@ -247,6 +309,11 @@ func printBundleJSON(w io.Writer, b *bundle.Bundle) error {
 	}
 	if archive, ref, ok := b.KindNodeImage(); ok {
 		all.KindNode = &kindNodeJSON{Ref: ref, Archive: archive}
+	}
+	for _, i := range istios(b) {
+		all.Istio = append(all.Istio, istioJSON{
+			Version: i.Version, Tag: i.Tag, Digest: i.Digest, Istioctl: i.Istioctl, Proxy: i.Proxy, Images: i.Images,
+		})
 	}
 	return printJSON(w, all)
 }
@@ -265,11 +332,21 @@ func printBundleTable(out io.Writer, b *bundle.Bundle) error {
 		}
 	}
 	fmt.Fprintln(w, "\nIMAGE\t\t\tDIGEST")
-	for _, i := range b.Images() {
+	images := b.Images()
+	for _, istio := range istios(b) {
+		if istio.Version != bundle.Current {
+			images = append(images, istio.Images...)
+		}
+	}
+	for _, i := range images {
 		fmt.Fprintf(w, "%s\t\t\t%s\n", i.Ref, i.Digest)
 	}
 	if archive, ref, ok := b.KindNodeImage(); ok {
 		fmt.Fprintf(w, "\nNODE IMAGE FOR KIND\t\t\tARCHIVE\n%s\t\t\t%s\n", ref, archive)
+	}
+	fmt.Fprintln(w, "\nISTIO\tTAG\tENVOY\tISTIOCTL")
+	for _, i := range istios(b) {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", i.Version, i.Tag, i.Proxy.Version, i.Istioctl)
 	}
 	return w.Flush()
 }
