@@ -26,34 +26,74 @@ import (
 // call is taken to be gone.
 const orderMargin = time.Second
 
-// orders sends orders to a source over one gRPC connection, which is made anew when it breaks. It uses the generated
-// client directly: package istio.io/istio/pkg/test/echo, which wraps it, links gRPC's xDS support without using it
-// (117 packages, 3.5 MB) and blocks for up to 15 s outside of any context.
+// orders sends orders to a source over one gRPC connection. It is made anew when it breaks, and when its pod is about to end: calls that
+// are under way on the old one go on. It uses the generated client directly: package istio.io/istio/pkg/test/echo, which wraps it, links
+// gRPC's xDS support without using it (117 packages, 3.5 MB) and blocks for up to 15 s outside of any context.
 type orders struct {
 	from Source
-	conn *grpc.ClientConn
-	echo proto.EchoTestServiceClient
 
-	mu       sync.Mutex
-	dialing  error // why the last attempt to connect failed; nil once one succeeded
-	openFail error
+	mu  sync.Mutex
+	now *line // what the next order takes; nil before the first
 }
 
-func openOrders(from Source) *orders {
-	o := &orders{from: from}
+// line is a connection for orders. The mutex of orders guards what changes.
+type line struct {
+	conn     *grpc.ClientConn
+	echo     proto.EchoTestServiceClient
+	openFail error
+
+	pod     string // that it leads to; "" until it is connected
+	dialing error  // why the last attempt to connect failed; nil once one succeeded
+	calls   int    // under way
+	left    bool   // no further order takes it
+}
+
+func openOrders(from Source) *orders { return &orders{from: from} }
+
+// take returns the line for one order. It has to be released.
+func (o *orders) take() *line {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if leaver, ok := o.from.(Leaver); ok && o.now != nil && o.now.pod != "" && leaver.Leaves(o.now.pod) {
+		o.now.left = true
+		o.now.closeIfLeft()
+		o.now = nil
+	}
+	if o.now == nil {
+		o.now = o.open()
+	}
+	o.now.calls++
+	return o.now
+}
+
+func (o *orders) release(l *line) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	l.calls--
+	l.closeIfLeft()
+}
+
+func (l *line) closeIfLeft() {
+	if l.left && l.calls == 0 && l.conn != nil {
+		_ = l.conn.Close()
+	}
+}
+
+func (o *orders) open() *line {
+	l := &line{}
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
-		conn, pod, err := from.Dial(ctx)
+		conn, pod, err := o.from.Dial(ctx)
 		o.mu.Lock()
-		o.dialing = err
-		o.mu.Unlock()
-		if err != nil {
+		defer o.mu.Unlock()
+		if l.dialing = err; err != nil {
 			return nil, err
 		}
+		l.pod = pod
 		return podConn{conn, pod}, nil
 	}
 	// The name is never resolved: the dialer knows where to connect. Retries come fast, since a restarted pod is
 	// usually back within a second, and a call whose order fails is not made.
-	o.conn, o.openFail = grpc.NewClient("passthrough:///"+strings.ReplaceAll(from.String(), "/", "-"),
+	l.conn, l.openFail = grpc.NewClient("passthrough:///"+strings.ReplaceAll(o.from.String(), "/", "-"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(dial),
 		grpc.WithNoProxy(),
@@ -62,15 +102,19 @@ func openOrders(from Source) *orders {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.5, Jitter: 0.1, MaxDelay: 500 * time.Millisecond},
 			MinConnectTimeout: 2 * time.Second,
 		}))
-	if o.openFail == nil {
-		o.echo = proto.NewEchoTestServiceClient(o.conn)
+	if l.openFail == nil {
+		l.echo = proto.NewEchoTestServiceClient(l.conn)
 	}
-	return o
+	return l
 }
 
+// close closes the connection. Nobody calls it while an order is under way.
 func (o *orders) close() {
-	if o.conn != nil {
-		_ = o.conn.Close()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.now != nil {
+		o.now.left = true
+		o.now.closeIfLeft()
 	}
 }
 
@@ -100,8 +144,10 @@ func (o *orders) call(ctx context.Context, url string, options Options) Call {
 		request.Headers = append(request.Headers, &proto.Header{Key: k, Value: v})
 	}
 	call := Call{Start: time.Now(), Stream: options.Stream, Connection: options.connection()}
-	if o.openFail != nil {
-		call.End, call.Err = call.Start, o.openFail.Error()
+	l := o.take()
+	defer o.release(l)
+	if l.openFail != nil {
+		call.End, call.Err = call.Start, l.openFail.Error()
 		return call
 	}
 	ended := call.Start.Add(timeout)
@@ -109,7 +155,7 @@ func (o *orders) call(ctx context.Context, url string, options Options) Call {
 	defer cancel()
 	for unconnected := ""; ; unconnected = call.Err {
 		request.TimeoutMicros = time.Until(ended).Microseconds()
-		o.order(ctx, bound, request, &call, timeout)
+		o.order(ctx, bound, l, request, &call, timeout)
 		switch {
 		case gaveUp.MatchString(call.Err) && time.Until(ended) > leastTime:
 			continue
@@ -129,9 +175,11 @@ var gaveUp = regexp.MustCompile(`^dial tcp.*: i/o timeout$`)
 func noAnswer(timeout time.Duration) string { return fmt.Sprintf("no answer within %s", timeout) }
 
 // order gives an order once and writes its result into call. The context bound is ctx with the call's time limit.
-func (o *orders) order(ctx, bound context.Context, request *proto.ForwardEchoRequest, call *Call, timeout time.Duration) {
+func (o *orders) order(
+	ctx, bound context.Context, l *line, request *proto.ForwardEchoRequest, call *Call, timeout time.Duration,
+) {
 	var to peer.Peer
-	response, err := o.echo.ForwardEcho(bound, request, grpc.Peer(&to))
+	response, err := l.echo.ForwardEcho(bound, request, grpc.Peer(&to))
 	call.End, call.Issued, call.Err = time.Now(), false, ""
 	addr, connected := to.Addr.(podAddr)
 	if connected {
@@ -150,7 +198,7 @@ func (o *orders) order(ctx, bound context.Context, request *proto.ForwardEchoReq
 			call.Err = noAnswer(timeout)
 		}
 	default:
-		call.Err = o.orderError(ctx, err, timeout)
+		call.Err = o.orderError(ctx, l, err, timeout)
 		if connected && bound.Err() != nil && ctx.Err() == nil {
 			// The pod may be gone without closing the connection, which would then never break by itself.
 			_ = addr.conn.Close()
@@ -159,14 +207,14 @@ func (o *orders) order(ctx, bound context.Context, request *proto.ForwardEchoReq
 }
 
 // orderError returns the reason why an order was not carried out.
-func (o *orders) orderError(ctx context.Context, err error, timeout time.Duration) string {
+func (o *orders) orderError(ctx context.Context, l *line, err error, timeout time.Duration) string {
 	if ctx.Err() != nil {
 		return "stopped: " + context.Cause(ctx).Error()
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.dialing != nil && !errors.Is(o.dialing, context.Canceled) {
-		return fmt.Sprintf("connecting to %s: %v", o.from, o.dialing)
+	if l.dialing != nil && !errors.Is(l.dialing, context.Canceled) {
+		return fmt.Sprintf("connecting to %s: %v", o.from, l.dialing)
 	}
 	if status.Code(err) == codes.DeadlineExceeded {
 		return fmt.Sprintf("%s did not report the call's result within %s", o.from, timeout+orderMargin)

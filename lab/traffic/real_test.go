@@ -21,6 +21,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/connectivity"
 	"istio.io/istio/pkg/config/protocol"
 	"istio.io/istio/pkg/log"
 	"istio.io/istio/pkg/test/echo/common"
@@ -472,8 +473,9 @@ func TestSourceThatVanishedIsReplaced(t *testing.T) {
 		}
 		return &blackHole{Conn: conn, gone: &gone}, nil
 	})
+	const timeout = 3 * time.Second // a busy machine needs a second, and after five the idle echo server ends the connection
 	s, err := Start(t.Context(), Plan{
-		Name: "vanish", From: from, URL: target.url(), Every: 20 * time.Millisecond, Timeout: time.Second,
+		Name: "vanish", From: from, URL: target.url(), Every: 20 * time.Millisecond, Timeout: timeout,
 	})
 	require.NoError(t, err)
 	reached(t, s, "a healthy stream", allAnswered)
@@ -486,7 +488,7 @@ func TestSourceThatVanishedIsReplaced(t *testing.T) {
 	t.Log(all)
 	assert.Zero(t, all.Lost)
 	// Calls start by a ticker, which may be early by parts of a millisecond.
-	assert.Greater(t, all.SourceAway, time.Second+orderMargin-20*time.Millisecond, "the call's own timeout and a second")
+	assert.Greater(t, all.SourceAway, timeout+orderMargin-20*time.Millisecond, "the call's own timeout and a second")
 	assert.Equal(t, "127.0.0.1:"+strconv.Itoa(source.grpc), r.Calls[0].Source)
 }
 
@@ -536,4 +538,39 @@ func TestPlansAreChecked(t *testing.T) {
 	for _, part := range []string{"no name", "no source", "want a URL", "must be positive"} {
 		require.ErrorContains(t, err, part, "all at once")
 	}
+}
+
+// leaving is a source whose first pod is about to end once that is set.
+type leaving struct {
+	local
+	first atomic.Bool
+}
+
+func (l *leaving) Leaves(pod string) bool { return l.first.Load() && pod == "client-1" }
+
+func TestPodThatIsAboutToEndGetsNoMoreCalls(t *testing.T) {
+	source, target := newEchoServer(t, "cluster-a"), newEchoServer(t, "cluster-b")
+	from := &leaving{local: local{port: source.grpc}}
+	o := openOrders(from)
+	defer o.close()
+	options := Options{Timeout: time.Minute}
+	long := make(chan Call, 1)
+	go func() { long <- o.call(t.Context(), target.url()+"?delay=1s", options) }()
+	require.NoError(t, wait.Until(t.Context(), "a call under way", wait.Options{}, func(context.Context) error {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.now == nil || o.now.pod == "" {
+			return errors.New("not connected")
+		}
+		return nil
+	}))
+	first := o.now
+	from.first.Store(true)
+	next := o.call(t.Context(), target.url(), options)
+	assert.Empty(t, next.Err)
+	assert.Equal(t, "client-2", next.Source)
+	under := <-long
+	assert.Empty(t, under.Err, "a call that is under way goes on")
+	assert.Equal(t, "client-1", under.Source)
+	assert.Equal(t, connectivity.Shutdown, first.conn.GetState(), "its connection ends with its last call")
 }

@@ -54,6 +54,12 @@ type Source interface {
 	String() string
 }
 
+// Leaver is a Source that knows when a pod is about to end. Calls that begin after that are ordered from another one.
+type Leaver interface {
+	// Leaves reports whether a pod is about to end, or is gone, and another one is ready to call. It answers at once.
+	Leaves(pod string) bool
+}
+
 // FromDialer returns a source that connects with a function. In Call.Source it has the address in place of the pod's
 // name.
 func FromDialer(name string, dial func(context.Context) (net.Conn, error)) Source {
