@@ -48,13 +48,13 @@ func (c Diagnosis) judge(r Report) (string, error) {
 	}
 	if c.Finds == Nothing {
 		holds = len(found) == 0 && r.Complete()
-		if len(found) == 0 && !r.Complete() {
-			var why []string
-			for _, u := range r.Unread {
-				why = append(why, fmt.Sprintf("%s of %s: %s", u.Part, u.Cluster, u.Why))
-			}
-			seen += ", but could not look everywhere: " + words.Some(why, 4)
+	}
+	if len(found) == 0 && !r.Complete() {
+		var why []string
+		for _, u := range r.Unread {
+			why = append(why, fmt.Sprintf("%s of %s: %s", u.Part, u.Cluster, u.Why))
 		}
+		seen += ", but could not look everywhere: " + words.Some(why, 4)
 	}
 	if !holds {
 		return seen, &observe.Mismatch{Wanted: c.String(), Seen: seen, Try: c.Command()}

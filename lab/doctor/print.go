@@ -54,7 +54,8 @@ func Table(w io.Writer, r Report) error {
 	table("IN\tWHO\tSIGNED BY\tROOTS IN USE\tFIRST TO END", rows)
 	rows = nil
 	for _, k := range r.Reads {
-		rows = append(rows, []string{k.Istiod, k.Cluster, readsBy(k, r.Taken), k.Status, knows(k), strings.Join(k.Gateways, ", ")})
+		istiod := strings.Join(nonempty(k.Istiod, k.Revision), " ")
+		rows = append(rows, []string{istiod, k.Cluster, readsBy(k, r.Taken), k.Status, knows(k), strings.Join(k.Gateways, ", ")})
 	}
 	table("ISTIOD OF\tREADS\tBY\tSTATUS\tENDPOINTS\tGATEWAYS OF ITS NETWORK", rows)
 	for _, f := range r.Findings {

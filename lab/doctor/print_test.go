@@ -82,7 +82,7 @@ func example() Report {
 				Expires: now.AddDate(0, 0, 3), Status: "synced", Endpoints: map[string]int{"production/echo": 2}, Own: 2,
 				Gateways: []string{"192.0.2.1:15443", "192.0.2.2:15443"},
 			},
-			{Istiod: "<b>", Cluster: "cluster-a", Own: -1},
+			{Istiod: "<b>", Revision: "1-31", Cluster: "cluster-a", Own: -1},
 		},
 		Checks: []exam.Check{
 			{ID: doc.ID, State: exam.StateFound}, {ID: "half-trust", State: exam.StateOK},

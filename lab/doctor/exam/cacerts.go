@@ -24,6 +24,7 @@ const (
 
 // cacerts judges the CA of each control plane: the Secret cacerts by itself, and compared with what is in use.
 func (e *examination) cacerts() {
+	e.revisionRoots()
 	for _, p := range e.planes {
 		c := e.Clusters[p.at]
 		if e.secret(p, c) {
@@ -67,10 +68,8 @@ func (e *examination) logEvidence(c facts.Cluster, parts ...string) []Evidence {
 
 func logLine(c facts.Cluster, parts ...string) (pod, line string) {
 	for _, i := range slices.Backward(c.Istiods) {
-		for _, line := range slices.Backward(i.Lines) {
-			if slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(line, p) }) {
-				return i.Pod, line
-			}
+		if line := i.Line(parts...); line != "" {
+			return i.Pod, line
 		}
 	}
 	return "", ""
@@ -211,8 +210,7 @@ func withoutList(chain []*x509.Certificate, lists []*x509.RevocationList) (names
 // signsItself reports whether the istiod signs with a CA that it made for itself.
 func (p *plane) signsItself(c facts.Cluster) bool {
 	if p.ca == nil {
-		_, line := logLine(c, logSelfSigned)
-		return line != ""
+		return slices.ContainsFunc(p.pods, func(i *facts.Istiod) bool { return i.Line(logSelfSigned) != "" })
 	}
 	if c.SelfSigned != nil && len(c.SelfSigned.CA) > 0 {
 		return c.SelfSigned.CA[0] == facts.ID(p.ca)
@@ -235,17 +233,20 @@ func (e *examination) inUse(p *plane, c facts.Cluster) {
 		return // istiod is down, or could not be asked: the checks say which
 	}
 	matches, here, written := signed(p.chain[0], e.list(s.CA)[0]), p.clusters(), e.Taken.Sub(s.Modified)
-	now := Evidence{"istiod of " + c.Context, "its own certificate is signed by " + p.signer(),
+	now := Evidence{e.called(p), "its own certificate is signed by " + p.signer(),
 		kubectl(c.Context, "port-forward -n %s deploy/%s 15012 & openssl s_client -connect localhost:15012 -showcerts </dev/null",
-			e.System, facts.IstiodName)}
+			e.System, p.deployment())}
+	if p.split && matches {
+		return // the root of the one beside it is handed out
+	}
 	if !matches && p.signsItself(c) {
 		when := "the start of istiod is not known"
 		if p.istiod != nil {
 			when = fmt.Sprintf("istiod started %s before that", words.Age(s.Modified.Sub(p.istiod.Created)))
 		}
 		e.add(findings.LateCACerts, here,
-			fmt.Sprintf("istiod of %s still signs with the CA that it made for itself, and will change to %s when it restarts",
-				c.Context, facts.CACertsSecret),
+			fmt.Sprintf("%s still signs with the CA that it made for itself, and will change to %s when it restarts",
+				e.called(p), facts.CACertsSecret),
 			append([]Evidence{now, e.cacertsEvidence(c, fmt.Sprintf("written %s ago; %s", words.Age(written), when))},
 				e.logEvidence(c, logSelfSigned)...)...)
 		return
@@ -270,7 +271,7 @@ func (e *examination) inUse(p *plane, c facts.Cluster) {
 			severity = findings.Info
 		}
 		e.addAs(findings.CACertsNotInUse, severity, here,
-			fmt.Sprintf("istiod of %s signs with another CA than the one in %s", c.Context, facts.CACertsSecret),
+			fmt.Sprintf("%s signs with another CA than the one in %s", e.called(p), facts.CACertsSecret),
 			append([]Evidence{now, e.cacertsEvidence(c, "written "+words.Age(written)+" ago")}, e.logEvidence(c, logUpdateRefused)...)...)
 	}
 }
@@ -284,37 +285,42 @@ func (e *examination) logSince(c facts.Cluster, since time.Time, parts ...string
 	})
 }
 
-// istiods judges the pods of an istiod.
+// istiods judges the pods of an istiod. One that nobody uses yet, or any more, may be away while another revision serves.
 func (e *examination) istiods(p *plane, c facts.Cluster) {
 	e.signers(p, c)
 	pods := kubectl(c.Context, "get pods -n %s -l app=%s", e.System, facts.IstiodName)
 	reasons := e.logEvidence(c, "failed to create", "x509:")
-	ready := slices.ContainsFunc(c.Istiods, func(i facts.Istiod) bool { return i.Ready })
+	ready := p.istiod != nil
+	idle := p.beside && !e.used(p) && slices.ContainsFunc(c.Istiods, func(i facts.Istiod) bool { return i.Ready })
 	seen := "it has no pod"
-	for _, i := range c.Istiods {
+	for _, i := range p.pods {
 		seen = i.Pod + ": " + i.State
-		if ready && !i.Ready && e.Taken.Sub(i.Created) > startsWithin {
-			e.add(findings.IstiodNotReady, p.clusters(), "a pod of istiod in "+c.Context+" does not become Ready, while another one serves",
+		if (ready || idle) && !i.Ready && e.Taken.Sub(i.Created) > startsWithin {
+			e.add(findings.IstiodNotReady, p.clusters(), "a pod of "+e.called(p)+" does not become Ready, while another one serves",
 				append([]Evidence{{"pod " + i.Pod + " in " + c.Context, i.State, pods}}, reasons...)...)
 		}
 	}
 	switch {
-	case ready || e.unread(c, facts.Pods):
+	case ready || idle || e.unread(c, facts.Pods):
 	case e.lacksIstiod(c):
 		e.add(findings.IstiodMissing, p.clusters(), "the istiod of "+c.Context+" was deleted",
 			Evidence{"Service " + c.IstiodService + " in " + c.Context, "it leads to pods of istiod, and there is no pod and no Deployment",
 				kubectl(c.Context, "get deployments,pods,services -n %s -l app=%s", e.System, facts.IstiodName)})
 	default:
-		e.add(findings.IstiodDown, p.clusters(), "no istiod is Ready in "+c.Context,
-			append([]Evidence{{"Deployment " + facts.IstiodName + " in " + c.Context, seen, pods}}, reasons...)...)
+		says := "no istiod is Ready in " + c.Context
+		if p.beside {
+			says = "no pod of " + e.called(p) + " is Ready"
+		}
+		e.add(findings.IstiodDown, p.clusters(), says,
+			append([]Evidence{{"Deployment " + p.deployment() + " in " + c.Context, seen, pods}}, reasons...)...)
 	}
 }
 
-// signers finds pods of one istiod that sign with different CAs.
+// signers finds pods of one istiod, of one revision, that sign with different CAs.
 func (e *examination) signers(p *plane, c facts.Cluster) {
 	signers := map[string]bool{}
 	var evidence []Evidence
-	for _, i := range c.Istiods {
+	for _, i := range p.pods {
 		chain := e.list(i.Signer)
 		if len(chain) == 0 {
 			continue
@@ -328,7 +334,7 @@ func (e *examination) signers(p *plane, c facts.Cluster) {
 		evidence = append(evidence, Evidence{"pod " + i.Pod + " in " + c.Context, seen, ""})
 	}
 	if len(signers) > 1 {
-		e.add(findings.IstiodsDiffer, p.clusters(), "the pods of istiod in "+c.Context+" sign with different CAs", evidence...)
+		e.add(findings.IstiodsDiffer, p.clusters(), "the pods of "+e.called(p)+" sign with different CAs", evidence...)
 	}
 }
 
@@ -369,10 +375,10 @@ func (e *examination) selfSigned() {
 			continue // cacerts keeps it, too
 		}
 		severity := findings.Warning
-		if len(e.planes) == 1 {
+		if len(e.sites()) == 1 {
 			severity = findings.Info // one istiod signs for the whole mesh, which only matters once the mesh grows
 		}
-		e.addAs(findings.SelfSignedCA, severity, p.clusters(), "istiod of "+c.Context+" signs with a CA that it made for itself",
+		e.addAs(findings.SelfSignedCA, severity, p.clusters(), e.called(p)+" signs with a CA that it made for itself",
 			Evidence{"Secret " + facts.SelfSignedSecret + " in " + c.Context, pki.Label(p.ca),
 				kubectl(c.Context, "get secrets -n %s %s %s", e.System, facts.SelfSignedSecret, facts.CACertsSecret)})
 	}

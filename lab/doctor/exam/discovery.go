@@ -34,7 +34,7 @@ func (e *examination) discovery() {
 	e.sameNames()
 	for _, p := range e.planes {
 		at := e.secretsOf(p)
-		if e.unread(at, facts.Secrets) {
+		if e.unread(at, facts.Secrets) || p.beside && len(p.pods) == 0 { // a revision that was scaled down reads nothing
 			continue
 		}
 		read := map[string]bool{} // cluster IDs for which there is a remote secret
@@ -50,7 +50,7 @@ func (e *examination) discovery() {
 			}
 			if !read[c.ID] {
 				e.add(findings.RemoteSecretMissing, append(p.clusters(), i),
-					fmt.Sprintf("istiod of %s has no access to %s", e.Clusters[p.at].Context, c.Context),
+					fmt.Sprintf("istiod of %s has no access to %s", e.Clusters[p.at].Context, c.Context), // all revisions read the same Secrets
 					Evidence{"remote secrets in " + at.Context, "none is for " + c.ID,
 						kubectl(at.Context, "get secrets -n %s -l istio/multiCluster=true", e.System)})
 			}
@@ -200,7 +200,7 @@ func (e *examination) credentials(at facts.Cluster, s facts.RemoteSecret, expire
 
 // reading judges whether an istiod, whose credentials are right, reads another cluster.
 func (e *examination) reading(p *plane, at facts.Cluster, s facts.RemoteSecret, both []int) {
-	here := e.Clusters[p.at].Context
+	here, who := e.Clusters[p.at].Context, e.called(p)
 	status := "" // as istiod says
 	if p.istiod != nil {
 		status = p.istiod.Clusters[s.ID]
@@ -210,10 +210,10 @@ func (e *examination) reading(p *plane, at facts.Cluster, s facts.RemoteSecret, 
 	failing := last < watchesRecent
 	seen := []Evidence{}
 	if failing {
-		seen = append(seen, Evidence{"log of istiod in " + here,
+		seen = append(seen, Evidence{"log of " + who,
 			fmt.Sprintf("reading %s failed %s ago, for the first time %s ago: %s%s",
 				s.ID, words.Age(last), words.Age(first), watch.Why, p.syncErrors(s.ID)),
-			kubectl(here, "logs -n %s deployment/%s | grep 'watch error in cluster %s'", e.System, facts.IstiodName, s.ID)})
+			kubectl(here, "logs -n %s deployment/%s | grep 'watch error in cluster %s'", e.System, p.deployment(), s.ID)})
 	}
 	tried := slices.IndexFunc(e.Clusters[p.at].Tried, func(t facts.Tried) bool { return t.Address == s.HostPort() })
 	blocked := tried >= 0 && e.Clusters[p.at].Tried[tried].Err != ""
@@ -235,21 +235,21 @@ func (e *examination) reading(p *plane, at facts.Cluster, s facts.RemoteSecret, 
 	case s.Problem != "":
 		e.Unread = append(e.Unread, facts.Unread{Cluster: at.Context, Part: facts.Remote, Object: "Secret " + s.Name, Why: s.Problem})
 	case p.reads() && status != "synced":
-		e.add(findings.RemoteClusterNotSynced, both, fmt.Sprintf("istiod of %s is not in sync with %s", here, s.ID),
+		e.add(findings.RemoteClusterNotSynced, both, fmt.Sprintf("%s is not in sync with %s", who, s.ID),
 			append(seen, e.clusterz(p, s.ID, status))...)
 	case failing && first-last > watchesLasting:
 		e.add(findings.RemoteWatchFailing, both,
-			fmt.Sprintf("istiod of %s has failed to read %s for %s, which answers here", here, s.ID, words.Age(first)),
+			fmt.Sprintf("%s has failed to read %s for %s, which answers here", who, s.ID, words.Age(first)),
 			append(seen, e.clusterz(p, s.ID, status))...)
 	case failing:
 		e.addAs(findings.RemoteWatchFailing, findings.Info, both,
-			fmt.Sprintf("istiod of %s failed to read %s %s ago, which answers here: it may be over", here, s.ID, words.Age(last)), seen...)
+			fmt.Sprintf("%s failed to read %s %s ago, which answers here: it may be over", who, s.ID, words.Age(last)), seen...)
 	}
 }
 
-// watch returns what the pods of an istiod say about reading a cluster: the latest of their failures.
+// watch returns what the pods of a plane say about reading a cluster: the latest of their failures.
 func (e *examination) watch(p *plane, cluster string) (latest facts.Watch) {
-	for _, i := range e.Clusters[p.at].Istiods {
+	for _, i := range p.pods {
 		if w := i.Watches[cluster]; w.Last.After(latest.Last) {
 			latest = w
 		}
@@ -269,22 +269,22 @@ func (p *plane) syncErrors(cluster string) string {
 func (e *examination) clusterz(p *plane, id, status string) Evidence {
 	context := e.Clusters[p.at].Context
 	if p.istiod == nil {
-		return Evidence{"istiod of " + context, "no pod of it answers", ""}
+		return Evidence{e.called(p), "no pod of it answers", ""}
 	}
 	seen := fmt.Sprintf("it says that %s is %s", id, cmp.Or(status, "not among its clusters"))
-	return Evidence{"istiod pod " + p.istiod.Pod, seen, e.istioctl(context, "remote-clusters")}
+	return Evidence{"istiod pod " + p.istiod.Pod, seen, e.istioctl(context, "remote-clusters%s", p.only())}
 }
 
 // endpoints compares what a plane's istiod knows about a cluster with what the cluster's own istiod knows.
 func (e *examination) endpoints(p *plane, cluster int) {
-	own, c, here := e.served[cluster], e.Clusters[cluster], e.Clusters[p.at].Context
-	if own == p || !p.reads() || !own.reads() {
+	own, c, who := e.served[cluster], e.Clusters[cluster], e.called(p)
+	if own.at == p.at || !p.reads() || !own.reads() {
 		return // there is nothing to compare with
 	}
 	both := append(p.clusters(), cluster)
 	if theirs := total(own.istiod, c.ID); theirs > 0 && total(p.istiod, c.ID) == 0 {
-		e.add(findings.EndpointsMissing, both, fmt.Sprintf("istiod of %s knows no endpoint of %s", here, c.Context),
-			e.shards(here, fmt.Sprintf("0 endpoints of %s; its own istiod knows %d", c.ID, theirs)))
+		e.add(findings.EndpointsMissing, both, fmt.Sprintf("%s knows no endpoint of %s", who, c.Context),
+			e.shards(p, fmt.Sprintf("0 endpoints of %s; its own istiod knows %d", c.ID, theirs)))
 		return
 	}
 	var lacking []string
@@ -296,8 +296,8 @@ func (e *examination) endpoints(p *plane, cluster int) {
 	if len(lacking) > 0 {
 		n := own.istiod.Endpoints[lacking[0]][c.ID]
 		e.addAs(findings.EndpointsMissing, findings.Warning, both,
-			fmt.Sprintf("istiod of %s knows no endpoint of %s in %s", here, some(lacking), c.Context),
-			e.shards(here, fmt.Sprintf("0 endpoints of %s in %s; its own istiod knows %d", lacking[0], c.ID, n)))
+			fmt.Sprintf("%s knows no endpoint of %s in %s", who, some(lacking), c.Context),
+			e.shards(p, fmt.Sprintf("0 endpoints of %s in %s; its own istiod knows %d", lacking[0], c.ID, n)))
 	}
 	e.placed(p, cluster)
 }
@@ -305,7 +305,7 @@ func (e *examination) endpoints(p *plane, cluster int) {
 // placed judges on which network an istiod puts the endpoints of another cluster. The network decides whether its proxies get the
 // address of the pod or that of the gateway.
 func (e *examination) placed(p *plane, cluster int) {
-	c, here := e.Clusters[cluster], e.Clusters[p.at].Context
+	c := e.Clusters[cluster]
 	if c.Network == "" {
 		return
 	}
@@ -319,14 +319,14 @@ func (e *examination) placed(p *plane, cluster int) {
 			on = "network " + network
 		}
 		e.add(findings.EndpointsNetwork, append(p.clusters(), cluster),
-			fmt.Sprintf("istiod of %s puts %s of %s on %s, but the proxies there are on network %s", here, n, c.Context, on, c.Network),
-			e.shards(here, fmt.Sprintf("endpoints of %s with network %q", c.ID, network)))
+			fmt.Sprintf("%s puts %s of %s on %s, but the proxies there are on network %s", e.called(p), n, c.Context, on, c.Network),
+			e.shards(p, fmt.Sprintf("endpoints of %s with network %q", c.ID, network)))
 	}
 }
 
 // shards is evidence from the endpoints that an istiod knows.
-func (e *examination) shards(context, seen string) Evidence {
-	return Evidence{"istiod of " + context, seen, e.istioctl(context, "x internal-debug endpointShardz")}
+func (e *examination) shards(p *plane, seen string) Evidence {
+	return Evidence{e.called(p), seen, e.istioctl(e.Clusters[p.at].Context, "x internal-debug endpointShardz%s", p.debugged())}
 }
 
 // total returns how many endpoints of a cluster an istiod knows.

@@ -21,7 +21,8 @@ type examination struct {
 	certs   map[string]*x509.Certificate // by ID
 	revoked [][]*x509.RevocationList     // that istiod hands out, by cluster
 	planes  []*plane
-	served  []*plane // by cluster; nil if it is not known
+	homes   []int    // by cluster: the one where its istiods run, or nowhere
+	served  []*plane // by cluster: the principal of those that serve it; nil if it is not known
 	found   []Finding
 }
 
@@ -46,6 +47,7 @@ func Examine(f facts.Facts) Report {
 	e.discovery()
 	e.gateways(proxies)
 	e.sameness()
+	e.revisions()
 	e.probes()
 	r := Report{
 		Taken: f.Taken, Findings: e.nest(), Trust: e.matrix(proxies), Identities: e.identities(proxies), Reads: e.reads(),
@@ -167,7 +169,11 @@ func merge(all []Finding) []Finding {
 			m.Says = words.Short(m.Says+"; "+f.Says, 400)
 		}
 		m.Clusters = slices.Compact(slices.Sorted(slices.Values(slices.Concat(m.Clusters, f.Clusters))))
-		m.Evidence = slices.Concat(m.Evidence, f.Evidence)
+		for _, v := range f.Evidence {
+			if !slices.Contains(m.Evidence, v) { // two revisions see the same Secret
+				m.Evidence = append(m.Evidence, v)
+			}
+		}
 		m.Effects = slices.Concat(m.Effects, f.Effects)
 	}
 	return merged

@@ -164,7 +164,8 @@ var cases = []struct {
 	}, "istiod-down", []string{"workload-certificate-expired"}},
 	{"istiod of B was deleted", func(w *world) {
 		w.b().IstiodDeployed, w.b().Istiods = false, nil
-	}, "istiod-missing", nil},
+		w.silence(1, "default")
+	}, "istiod-missing", []string{"tag-leads-nowhere", "validation-leads-nowhere"}},
 	{"istiod of B was deleted a day ago", func(w *world) {
 		w.startWith(1, pki.LeafOptions{NotBefore: w.Taken.Add(-time.Hour), Lifetime: time.Minute}, "echo")
 		w.b().IstiodDeployed, w.b().Istiods = false, nil
@@ -343,7 +344,9 @@ var cases = []struct {
 			w.Clusters[i].Config = []facts.Config{{Kind: "DestinationRule", Name: "production/out", Host: "api.example", TLS: "SIMPLE"}}
 		}
 	}, "", nil},
-	{"a namespace with another revision in B", func(w *world) { w.b().Namespaces[0].Revision = "canary" }, "revision-differs", nil},
+	{"a namespace with another revision in B", func(w *world) {
+		w.b().Namespaces[0].Injection, w.b().Namespaces[0].Revision = "", "canary"
+	}, "revision-differs", nil},
 	{"a proxy refuses its configuration", func(w *world) {
 		w.a().Istiods[0].Behind = []string{"client: Listener refused: x"}
 	}, "proxy-refuses-configuration", nil},
@@ -374,9 +377,15 @@ var cases = []struct {
 
 func TestFindings(t *testing.T) {
 	covered := map[string]bool{}
-	for _, c := range cases {
+	type one = struct {
+		name    string
+		breaks  func(w *world)
+		finds   string
+		effects []string
+	}
+	check := func(c one, mesh func(testing.TB) *world) {
 		t.Run(c.name, func(t *testing.T) {
-			w := healthy(t)
+			w := mesh(t)
 			c.breaks(w)
 			r := Examine(w.Facts)
 			if c.finds == "" {
@@ -394,10 +403,9 @@ func TestFindings(t *testing.T) {
 			assert.NotEmpty(t, f.Evidence)
 			assert.NotEmpty(t, f.Clusters)
 			assert.NotEmpty(t, f.Says)
-			var effects []string
-			for _, e := range f.Effects {
-				effects = append(effects, e.ID)
-				covered[e.ID] = true
+			effects := effectsOf(f)
+			for _, e := range effects {
+				covered[e] = true
 			}
 			assert.Subset(t, effects, c.effects)
 			if f.ID == "cacerts-chain-empty" {
@@ -405,9 +413,308 @@ func TestFindings(t *testing.T) {
 			}
 		})
 	}
+	for _, c := range cases {
+		check(c, healthy)
+	}
+	for _, c := range upgrades {
+		check(c, upgraded)
+	}
 	for _, k := range findings.All() {
 		assert.True(t, covered[k.ID], "no case finds %s", k.ID)
 	}
+}
+
+// upgrades are ways to break a mesh that is being upgraded by revision.
+var upgrades = []struct {
+	name    string
+	breaks  func(w *world)
+	finds   string
+	effects []string
+}{
+	{"the old istiod is removed while its pods and labels are there", func(w *world) {
+		w.remove(0, "default")
+	}, "proxies-without-istiod", []string{"tag-leads-nowhere", "validation-leads-nowhere"}},
+	{"the old istiod is scaled down while its pods and labels are there", func(w *world) {
+		w.a().Istiods = w.a().Istiods[1:]
+		w.silence(0, "default")
+	}, "istiod-down", []string{"tag-leads-nowhere", "validation-leads-nowhere"}},
+	{"the old istiod is removed, and the tag default was never set", func(w *world) {
+		w.move(0, "client", "echo", "istio-eastwestgateway")
+		w.tag(0, "prod", "1-31")
+		w.remove(0, "default")
+		w.a().Webhooks = slices.DeleteFunc(w.a().Webhooks, func(h facts.Webhook) bool {
+			return h.Revision == "default" && h.Name != "istiod-default-validator"
+		})
+	}, "validation-leads-nowhere", nil},
+	{"only the validator of the old revision is left", func(w *world) {
+		w.move(0, "client", "echo", "istio-eastwestgateway")
+		w.tag(0, "default", "1-31")
+		w.remove(0, "default")
+		w.a().Webhooks = slices.DeleteFunc(w.a().Webhooks, func(h facts.Webhook) bool { return h.Revision == "default" && !h.Narrow })
+	}, "validation-leads-nowhere", nil},
+	{"a tag leads to a revision that was never there", func(w *world) {
+		w.tag(0, "prod", "1-29")
+		w.silence(0, "1-29")
+	}, "tag-leads-nowhere", nil},
+	{"a tag leads through a Service to an istiod that is not there", func(w *world) {
+		w.tag(0, "prod", "1-29")
+	}, "tag-leads-nowhere", nil},
+	{"a namespace has a label that nobody knows", func(w *world) {
+		w.a().Webhooks[0].Injects = nil
+		w.a().Namespaces[0].Injection, w.a().Namespaces[0].Revision = "", "1-32"
+		w.b().Namespaces[0].Injection, w.b().Namespaces[0].Revision = "", "1-32"
+	}, "tag-leads-nowhere", nil},
+	{"both labels", func(w *world) { w.a().Namespaces[0].Revision = "1-31" }, "injection-labels-contradict", nil},
+	{"a proxy newer than its istiod", func(w *world) { w.a().Proxies[0].Version = "1.31.0" }, "version-skew", nil},
+	{"a proxy three minors older than the new istiod", func(w *world) {
+		for n := range w.a().Proxies {
+			if p := &w.a().Proxies[n]; p.Workload == "client" {
+				p.Version = "1.28.9"
+			}
+		}
+	}, "version-skew", nil},
+	{"a second gateway of the new revision", func(w *world) {
+		w.second(func(g *facts.Gateway) { g.Revisions, g.Versions = []string{"1-31"}, []string{"1.30.4"} })
+		w.a().Istiods[1].Networks = w.a().Istiods[0].Networks
+	}, "gateways-of-two-revisions", nil},
+	{"a second gateway of another version", func(w *world) {
+		w.second(func(g *facts.Gateway) { g.Versions = []string{"1.30.3"} })
+		w.a().Istiods[1].Networks = w.a().Istiods[0].Networks
+	}, "gateways-of-two-revisions", nil},
+	{"the new istiod has not found cacerts, and nobody uses it", func(w *world) {
+		w.back()
+		w.newRevisionSigns(selfSigned(w, 0))
+		w.a().CACerts = nil
+	}, "revision-without-root", []string{"root-configmap-foreign"}},
+	{"the new istiod has not found cacerts, and pods use it", func(w *world) {
+		own, good := selfSigned(w, 0), w.ca[0]
+		w.newRevisionSigns(own)
+		w.a().CACerts = nil
+		w.ca[0] = own
+		roots := w.a().Namespaces[0].Roots
+		w.a().Namespaces[0].Roots = w.roots(own)
+		w.move(0, "client")
+		w.ca[0], w.a().Namespaces[0].Roots = good, roots
+	}, "revision-without-root", []string{"disjoint-roots", "root-configmap-foreign"}},
+	{"the new istiod has found cacerts, which came late", func(w *world) {
+		good, old := w.ca[0], selfSigned(w, 0)
+		other := w.a().Istiods[1]
+		hooks := w.a().Webhooks
+		w.sign(0, old)
+		hooks[0].Roots = w.roots(old)
+		w.a().Webhooks = hooks
+		w.start(0, "client", "echo")
+		for n := range w.a().Proxies {
+			if w.a().Proxies[n].Revision == "default" {
+				w.a().Proxies[n].Version = "1.30.4"
+			}
+		}
+		w.ca[0], w.a().Istiods[1] = good, other
+	}, "late-cacerts", []string{"revision-without-root"}},
+	{"the new istiod does not accept the trust domain of B", func(w *world) {
+		w.b().Settings.TrustDomain, w.b().Settings.Aliases = "b.example", []string{"cluster.local"}
+		w.start(1, "client", "echo")
+		for n := range w.b().Proxies {
+			w.b().Proxies[n].Version = "1.30.4"
+		}
+		w.a().Istiods[0].Settings = facts.MeshSettings{Read: true, TrustDomain: "cluster.local", Aliases: []string{"b.example"}}
+		w.a().Istiods[1].Settings = facts.MeshSettings{Read: true, TrustDomain: "cluster.local"}
+	}, "trust-domain-not-accepted", nil},
+	{"the new istiod is not in sync", func(w *world) {
+		w.a().Istiods[1].Clusters = map[string]string{"cluster-a": "synced"}
+	}, "remote-cluster-not-synced", nil},
+	{"the old istiod has a proxy that refuses", func(w *world) {
+		w.a().Istiods[0].Behind = []string{"echo: Listener refused: x"}
+	}, "proxy-refuses-configuration", nil},
+	{"the new istiod, which nobody uses, does not become Ready", func(w *world) {
+		w.back()
+		w.a().Istiods[1] = facts.Istiod{Pod: "istiod-1-31-x", Revision: "1-31", Created: w.Taken.Add(-time.Minute), State: "not ready"}
+		w.silence(0, "1-31")
+	}, "istiod-not-ready", nil},
+	{"the new istiod, which pods use, is not Ready", func(w *world) {
+		w.a().Istiods[1] = facts.Istiod{Pod: "istiod-1-31-x", Revision: "1-31", Created: w.Taken.Add(-time.Minute), State: "not ready"}
+		w.silence(0, "1-31")
+	}, "istiod-down", nil},
+	{"the injector of the new revision has another caBundle", func(w *world) {
+		w.a().Webhooks[3].Roots = w.roots(newRoot(w, pki.Options{Name: "foreign"}))
+	}, "webhook-bundle-stale", nil},
+}
+
+// back undoes that pods of cluster-a have moved.
+func (w *world) back() {
+	for n := range w.a().Proxies {
+		w.a().Proxies[n].Revision, w.a().Proxies[n].Version = "default", "1.30.4"
+	}
+	w.a().Gateways[0].Revisions, w.a().Gateways[0].Versions = []string{"default"}, []string{"1.30.4"}
+}
+
+// newRevisionSigns makes the new istiod of cluster-a sign with another CA.
+func (w *world) newRevisionSigns(ca *pki.CA) {
+	w.a().Istiods[1].Signer = w.leaf(ca, pki.LeafOptions{DNSNames: []string{"istiod-1-31.istio-system.svc"}, Server: true})
+	w.a().Webhooks[3].Roots = w.roots(ca)
+}
+
+// An upgrade by revision is healthy at every step: only information is found.
+func TestHealthyUpgrades(t *testing.T) {
+	everything := []string{"client", "echo", "istio-eastwestgateway"}
+	for name, step := range map[string]func(w *world){
+		"two istiods, some pods moved": func(*world) {},
+		"only the new istiod came":     func(w *world) { w.back() },
+		"both istiods accept a trust domain that the old ConfigMap does not have": func(w *world) {
+			w.b().Settings.TrustDomain, w.b().Settings.Aliases = "b.example", []string{"cluster.local"}
+			w.start(1, everything...)
+			for n := range w.b().Proxies {
+				w.b().Proxies[n].Version = "1.30.4"
+			}
+			for n := range w.a().Istiods {
+				w.a().Istiods[n].Settings = facts.MeshSettings{Read: true, TrustDomain: "cluster.local", Aliases: []string{"b.example"}}
+			}
+		},
+		"the new istiod starts": func(w *world) {
+			w.back()
+			w.a().Istiods[1] = facts.Istiod{Pod: "istiod-1-31-x", Revision: "1-31", Created: w.Taken.Add(-5 * time.Second)}
+			w.silence(0, "1-31")
+		},
+		"the tag moved": func(w *world) { w.tag(0, "default", "1-31") },
+		"the namespace has the label of the revision": func(w *world) {
+			w.a().Namespaces[0].Injection, w.a().Namespaces[0].Revision = "", "1-31"
+			w.a().Webhooks[0].Injects, w.a().Webhooks[3].Injects = nil, []string{"production"}
+		},
+		"a pod has the label of a tag": func(w *world) {
+			w.tag(0, "prod", "1-31")
+			w.a().Proxies[1].Revision = "prod"
+		},
+		"everything moved, the old istiod has no pod": func(w *world) {
+			w.move(0, everything...)
+			w.tag(0, "default", "1-31")
+			w.a().Istiods = w.a().Istiods[1:]
+			w.silence(0, "default")
+		},
+		"everything moved, the old one is gone": func(w *world) {
+			w.move(0, everything...)
+			w.tag(0, "default", "1-31")
+			w.remove(0, "default")
+			w.a().Webhooks = slices.DeleteFunc(w.a().Webhooks, func(h facts.Webhook) bool { return h.Revision == "default" })
+		},
+		"a gateway is being rolled out": func(w *world) {
+			w.a().Gateways[0].Revisions, w.a().Gateways[0].Versions = []string{"1-31", "default"}, []string{"1.30.4", "1.31.0"}
+		},
+		"both clusters": func(w *world) {
+			w.canary(1)
+			w.move(1, everything...)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := upgraded(t)
+			step(w)
+			r := Examine(w.Facts)
+			for _, f := range r.Findings {
+				assert.Equal(t, findings.Info, f.Severity, "%s: %s", f.ID, f.Says)
+			}
+			assert.True(t, r.Complete(), r.Unread)
+			assert.Equal(t, "cluster-a", r.Clusters[0].ServedBy)
+		})
+	}
+}
+
+// Two revisions in a cluster are told apart, and what they share is told once.
+func TestRevisionsAreToldApart(t *testing.T) {
+	all := func(w *world) (ids []string, r Report) {
+		r = Examine(w.Facts)
+		for _, f := range r.Findings {
+			ids = append(append(ids, f.ID), effectsOf(f)...)
+		}
+		return ids, r
+	}
+	w := upgraded(t)
+	_, r := all(w)
+	var istiods []string
+	for _, i := range r.Identities {
+		if i.SPIFFE == "" {
+			istiods = append(istiods, i.Who)
+		}
+	}
+	assert.Equal(t, []string{"istiod-1-31-x", "istiod-a", "istiod-b"}, istiods)
+
+	w.a().Namespaces[0].Revision = "1-31"
+	ids, _ := all(w)
+	assert.NotContains(t, ids, "revision-differs", "the label that does nothing does not differ, either")
+
+	w = upgraded(t)
+	own := selfSigned(w, 0)
+	w.newRevisionSigns(own)
+	w.a().CACerts = nil
+	ids, r = all(w)
+	assert.NotContains(t, ids, "webhook-bundle-stale", "each injector is verified with the root of its own istiod")
+	assert.NotContains(t, fmt.Sprint(r.Findings), "cluster-a does not trust cluster-a", "they are compared by what they sign with")
+	assert.Contains(t, r.Findings[0].Says, "istiod 1-31 of cluster-a does not have the root of istiod default")
+	for n := range w.a().Namespaces { // while a bundle of both roots is handed out, nothing is split
+		w.a().Namespaces[n].Roots = w.roots(w.root, own)
+	}
+	ids, _ = all(w)
+	assert.NotContains(t, ids, "revision-without-root")
+
+	w = primary(t)
+	w.canary(0)
+	old := selfSigned(w, 0)
+	w.sign(0, old)
+	w.a().Istiods[1].Signer, w.a().CACerts = w.a().Istiods[0].Signer, nil
+	w.ca[1] = old
+	w.start(0, "client", "echo", "istio-eastwestgateway")
+	w.start(1, "client", "echo", "istio-eastwestgateway")
+	for n := range w.b().Proxies {
+		w.b().Proxies[n].Roots = w.roots(old)
+	}
+	r = Examine(w.Facts)
+	i := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.ID == "self-signed-ca" })
+	require.GreaterOrEqual(t, i, 0, tops(r))
+	assert.Equal(t, findings.Info, r.Findings[i].Severity, "two revisions of one control plane share their CA with nobody")
+}
+
+// An istiod that serves two clusters is upgraded: the remote one has a Service of each revision, and no istiod.
+func TestHealthyUpgradeOfPrimaryAndRemote(t *testing.T) {
+	w := primary(t)
+	w.canary(0)
+	w.move(0, "client")
+	w.move(1, "client", "istio-eastwestgateway")
+	for n := range w.b().Proxies {
+		w.b().Proxies[n].Roots = w.a().Namespaces[0].Roots
+	}
+	w.tag(1, "default", "1-31")
+	w.b().Webhooks = slices.DeleteFunc(w.b().Webhooks, func(h facts.Webhook) bool { return h.Validates })
+	r := Examine(w.Facts)
+	for _, f := range r.Findings {
+		assert.Equal(t, findings.Info, f.Severity, "%s: %s", f.ID, f.Says)
+	}
+	assert.True(t, r.Complete(), r.Unread)
+	assert.Equal(t, "cluster-a", r.Clusters[1].ServedBy)
+	assert.Len(t, r.Reads, 2, "what each of the two istiods knows about cluster-b")
+	assert.Equal(t, []string{"1-31", "default"}, []string{r.Reads[0].Revision, r.Reads[1].Revision})
+
+	w.a().Remotes = nil
+	var missing Finding
+	for _, f := range Examine(w.Facts).Findings {
+		if f.ID == "remote-secret-missing" {
+			missing = f
+		}
+	}
+	assert.Equal(t, "istiod of cluster-a has no access to cluster-b", missing.Says, "said once, though two istiods read the Secret")
+	assert.Len(t, missing.Evidence, 1)
+
+	w.remove(0, "1-31") // the Service in cluster-b still leads to the gateway of cluster-a
+	r = Examine(w.Facts)
+	require.NotEmpty(t, r.Findings)
+	f := r.Findings[0]
+	assert.Equal(t, "proxies-without-istiod", f.ID)
+	assert.Equal(t, []string{"cluster-a", "cluster-b"}, f.Clusters)
+	assert.Contains(t, effectsOf(f), "tag-leads-nowhere")
+}
+
+func effectsOf(f Finding) (ids []string) {
+	for _, e := range f.Effects {
+		ids = append(ids, e.ID)
+	}
+	return ids
 }
 
 func tops(r Report) (ids []string) {
@@ -607,22 +914,24 @@ func TestUnreadIsUnknown(t *testing.T) {
 	assert.Empty(t, Examine(w.Facts).Findings)
 }
 
+// primary is a mesh in which the istiod of cluster-a serves both clusters.
+func primary(t *testing.T) *world {
+	t.Helper()
+	w := healthy(t)
+	b := w.b()
+	b.IstiodDeployed, b.IstiodService, b.Istiods, b.CACerts, b.Remotes, b.Exposed = false, "", nil, nil, nil, nil
+	b.Settings = facts.MeshSettings{TrustDomain: "cluster.local"}
+	w.ca[1] = w.ca[0]
+	w.start(1, "client", "echo", "istio-eastwestgateway")
+	for n := range b.Proxies {
+		b.Proxies[n].Roots = w.a().Namespaces[0].Roots
+	}
+	w.a().Istiods[0].Serves = map[string]int{"cluster-a": 3, "cluster-b": 3}
+	return w
+}
+
 // Other topologies are well, too: one istiod for both clusters, and one that runs in a third.
 func TestHealthyTopologies(t *testing.T) {
-	primary := func(t *testing.T) *world {
-		t.Helper()
-		w := healthy(t)
-		b := w.b()
-		b.IstiodDeployed, b.IstiodService, b.Istiods, b.CACerts, b.Remotes, b.Exposed = false, "", nil, nil, nil, nil
-		b.Settings = facts.MeshSettings{TrustDomain: "cluster.local"}
-		w.ca[1] = w.ca[0]
-		w.start(1, "client", "echo", "istio-eastwestgateway")
-		for n := range b.Proxies {
-			b.Proxies[n].Roots = w.a().Namespaces[0].Roots
-		}
-		w.a().Istiods[0].Serves = map[string]int{"cluster-a": 3, "cluster-b": 3}
-		return w
-	}
 	w := primary(t)
 	r := Examine(w.Facts)
 	assert.Empty(t, r.Findings, tops(r))
@@ -656,6 +965,10 @@ func TestHealthyTopologies(t *testing.T) {
 		assert.Equal(t, []string{"external", "external", ""}, []string{r.Clusters[0].ServedBy, r.Clusters[1].ServedBy, r.Clusters[2].ServedBy})
 		assert.Len(t, r.Trust, 4)
 	}
+	w.Clusters[2].Deployed = []string{"1-31", "default"}
+	r = Examine(w.Facts)
+	assert.Empty(t, r.Findings, "a revision beside it, of which nobody knows yet where it reads its Secrets: %s", tops(r))
+	w.Clusters[2].Deployed = nil
 	w.Clusters[2].Istiods = nil
 	r = Examine(w.Facts)
 	require.NotEmpty(t, r.Findings)

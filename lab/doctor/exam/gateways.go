@@ -45,6 +45,9 @@ func (e *examination) gateways(proxies []*proxy) {
 		for _, g := range entrances {
 			e.gateway(g, entrances)
 		}
+		for _, i := range clusters {
+			e.mixedGateways(network, of(i, entrances))
+		}
 		e.knownTo(network, clusters, entrances)
 		for _, i := range clusters {
 			e.reach(network, i, clusters, entrances, proxies)
@@ -207,8 +210,8 @@ func (e *examination) knownTo(network string, clusters []int, entrances []entran
 		seen := fmt.Sprintf("it knows %s for %s; the gateway is at %s",
 			cmp.Or(words.And(words.Unique(known)), "no address"), network, words.And(words.Unique(addresses)))
 		e.add(findings.GatewayUnknown, append(p.clusters(), clusters...),
-			fmt.Sprintf("istiod of %s does not know the gateway of %s", c, network),
-			Evidence{"istiod of " + c, seen, e.istioctl(c, "x internal-debug networkz")})
+			fmt.Sprintf("%s does not know the gateway of %s", e.called(p), network),
+			Evidence{e.called(p), seen, e.istioctl(c, "x internal-debug networkz%s", p.debugged())})
 	}
 }
 

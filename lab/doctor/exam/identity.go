@@ -49,7 +49,7 @@ func (e *examination) identities(proxies []*proxy) (all []Identity) {
 		all = append(all, i)
 	}
 	for _, p := range e.planes {
-		for _, i := range e.Clusters[p.at].Istiods {
+		for _, i := range p.pods {
 			if chain := e.list(i.Signer); len(chain) > 0 {
 				add(p.at, i.Pod, chain, p.roots)
 			}

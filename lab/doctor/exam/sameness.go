@@ -76,8 +76,8 @@ func (e *examination) refusing() {
 		if len(bad) > 0 {
 			context := e.Clusters[p.at].Context
 			e.add(findings.ProxyRefusesConfiguration, p.clusters(),
-				fmt.Sprintf("%s refused what istiod of %s sent", count(len(bad), "proxy", "proxies"), context),
-				Evidence{"istiod of " + context, some(bad), e.istioctl(context, "proxy-status")})
+				fmt.Sprintf("%s refused what %s sent", count(len(bad), "proxy", "proxies"), e.called(p)),
+				Evidence{e.called(p), some(bad), e.istioctl(context, "proxy-status%s", p.only())})
 		}
 	}
 }
@@ -122,7 +122,7 @@ func (e *examination) injection() {
 			}
 			p := spaces[n.Name]
 			if n.Injected {
-				p.with, p.revisions = append(p.with, i), append(p.revisions, n.Revision)
+				p.with, p.revisions = append(p.with, i), append(p.revisions, labeled(n))
 			} else {
 				p.without = append(p.without, i)
 			}
@@ -149,6 +149,14 @@ func (e *examination) injection() {
 	}
 }
 
+// labeled returns the revision or tag that gives a namespace its proxies, "" for the default one: istio-injection counts first.
+func labeled(n facts.Namespace) string {
+	if n.Injection != "" {
+		return ""
+	}
+	return n.Revision
+}
+
 var minorVersion = regexp.MustCompile(`^v?1\.(\d+)(\D|$)`)
 
 // minor returns the minor version in an image's tag, -1 if the tag has none.
@@ -168,31 +176,33 @@ func minor(tag string) int {
 // (https://istio.io/latest/docs/releases/supported-releases/#control-planedata-plane-skew).
 const supported = 2
 
-// versionSkew compares the versions of proxies with their istiod's, and those of the pods of one workload with each other.
+// versionSkew compares the versions of proxies with that of the istiod of their revision, and those of the pods of one workload with
+// each other.
 func (e *examination) versionSkew() {
 	for i, c := range e.Clusters {
-		p := e.served[i]
-		if p == nil {
+		if e.served[i] == nil {
 			continue
 		}
 		byWorkload := map[string][]string{}
-		var far []string
+		far := map[string][]string{} // by version of istiod
 		for _, x := range c.Proxies {
 			if key := x.Namespace + "/" + x.Workload; x.Version != "" && !slices.Contains(byWorkload[key], x.Version) {
 				byWorkload[key] = append(byWorkload[key], x.Version)
 			}
-			if p.istiod == nil || minor(x.Version) < 0 || minor(p.istiod.Version) < 0 {
+			p := e.planeOf(i, x)
+			if p == nil || p.istiod == nil || minor(x.Version) < 0 || minor(p.istiod.Version) < 0 {
 				continue
 			}
 			if older := minor(p.istiod.Version) - minor(x.Version); older < 0 || older > supported {
-				far = append(far, fmt.Sprintf("%s is %s", x.Name(), x.Version))
+				far[p.istiod.Version] = append(far[p.istiod.Version], fmt.Sprintf("%s is %s", x.Name(), x.Version))
 			}
 		}
-		if len(far) > 0 {
+		for _, istiod := range slices.Sorted(maps.Keys(far)) {
+			who := far[istiod]
 			e.add(findings.VersionSkew, []int{i},
 				fmt.Sprintf("%s of %s %s a version that istiod %s does not support",
-					count(len(far), "proxy", "proxies"), c.Context, either(len(far), "has", "have"), p.istiod.Version),
-				Evidence{"images of proxies", some(far), e.istioctl(c.Context, "version")})
+					count(len(who), "proxy", "proxies"), c.Context, either(len(who), "has", "have"), istiod),
+				Evidence{"images of proxies", some(who), e.istioctl(c.Context, "version")})
 		}
 		for _, key := range slices.Sorted(maps.Keys(byWorkload)) {
 			if versions := byWorkload[key]; len(versions) > 1 {

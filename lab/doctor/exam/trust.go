@@ -28,7 +28,7 @@ func (e *examination) trust(proxies []*proxy) {
 }
 
 // class is a set of proxies that trust and are trusted alike: they have equal roots, equal chains above their own certificates,
-// and the same trust domain. The embedded proxy is one of the members.
+// the same trust domain, and one istiod. The embedded proxy is one of the members.
 type class struct {
 	*proxy
 	members []*proxy
@@ -39,7 +39,7 @@ func (e *examination) classes(proxies []*proxy) []class {
 	index := map[string]int{}
 	for _, p := range proxies {
 		var key strings.Builder
-		fmt.Fprintf(&key, "%d %s %t", p.cluster, trustDomain(p.chain), e.Taken.After(p.chain[0].NotAfter))
+		fmt.Fprintf(&key, "%d %s %s %t", p.cluster, p.plane.revision, trustDomain(p.chain), e.Taken.After(p.chain[0].NotAfter))
 		for _, c := range p.chain[1:] {
 			key.WriteString(" " + facts.ID(c))
 		}
@@ -164,7 +164,8 @@ func (e *examination) trusts(p *proxy) string {
 func (e *examination) betweenPlanes() {
 	for i, a := range e.planes {
 		for _, b := range e.planes[i+1:] {
-			if a.typical != nil && b.typical != nil {
+			// Two in one cluster are compared by what they sign with: see revisionRoots.
+			if a.at != b.at && a.typical != nil && b.typical != nil {
 				e.compare(a, b)
 			}
 		}
@@ -207,21 +208,22 @@ func (e *examination) compare(a, b *plane) {
 // notApplied finds caCertificates of p that would make it trust q, which it does not.
 func (e *examination) notApplied(p, q *plane) {
 	c := e.Clusters[p.at]
-	for _, ca := range c.Settings.CACertificates {
+	for _, ca := range p.settings.CACertificates {
 		roots := e.list(ca.Roots)
 		if _, o := climb(q.typical.chain, roots); o != trusted {
 			continue
 		}
 		e.add(findings.CACertificatesNotApplied, p.clusters(),
 			fmt.Sprintf("caCertificates of %s has the root of %s, and its proxies do not use it", c.Context, e.Clusters[q.at].Context),
-			e.meshEvidence(c, fmt.Sprintf("caCertificates has %s; ISTIO_MULTIROOT_MESH of istiod is %s",
+			e.meshEvidence(p, fmt.Sprintf("caCertificates has %s; ISTIO_MULTIROOT_MESH of istiod is %s",
 				pki.Labels(roots), cmp.Or(p.env("ISTIO_MULTIROOT_MESH"), "not set"))),
 			e.proxyEvidence(p.typical, "trusts "+pki.Labels(p.typical.roots)))
 	}
 }
 
-func (e *examination) meshEvidence(c facts.Cluster, seen string) Evidence {
-	command := kubectl(c.Context, "get configmap istio -n %s -o jsonpath={.data.mesh}", e.System)
+func (e *examination) meshEvidence(p *plane, seen string) Evidence {
+	c := e.Clusters[p.at]
+	command := kubectl(c.Context, "get configmap "+facts.Revisioned("istio", p.revision)+" -n %s -o jsonpath={.data.mesh}", e.System)
 	return Evidence{"mesh configuration of " + c.Context, seen, command}
 }
 
@@ -333,7 +335,7 @@ func (e *examination) domains(proxies []*proxy) {
 			q, c := first[domain], e.Clusters[p.at]
 			e.add(findings.TrustDomainNotAccepted, append(p.clusters(), q.cluster),
 				fmt.Sprintf("%s does not accept callers of the trust domain %s", c.Context, domain),
-				e.meshEvidence(c, "it accepts "+words.And(words.Unique(p.accepts))),
+				e.meshEvidence(p, "it accepts "+words.And(words.Unique(p.accepts))),
 				e.proxyEvidence(q, "its identity is "+pki.SPIFFE(q.chain[0])))
 		}
 	}
@@ -396,10 +398,11 @@ func (e *examination) rootMaps() {
 		for _, n := range c.Namespaces {
 			if !n.HasRoot {
 				missing = append(missing, n.Name)
-			} else if len(p.chain) > 0 {
-				if _, o := climb(p.wholeChain(), e.list(n.Roots)); o == unknownRoot {
-					foreign = append(foreign, n.Name)
-				}
+			} else if slices.ContainsFunc(e.planes, func(p *plane) bool { // it has to verify every revision
+				_, o := climb(p.wholeChain(), e.list(n.Roots))
+				return p.at == e.homes[i] && len(p.chain) > 0 && o == unknownRoot
+			}) {
+				foreign = append(foreign, n.Name)
 			}
 		}
 		object := "ConfigMap " + facts.RootConfigMap
@@ -443,21 +446,20 @@ func (p *plane) wholeChain() []*x509.Certificate {
 
 func (e *examination) webhooks() {
 	for i, c := range e.Clusters {
-		p := e.served[i]
-		if p == nil || len(p.chain) == 0 {
-			continue
-		}
 		for _, w := range c.Webhooks {
-			roots := e.list(w.Roots)
+			p, roots := e.webhookPlane(i, w), e.list(w.Roots)
+			if p == nil || len(p.chain) == 0 || len(w.Roots) == 0 || w.Validates {
+				continue
+			}
 			if _, o := climb(p.wholeChain(), roots); o != unknownRoot {
 				continue
 			}
 			e.add(findings.WebhookBundleStale, []int{i},
 				fmt.Sprintf("the API server of %s cannot verify the webhook %s", c.Context, w.Name),
-				Evidence{"MutatingWebhookConfiguration " + w.Name,
+				Evidence{kindOf(w) + " " + w.Name,
 					"caBundle has " + pki.Labels(roots) + ", istiod's certificate is signed by " + p.signer(),
-					kubectl(c.Context, `get mutatingwebhookconfiguration %s -o jsonpath='{.webhooks[0].clientConfig.caBundle}' `+
-						`| base64 -d | openssl x509 -noout -subject`, w.Name)})
+					kubectl(c.Context, `get %s %s -o jsonpath='{.webhooks[0].clientConfig.caBundle}' `+
+						`| base64 -d | openssl x509 -noout -subject`, strings.ToLower(kindOf(w)), w.Name)})
 		}
 	}
 }

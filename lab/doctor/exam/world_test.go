@@ -55,7 +55,7 @@ func healthy(t testing.TB) *world {
 			Context: "cluster-" + letter, ID: "cluster-" + letter, UID: "uid-" + letter, Network: "network-" + letter, Version: "v1.36.1",
 			IstiodDeployed: true, IstiodService: "istiod",
 			Istiods: []facts.Istiod{{
-				Pod: "istiod-" + letter, Version: "1.31", Ready: true, Created: w.Taken.Add(-time.Hour), Read: true,
+				Pod: "istiod-" + letter, Revision: "default", Version: "1.31", Ready: true, Created: w.Taken.Add(-time.Hour), Read: true,
 				Env:      map[string]string{"CLUSTER_ID": "cluster-" + letter},
 				Clusters: map[string]string{"cluster-a": "synced", "cluster-b": "synced"},
 				Serves:   map[string]int{"cluster-" + letter: 3},
@@ -69,8 +69,10 @@ func healthy(t testing.TB) *world {
 				},
 				Placed: map[string]map[string]int{"cluster-a": {"network-a": 1}, "cluster-b": {"network-b": 1}},
 			}},
-			Settings:   facts.MeshSettings{Read: true, TrustDomain: "cluster.local", RootNamespace: "istio-system"},
-			Namespaces: []facts.Namespace{{Name: "production", Injected: true, HasRoot: true}, {Name: "istio-system", HasRoot: true}},
+			Settings: facts.MeshSettings{Read: true, TrustDomain: "cluster.local", RootNamespace: "istio-system"},
+			Namespaces: []facts.Namespace{
+				{Name: "production", Injected: true, Injection: "enabled", HasRoot: true}, {Name: "istio-system", HasRoot: true},
+			},
 			Remotes: []facts.RemoteSecret{{
 				Name: "istio-remote-secret-cluster-" + other, ID: "cluster-" + other, Server: "https://192.0.2.9:6443", UID: "uid-" + other,
 			}},
@@ -95,7 +97,8 @@ func gateway(i int, name, address string) facts.Gateway {
 	return facts.Gateway{
 		Namespace: "istio-system", Name: name, Network: []string{"network-a", "network-b"}[i], Type: "LoadBalancer",
 		Addresses: []string{address}, Port: facts.GatewayPort, Pods: 1, Looked: true, Listens: true,
-		Selector: map[string]string{"istio": "eastwestgateway"},
+		Selector:  map[string]string{"istio": "eastwestgateway"},
+		Revisions: []string{"default"}, Versions: []string{"1.31"},
 	}
 }
 
@@ -133,7 +136,14 @@ func (w *world) sign(i int, ca *pki.CA, roots ...*pki.CA) {
 	for n := range c.Namespaces {
 		c.Namespaces[n].Roots = w.roots(roots...)
 	}
-	c.Webhooks = []facts.Webhook{{Name: "istio-sidecar-injector", Roots: w.roots(ca)}}
+	c.Webhooks = []facts.Webhook{
+		{
+			Name: "istio-sidecar-injector", Roots: w.roots(ca), Revision: "default", Service: "istiod", Refuses: true,
+			Injects: []string{"production"},
+		},
+		{Name: "istio-validator-istio-system", Validates: true, Revision: "default", Service: "istiod", Refuses: true, Narrow: true},
+		{Name: "istiod-default-validator", Validates: true, Revision: "default", Service: "istiod", Refuses: true},
+	}
 }
 
 // leaf returns a certificate with its chain and the root, as istiod hands it out.
@@ -167,7 +177,8 @@ func (w *world) startWith(i int, o pki.LeafOptions, workloads ...string) {
 		its.Client, its.URIs = true, []string{"spiffe://" + c.Settings.TrustDomain + "/ns/" + space + "/sa/" + name}
 		p := facts.Proxy{
 			Namespace: space, Pod: name, Workload: name, Created: w.next(), Ready: true, Gateway: name == "istio-eastwestgateway",
-			Version: "1.31", Cluster: c.ID, Network: c.Network, MeshID: "mesh1", Chain: w.leaf(w.ca[i], its), Roots: c.Namespaces[0].Roots,
+			Version: "1.31", Revision: "default", Cluster: c.ID, Network: c.Network, MeshID: "mesh1",
+			Chain: w.leaf(w.ca[i], its), Roots: c.Namespaces[0].Roots,
 		}
 		c.Proxies = append(slices.DeleteFunc(c.Proxies, func(old facts.Proxy) bool { return old.Workload == name }), p)
 	}
@@ -198,4 +209,79 @@ func selfSigned(w *world, i int) *pki.CA {
 	ca := newRoot(w, pki.Options{Name: "cluster.local"})
 	w.Clusters[i].SelfSigned = facts.ReadCASecret(map[string][]byte{pki.CACertFile: ca.CertPEM()}, time.Time{}, w.Add)
 	return ca
+}
+
+// silence makes the Services of a cluster that lead to a revision lead to nobody.
+func (w *world) silence(i int, revision string) {
+	for n := range w.Clusters[i].Webhooks {
+		if h := &w.Clusters[i].Webhooks[n]; h.Revision == revision {
+			h.Nowhere = "it has no endpoint that is Ready"
+		}
+	}
+}
+
+// upgraded is a mesh in the middle of an upgrade of cluster-a by revision: its old istiod is 1.30, the new one 1.31. The gateway and
+// the pods of client have moved.
+func upgraded(t testing.TB) *world {
+	w := healthy(t)
+	for i := range w.Clusters {
+		c := &w.Clusters[i]
+		c.Deployed = []string{"default"}
+		c.Istiods[0].Version, c.Gateways[0].Versions = "1.30.4", []string{"1.30.4"}
+		for n := range c.Proxies {
+			c.Proxies[n].Version = "1.30.4"
+		}
+	}
+	w.canary(0)
+	w.move(0, "client", "istio-eastwestgateway")
+	return w
+}
+
+// canary installs a second istiod, 1-31, beside that of a cluster. It has the same CA.
+func (w *world) canary(i int) {
+	c := &w.Clusters[i]
+	next := c.Istiods[0]
+	next.Pod, next.Revision, next.Version, next.Created = "istiod-1-31-x", "1-31", "1.31.0", w.next()
+	next.Signer = w.leaf(w.ca[i], pki.LeafOptions{DNSNames: []string{"istiod-1-31.istio-system.svc"}, Server: true})
+	c.Istiods = append(c.Istiods, next)
+	c.Deployed = append(c.Deployed, "1-31")
+	for _, h := range c.Webhooks[:2] {
+		h.Name, h.Revision, h.Service, h.Injects = h.Name+"-1-31", "1-31", "istiod-1-31", nil
+		c.Webhooks = append(c.Webhooks, h)
+	}
+}
+
+// move restarts workloads of a cluster with proxies of the new revision.
+func (w *world) move(i int, workloads ...string) {
+	w.start(i, workloads...)
+	c := &w.Clusters[i]
+	for n := range c.Proxies {
+		if p := &c.Proxies[n]; slices.Contains(workloads, p.Workload) {
+			p.Revision, p.Version = "1-31", "1.31.0"
+			if p.Gateway {
+				c.Gateways[0].Revisions, c.Gateways[0].Versions = []string{"1-31"}, []string{"1.31.0"}
+			}
+		}
+	}
+}
+
+// tag makes a tag of a cluster, which takes over what the injector did for its namespaces. As with istioctl, the tag default has the
+// validator of all objects, too.
+func (w *world) tag(i int, name, revision string) {
+	c := &w.Clusters[i]
+	t := c.Webhooks[0]
+	c.Webhooks[0].Injects = nil
+	if v := &c.Webhooks[2]; name == facts.DefaultRevision {
+		v.Revision, v.Service = revision, facts.Revisioned(facts.IstiodName, revision)
+	}
+	t.Name, t.Tag, t.Revision, t.Service = "istio-revision-tag-"+name, name, revision, facts.Revisioned(facts.IstiodName, revision)
+	c.Webhooks = append(c.Webhooks, t)
+}
+
+// remove takes an istiod of a cluster away, with its Deployment and its Service. Its webhooks stay.
+func (w *world) remove(i int, revision string) {
+	c := &w.Clusters[i]
+	c.Istiods = slices.DeleteFunc(slices.Clone(c.Istiods), func(x facts.Istiod) bool { return x.Revision == revision })
+	c.Deployed = slices.DeleteFunc(slices.Clone(c.Deployed), func(x string) bool { return x == revision })
+	w.silence(i, revision)
 }

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -73,9 +75,10 @@ type Cluster struct {
 	Down string `json:"down,omitempty"`
 
 	IstiodDeployed bool         `json:"istiod_deployed"`
-	IstiodService  string       `json:"istiod_service,omitempty"` // the Service that leads to pods of istiod here
+	Deployed       []string     `json:"istiods_deployed,omitempty"` // revisions of the Deployments of istiod
+	IstiodService  string       `json:"istiod_service,omitempty"`   // the Service that leads to pods of istiod here
 	Istiods        []Istiod     `json:"istiods,omitempty"`
-	Settings       MeshSettings `json:"settings"` // from istiod's debug page, otherwise from the ConfigMap
+	Settings       MeshSettings `json:"settings"` // of the newest istiod, from its debug page, otherwise from the ConfigMap
 
 	CACerts    *CASecret       `json:"cacerts,omitempty"`
 	SelfSigned *CASecret       `json:"self_signed,omitempty"`       // the Secret istio-ca-secret
@@ -98,17 +101,20 @@ type Cluster struct {
 
 // Istiod is one pod of istiod and what its pages show.
 type Istiod struct {
-	Pod     string            `json:"pod"`
-	Version string            `json:"version,omitempty"` // tag of its image
-	Ready   bool              `json:"ready"`
-	Created time.Time         `json:"created"`
-	State   string            `json:"state,omitempty"`   // what keeps it from being Ready
-	Env     map[string]string `json:"env,omitempty"`     // the few settings that matter here
-	Signer  []string          `json:"signer,omitempty"`  // the chain of its own certificate, which its CA signed
-	Lines   []string          `json:"lines,omitempty"`   // lines of its log about its CA
-	Watches map[string]Watch  `json:"watches,omitempty"` // failures to read other clusters, by cluster ID
+	Pod      string            `json:"pod"`
+	Revision string            `json:"revision,omitempty"` // DefaultRevision if empty
+	Version  string            `json:"version,omitempty"`  // tag of its image
+	Ready    bool              `json:"ready"`
+	Created  time.Time         `json:"created"`
+	State    string            `json:"state,omitempty"`   // what keeps it from being Ready
+	Env      map[string]string `json:"env,omitempty"`     // the few settings that matter here
+	Signer   []string          `json:"signer,omitempty"`  // the chain of its own certificate, which its CA signed
+	Lines    []string          `json:"lines,omitempty"`   // lines of its log about its CA
+	Watches  map[string]Watch  `json:"watches,omitempty"` // failures to read other clusters, by cluster ID
 
-	// The fields below are read from the newest Ready pod only.
+	Settings MeshSettings `json:"settings,omitzero"` // from its debug page, otherwise from its ConfigMap
+
+	// The fields below are read from the newest Ready pod of each revision only.
 	Read      bool                      `json:"read"`
 	Clusters  map[string]string         `json:"clusters,omitempty"` // sync status by cluster ID
 	Serves    map[string]int            `json:"serves,omitempty"`   // number of proxies by cluster ID
@@ -117,6 +123,16 @@ type Istiod struct {
 	Endpoints map[string]map[string]int `json:"endpoints,omitempty"` // number by NAMESPACE/HOST and cluster ID
 	Placed    map[string]map[string]int `json:"placed,omitempty"`    // number of pods with a proxy by cluster ID and network
 	Errors    map[string]int            `json:"errors,omitempty"`    // controller_sync_errors_total by cluster ID
+}
+
+// Line returns the newest line of the log that contains one of parts, "" if none does.
+func (i Istiod) Line(parts ...string) string {
+	for _, line := range slices.Backward(i.Lines) {
+		if slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(line, p) }) {
+			return line
+		}
+	}
+	return ""
 }
 
 // Watch is what an istiod's log shows about reading a cluster: when lists and watches failed in the last ten minutes.
@@ -151,11 +167,12 @@ type CACertificates struct {
 
 // Namespace is a namespace whose pods get a proxy, or have one.
 type Namespace struct {
-	Name     string   `json:"name"`
-	Injected bool     `json:"injected"`
-	Revision string   `json:"revision,omitempty"`
-	HasRoot  bool     `json:"has_root"`        // it has the ConfigMap istio-ca-root-cert
-	Roots    []string `json:"roots,omitempty"` // in that ConfigMap
+	Name      string   `json:"name"`
+	Injected  bool     `json:"injected"`
+	Injection string   `json:"injection,omitempty"` // the label istio-injection
+	Revision  string   `json:"revision,omitempty"`  // the label istio.io/rev: a revision or a tag
+	HasRoot   bool     `json:"has_root"`            // it has the ConfigMap istio-ca-root-cert
+	Roots     []string `json:"roots,omitempty"`     // in that ConfigMap
 }
 
 // RemoteSecret is what an istiod reads another cluster with.
@@ -202,7 +219,8 @@ type Proxy struct {
 	Created   time.Time `json:"created"`
 	Ready     bool      `json:"ready"`
 	Gateway   bool      `json:"gateway,omitempty"`
-	Version   string    `json:"version,omitempty"` // tag of its image
+	Version   string    `json:"version,omitempty"`  // tag of its image
+	Revision  string    `json:"revision,omitempty"` // its label istio.io/rev; empty if it has none
 	Cluster   string    `json:"cluster,omitempty"`
 	Network   string    `json:"network,omitempty"`
 	MeshID    string    `json:"mesh_id,omitempty"`
@@ -234,6 +252,9 @@ type Gateway struct {
 	Addresses []string `json:"addresses,omitempty"`
 	Port      int      `json:"port"` // GatewayPort, or 0 if the Service does not have it
 	Pods      int      `json:"pods"` // number of Ready ones
+	// Revisions and Versions are those of its Ready pods.
+	Revisions []string `json:"revisions,omitempty"`
+	Versions  []string `json:"versions,omitempty"`
 	// Looked reports whether the listeners of a pod could be read, Listens whether one of them is on GatewayPort.
 	Looked   bool              `json:"looked"`
 	Listens  bool              `json:"listens"`
@@ -300,10 +321,18 @@ type Config struct {
 	TLS  string `json:"tls,omitempty"`  // the mode of that DestinationRule
 }
 
-// Webhook is a webhook of an istiod, with the roots that the API server verifies it with.
+// Webhook is an object with webhooks that the API server calls an istiod with: an injector, a revision tag, or a validator.
 type Webhook struct {
-	Name  string   `json:"name"`
-	Roots []string `json:"roots"`
+	Name      string   `json:"name"`
+	Validates bool     `json:"validates,omitempty"`
+	Roots     []string `json:"roots,omitempty"` // that the API server verifies istiod with; empty if it knows by itself
+	Revision  string   `json:"revision,omitempty"`
+	Tag       string   `json:"tag,omitempty"`
+	Service   string   `json:"service,omitempty"` // in Istio's namespace; empty if it is called elsewhere, or by a URL
+	Nowhere   string   `json:"nowhere,omitempty"` // why the Service leads to nobody; empty if it leads somewhere
+	Refuses   bool     `json:"refuses,omitempty"` // failurePolicy Fail: what it should have looked at is refused
+	Narrow    bool     `json:"narrow,omitempty"`  // a validator that looks only at objects with a label
+	Injects   []string `json:"injects,omitempty"` // namespaces whose pods it gives proxies
 }
 
 // Call is a call that --probe made.

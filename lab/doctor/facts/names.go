@@ -11,7 +11,19 @@ const (
 	ProxyContainer   = "istio-proxy"
 	NetworkLabel     = "topology.istio.io/network"
 	GatewayPort      = 15443 // of an east-west gateway, as its clients see it
+	RevisionLabel    = "istio.io/rev"
+	TagLabel         = "istio.io/tag"
+	InjectionLabel   = "istio-injection"
+	DefaultRevision  = "default" // of an istiod that was installed without one
 )
+
+// Revisioned returns the name that Istio's charts give to the Deployment, the Service or the ConfigMap of a revision.
+func Revisioned(name, revision string) string {
+	if revision == "" || revision == DefaultRevision {
+		return name
+	}
+	return name + "-" + revision
+}
 
 // Selects reports whether a selector selects labels. An empty one selects nothing.
 func Selects(selector, labels map[string]string) bool {

@@ -20,10 +20,14 @@ const (
 	LateCACerts                          // late-cacerts
 	RootChangeRefused                    // root-change-refused
 	CACertsNotInUse                      // cacerts-not-in-use
+	RevisionWithoutRoot                  // revision-without-root
 	IstiodsDiffer                        // istiods-differ
 	IstiodMissing                        // istiod-missing
 	IstiodDown                           // istiod-down
 	IstiodNotReady                       // istiod-not-ready
+	ProxiesWithoutIstiod                 // proxies-without-istiod
+	ValidationLeadsNowhere               // validation-leads-nowhere
+	TagLeadsNowhere                      // tag-leads-nowhere
 	CACertificatesNotApplied             // ca-certificates-not-applied
 	SameSubjectRoots                     // same-subject-roots
 	DisjointRoots                        // disjoint-roots
@@ -58,6 +62,7 @@ const (
 	GatewayUnknown                       // gateway-unknown
 	GatewayUnreachable                   // gateway-unreachable
 	GatewayPassesNothing                 // gateway-passes-nothing
+	GatewaysOfTwoRevisions               // gateways-of-two-revisions
 	PolicyForeignPrincipal               // policy-foreign-principal
 	PlaintextClientStrict                // plaintext-client-strict
 	PodsNotStarting                      // pods-not-starting
@@ -67,6 +72,7 @@ const (
 	VersionSkew                          // version-skew
 	ProxiesOfMixedAge                    // proxies-of-mixed-age
 	RevisionDiffers                      // revision-differs
+	InjectionLabelsContradict            // injection-labels-contradict
 	InjectionDiffers                     // injection-differs
 	ServicePortsDiffer                   // service-ports-differ
 	ServiceOneSide                       // service-one-side

@@ -127,12 +127,15 @@ type reader struct {
 	pages   *mesh.Pages
 
 	mu        sync.Mutex
-	pods      map[string]*corev1.Pod       // by NAMESPACE/POD: those with a proxy, cut down to what is needed later
-	istiods   []*corev1.Pod                // in Istio's namespace, oldest first
-	mapped    map[string][]string          // roots in the ConfigMaps, by namespace
-	labels    map[string]map[string]string // of namespaces
-	selectors []metav1.LabelSelector       // discoverySelectors: the namespaces that istiod looks at
-	exec      bool                         // port-forward is not allowed, exec is
+	pods      map[string]*corev1.Pod        // by NAMESPACE/POD: those with a proxy, cut down to what is needed later
+	istiods   []*corev1.Pod                 // in Istio's namespace, oldest first
+	mapped    map[string][]string           // roots in the ConfigMaps, by namespace
+	settings  map[string]facts.MeshSettings // in the ConfigMaps of istiods, by revision
+	labels    map[string]map[string]string  // of namespaces
+	leads     map[string]map[string]string  // selectors of the Services of webhooks, by name
+	injectors map[string][]injector         // selectors of injectors and tags, by name
+	selectors []metav1.LabelSelector        // discoverySelectors: the namespaces that an istiod looks at
+	exec      bool                          // port-forward is not allowed, exec is
 }
 
 func newReader(t Target, o Options, c *facts.Cluster, s *store) (*reader, error) {
@@ -141,7 +144,9 @@ func newReader(t Target, o Options, c *facts.Cluster, s *store) (*reader, error)
 	c.Server = config.Host
 	r := &reader{
 		Options: o, store: s, cluster: c, config: config,
-		pods: map[string]*corev1.Pod{}, mapped: map[string][]string{}, labels: map[string]map[string]string{},
+		pods: map[string]*corev1.Pod{}, mapped: map[string][]string{},
+		settings: map[string]facts.MeshSettings{}, labels: map[string]map[string]string{}, injectors: map[string][]injector{},
+		leads: map[string]map[string]string{},
 	}
 	var err error
 	if r.dynamic, err = dynamic.NewForConfig(config); err != nil {
@@ -233,7 +238,10 @@ func (r *reader) settle() {
 	for _, p := range c.Proxies {
 		inMesh[p.Namespace] = true
 	}
-	c.Namespaces = slices.DeleteFunc(c.Namespaces, func(n facts.Namespace) bool { return !n.Injected && !inMesh[n.Name] })
+	c.Namespaces = slices.DeleteFunc(c.Namespaces, func(n facts.Namespace) bool {
+		contradicts := n.Injection != "" && n.Revision != "" && r.covers(n.Name)
+		return !n.Injected && !inMesh[n.Name] && !contradicts
+	})
 	c.Plain = slices.DeleteFunc(c.Plain, func(pod string) bool {
 		space, _, _ := strings.Cut(pod, "/")
 		return !injected[space]
@@ -242,16 +250,24 @@ func (r *reader) settle() {
 		other := r.Namespace != "" && s.Namespace != r.Namespace
 		return other || s.Namespace == r.System || !injected[s.Namespace] && !inMesh[s.Namespace]
 	})
+	for i := range c.Istiods {
+		c.Istiods[i].Settings = r.settings[cmp.Or(c.Istiods[i].Revision, facts.DefaultRevision)]
+	}
 	c.ID = facts.MostCommon(c.Proxies, func(p facts.Proxy) string { return p.Cluster })
 	c.Network = cmp.Or(facts.MostCommon(c.Proxies, func(p facts.Proxy) string { return p.Network }), c.Network)
 	for i := range c.Gateways {
 		g := &c.Gateways[i]
-		for _, p := range r.pods {
-			if serves(p, *g) {
+		for _, p := range c.Proxies {
+			if serves(r.pods[p.Name()], *g) {
 				g.Pods++
+				g.Revisions, g.Versions = append(g.Revisions, p.Revision), append(g.Versions, p.Version)
 			}
 		}
+		slices.Sort(g.Revisions)
+		slices.Sort(g.Versions)
+		g.Revisions, g.Versions = slices.Compact(g.Revisions), slices.Compact(g.Versions)
 	}
+	r.settleWebhooks()
 }
 
 // serves reports whether a pod is a Ready one of a gateway.

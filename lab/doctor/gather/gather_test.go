@@ -14,7 +14,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -63,11 +65,126 @@ func TestGather(t *testing.T) {
 	assert.Equal(t, exam.Examine(f), exam.Examine(again), "facts can be kept and examined elsewhere")
 }
 
+// Each revision of istiod serves proxies of its own, has settings of its own, and has webhooks that lead to it.
+func TestGatherTwoRevisions(t *testing.T) {
+	r := newReplay(t, 30)
+	r.revisions = []string{"default", "1-31"}
+	r.labels = map[string]string{"istio.io/rev": "prod"}
+	r.pods()
+	revised := func(revision, tag string) metav1.ObjectMeta {
+		labels := map[string]string{"app": "sidecar-injector", "istio.io/rev": revision}
+		if tag != "" {
+			labels["istio.io/tag"] = tag
+		}
+		return metav1.ObjectMeta{Name: revision + tag, Labels: labels}
+	}
+	service := func(name string) admissionv1.WebhookClientConfig {
+		return admissionv1.WebhookClientConfig{
+			Service: &admissionv1.ServiceReference{Namespace: "istio-system", Name: name}, CABundle: r.secrets["cacerts"][pki.RootCertFile],
+		}
+	}
+	matches := func(key, value string) *metav1.LabelSelector {
+		return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
+	}
+	ignore := admissionv1.Ignore
+	r.injectors = []admissionv1.MutatingWebhookConfiguration{
+		{ObjectMeta: revised("default", ""), Webhooks: []admissionv1.MutatingWebhook{
+			{ClientConfig: service("istiod"), NamespaceSelector: matches("istio-injection", "enabled")},
+			{ClientConfig: service("istiod"), ObjectSelector: matches("sidecar.istio.io/inject", "true")}, // wants a label of the pod
+		}},
+		{ObjectMeta: revised("1-31", "prod"), Webhooks: []admissionv1.MutatingWebhook{
+			{ClientConfig: service("istiod-1-31"), NamespaceSelector: matches("istio.io/rev", "prod")},
+		}},
+		{ObjectMeta: revised("1-29", ""), Webhooks: []admissionv1.MutatingWebhook{
+			{ClientConfig: service("istiod-1-29"), NamespaceSelector: matches("istio.io/rev", "1-29"), FailurePolicy: &ignore},
+		}},
+	}
+	url := "https://example.com/validate"
+	r.validators = []admissionv1.ValidatingWebhookConfiguration{
+		{ObjectMeta: revised("1-31", ""), Webhooks: []admissionv1.ValidatingWebhook{
+			{ClientConfig: service("istiod-elsewhere"), ObjectSelector: matches("istio.io/rev", "1-31")},
+		}},
+		{ObjectMeta: revised("default", ""), Webhooks: []admissionv1.ValidatingWebhook{
+			{ClientConfig: admissionv1.WebhookClientConfig{URL: &url}, ObjectSelector: &metav1.LabelSelector{}},
+		}},
+	}
+	f := Gather(t.Context(), []Target{r.target()}, Options{})
+	require.Empty(t, f.Unread)
+	c := f.Clusters[0]
+	require.Len(t, c.Istiods, 2)
+	for n, revision := range r.revisions {
+		assert.Equal(t, revision, c.Istiods[n].Revision)
+		assert.True(t, c.Istiods[n].Read, "the pages of %s", revision)
+		assert.Equal(t, map[string]int{"cluster-a": 30}, c.Istiods[n].Serves)
+		assert.Equal(t, "cluster.local", c.Istiods[n].Settings.TrustDomain, "the page is newer than the ConfigMap")
+		assert.Equal(t, revision, c.Proxies[n].Revision)
+	}
+	assert.Equal(t, r.revisions, c.Deployed)
+	for n := range c.Webhooks {
+		if !c.Webhooks[n].Validates {
+			assert.Len(t, c.Webhooks[n].Roots, 1)
+		}
+		c.Webhooks[n].Roots = nil
+	}
+	assert.Equal(t, []facts.Webhook{
+		{Name: "default", Revision: "default", Service: "istiod", Refuses: true},
+		{Name: "1-31prod", Revision: "1-31", Tag: "prod", Service: "istiod-1-31", Refuses: true, Injects: []string{"production"}},
+		{Name: "1-29", Revision: "1-29", Service: "istiod-1-29", Nowhere: "it does not exist"},
+		{
+			Name: "1-31", Validates: true, Revision: "1-31", Service: "istiod-elsewhere", Refuses: true, Narrow: true,
+			Nowhere: "it has no endpoint that is Ready",
+		},
+		{Name: "default", Validates: true, Revision: "default", Refuses: true},
+	}, c.Webhooks)
+
+	no := false
+	r.slices = []discoveryv1.EndpointSlice{{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"kubernetes.io/service-name": "istiod-elsewhere"}},
+		Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}, Conditions: discoveryv1.EndpointConditions{Ready: &no}}},
+	}}
+	c = Gather(t.Context(), []Target{r.target()}, Options{}).Clusters[0]
+	assert.NotEmpty(t, c.Webhooks[3].Nowhere, "nothing there is Ready")
+	r.slices[0].Endpoints[0].Conditions.Ready = nil
+	delete(r.pages, "/debug/mesh")
+	c = Gather(t.Context(), []Target{r.target()}, Options{}).Clusters[0]
+	assert.Empty(t, c.Webhooks[3].Nowhere, "nobody says that it is not Ready")
+	assert.Equal(t, "1-31.example", c.Istiods[1].Settings.TrustDomain, "from the ConfigMap of its own")
+
+	r.labels["istio-injection"] = "disabled"
+	n := Gather(t.Context(), []Target{r.target()}, Options{}).Clusters[0].Namespaces[0]
+	assert.Equal(t, facts.Namespace{Name: "production", Injection: "disabled", Revision: "prod", HasRoot: true, Roots: n.Roots}, n)
+}
+
+// A gateway has the revisions and versions of its Ready pods, and of no others.
+func TestRevisionsOfGateways(t *testing.T) {
+	var f facts.Facts
+	c := facts.Cluster{Gateways: []facts.Gateway{{Namespace: "istio-system", Selector: map[string]string{"istio": "g"}}}}
+	r := must[*reader](t)(newReader(newReplay(t, 1).target(), Options{}, &c, &store{facts: &f}))
+	defer r.pages.Close()
+	for _, p := range []facts.Proxy{
+		{Pod: "new", Revision: "1-31", Version: "1.31.0", Ready: true}, {Pod: "old", Revision: "default", Version: "1.30.4", Ready: true},
+		{Pod: "newer", Revision: "1-31", Version: "1.31.0", Ready: true}, {Pod: "starting", Revision: "1-32", Version: "1.32.0"},
+	} {
+		p.Namespace = "istio-system"
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: p.Pod, Namespace: p.Namespace, Labels: map[string]string{"istio": "g"}}}
+		if p.Ready {
+			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		}
+		c.Proxies, r.pods[p.Name()] = append(c.Proxies, p), pod
+	}
+	r.settle()
+	g := c.Gateways[0]
+	assert.Equal(t, 3, g.Pods)
+	assert.Equal(t, []string{"1-31", "default"}, g.Revisions)
+	assert.Equal(t, []string{"1.30.4", "1.31.0"}, g.Versions)
+}
+
 // What an account may not read makes checks unknown, and the report says which.
 func TestGatherWithoutRights(t *testing.T) {
 	for resource, parts := range map[string][]facts.Part{
 		"secrets": {facts.Secrets}, "configmaps": {facts.RootMaps}, "pods": {facts.Pods},
 		"portforward": {facts.Signer, facts.IstiodPage, facts.Proxies}, "mutatingwebhookconfigurations": {facts.Webhooks},
+		"validatingwebhookconfigurations": {facts.Webhooks}, "endpointslices": {facts.Webhooks},
 	} {
 		r := newReplay(t, 3)
 		r.denied[resource] = true

@@ -2,12 +2,14 @@ package gather
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -45,8 +47,8 @@ const (
 	unknownKind = "the server could not find the requested resource"
 )
 
-// readIstiod reads the logs of all istiods and the pages of the newest one that is Ready. If none is Ready, that is a finding
-// and not an error.
+// readIstiod reads the logs of all istiods and, of each revision, the pages of the newest one that is Ready: every revision serves
+// proxies of its own. If none is Ready, that is a finding and not an error.
 func (r *reader) readIstiod(ctx context.Context) error {
 	var errs []error
 	for i, p := range r.istiods {
@@ -54,9 +56,26 @@ func (r *reader) readIstiod(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("reading the log of %s: %w", p.Name, err))
 		}
 	}
-	for i := len(r.istiods) - 1; i >= 0; i-- {
-		if mesh.Ready(r.istiods[i]) {
-			errs = append(errs, r.readPages(ctx, r.istiods[i], &r.cluster.Istiods[i]))
+	read := map[string]bool{}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	for i, p := range slices.Backward(r.istiods) {
+		revision := cmp.Or(p.Labels[facts.RevisionLabel], facts.DefaultRevision)
+		if read[revision] || !mesh.Ready(p) {
+			continue
+		}
+		read[revision] = true
+		all.Go(func() {
+			err := r.readPages(ctx, p, &r.cluster.Istiods[i])
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
+	}
+	all.Wait()
+	for _, i := range slices.Backward(r.cluster.Istiods) {
+		if i.Read {
+			r.cluster.Settings = i.Settings
 			break
 		}
 	}
@@ -121,7 +140,7 @@ func (r *reader) readPages(ctx context.Context, p *corev1.Pod, i *facts.Istiod) 
 		read func(page []byte) error
 	}{
 		{"/debug/mesh", func(page []byte) (err error) {
-			r.cluster.Settings, r.selectors, err = r.parseSettings(page)
+			i.Settings, _, err = r.parseSettings(page)
 			return err
 		}},
 		{"/debug/clusterz", func(page []byte) error {

@@ -23,10 +23,8 @@ import (
 )
 
 const (
-	crlConfigMap   = "istio-ca-crl"
-	meshConfigMap  = "istio"
-	injectionLabel = "istio-injection"
-	revisionLabel  = "istio.io/rev"
+	crlConfigMap  = "istio-ca-crl"
+	meshConfigMap = "istio"
 )
 
 func (r *reader) readNamespaces(ctx context.Context) error {
@@ -36,9 +34,10 @@ func (r *reader) readNamespaces(ctx context.Context) error {
 	}
 	for _, n := range list.Items {
 		r.labels[n.Name] = n.Labels
-		injection, revision := n.Labels[injectionLabel], n.Labels[revisionLabel]
+		injection, revision := n.Labels[facts.InjectionLabel], n.Labels[facts.RevisionLabel]
 		r.cluster.Namespaces = append(r.cluster.Namespaces, facts.Namespace{
-			Name: n.Name, Revision: revision, Injected: injection == "enabled" || revision != "" && injection != "disabled",
+			Name: n.Name, Injection: injection, Revision: revision,
+			Injected: injection == "enabled" || revision != "" && injection == "", // an injector wants one label or the other
 		})
 		if n.Name == r.System {
 			r.cluster.Network = n.Labels[facts.NetworkLabel]
@@ -66,21 +65,56 @@ func (r *reader) readRootMaps(ctx context.Context) error {
 			r.cluster.CRLs = append(r.cluster.CRLs, facts.ParseRevocationLists([]byte(text))...)
 		}
 	}
-	settings, err := configMaps(r.System).Get(ctx, meshConfigMap, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil // a remote cluster, or another revision: istiod's own page has the settings
+	return r.readMeshMaps(ctx)
+}
+
+// readMeshMaps reads the mesh configuration of every revision. A remote cluster has none: istiod's own page has the settings.
+func (r *reader) readMeshMaps(ctx context.Context) error {
+	configMaps := r.kube.CoreV1().ConfigMaps(r.System)
+	var all []corev1.ConfigMap
+	switch own, err := configMaps.Get(ctx, meshConfigMap, metav1.GetOptions{}); {
+	case err == nil:
+		all = append(all, *own)
+	case !apierrors.IsNotFound(err):
+		return err
 	}
+	list, err := configMaps.List(ctx, metav1.ListOptions{LabelSelector: facts.RevisionLabel})
 	if err != nil {
 		return err
 	}
-	data, err := yaml.YAMLToJSON([]byte(settings.Data["mesh"]))
-	if err == nil {
-		r.cluster.Settings, r.selectors, err = r.parseSettings(data)
+	for _, m := range list.Items {
+		if revision := m.Labels[facts.RevisionLabel]; m.Name != meshConfigMap && m.Name == facts.Revisioned(meshConfigMap, revision) {
+			all = append(all, m)
+		}
 	}
-	return err
+	everything := false // a revision looks at all namespaces
+	for _, m := range all {
+		data, err := yaml.YAMLToJSON([]byte(m.Data["mesh"]))
+		if err != nil {
+			return err
+		}
+		settings, selectors, err := r.parseSettings(data)
+		if err != nil {
+			return err
+		}
+		if !r.cluster.Settings.Read {
+			r.cluster.Settings = settings
+		}
+		revision := facts.DefaultRevision
+		if m.Name != meshConfigMap {
+			revision = m.Labels[facts.RevisionLabel]
+		}
+		r.settings[revision] = settings
+		everything = everything || len(selectors) == 0
+		r.selectors = append(r.selectors, selectors...)
+	}
+	if everything {
+		r.selectors = nil
+	}
+	return nil
 }
 
-// covers reports whether istiod looks at a namespace. Without discoverySelectors it looks at all.
+// covers reports whether an istiod looks at a namespace. Without discoverySelectors it looks at all.
 func (r *reader) covers(namespace string) bool {
 	return len(r.selectors) == 0 || namespace == r.System || slices.ContainsFunc(r.selectors, func(s metav1.LabelSelector) bool {
 		selector, err := metav1.LabelSelectorAsSelector(&s)
@@ -267,23 +301,6 @@ func (r *reader) readExposed(ctx context.Context) error {
 				r.cluster.Exposed = append(r.cluster.Exposed, facts.Exposed{
 					Name: g.GetNamespace() + "/" + g.GetName(), Selector: spec.Selector, Hosts: s.Hosts, Port: s.Port.Number,
 				})
-			}
-		}
-	}
-	return nil
-}
-
-func (r *reader) readWebhooks(ctx context.Context) error {
-	configurations := r.kube.AdmissionregistrationV1().MutatingWebhookConfigurations()
-	list, err := configurations.List(ctx, metav1.ListOptions{LabelSelector: "app=sidecar-injector"})
-	if err != nil {
-		return err
-	}
-	for _, c := range list.Items {
-		for _, w := range c.Webhooks {
-			if bundle := w.ClientConfig.CABundle; len(bundle) > 0 { // without one the API server knows who signed the certificate
-				r.cluster.Webhooks = append(r.cluster.Webhooks, facts.Webhook{Name: c.Name, Roots: r.addBundle(bundle)})
-				break // the other webhooks of a configuration have the same
 			}
 		}
 	}

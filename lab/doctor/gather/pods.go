@@ -35,17 +35,22 @@ func (r *reader) readPods(ctx context.Context) error {
 	slices.SortFunc(r.istiods, func(a, b *corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 	for _, p := range r.istiods {
 		r.cluster.Istiods = append(r.cluster.Istiods, facts.Istiod{
-			Pod: p.Name, Version: version(p, discoveryContainer), Ready: mesh.Ready(p), Created: p.CreationTimestamp.UTC(), State: state(p),
+			Pod: p.Name, Revision: p.Labels[facts.RevisionLabel], Version: version(p, discoveryContainer), Ready: mesh.Ready(p),
+			Created: p.CreationTimestamp.UTC(), State: state(p),
 			Env: env(p, discoveryContainer,
 				"CLUSTER_ID", "ISTIO_MULTIROOT_MESH", "PILOT_SKIP_VALIDATE_TRUST_DOMAIN", "LOCAL_CLUSTER_SECRET_WATCHER"),
 		})
 	}
 	// A Deployment without pods is an istiod, too.
 	found, err := r.kube.AppsV1().Deployments(r.System).List(ctx, metav1.ListOptions{LabelSelector: "app=" + facts.IstiodName})
-	if err == nil {
-		r.cluster.IstiodDeployed = len(found.Items) > 0
+	if err != nil {
+		return err
 	}
-	return err
+	r.cluster.IstiodDeployed = len(found.Items) > 0
+	for _, d := range found.Items {
+		r.cluster.Deployed = append(r.cluster.Deployed, cmp.Or(d.Labels[facts.RevisionLabel], facts.DefaultRevision))
+	}
+	return nil
 }
 
 func (r *reader) readPod(p *corev1.Pod) {
@@ -72,8 +77,9 @@ func (r *reader) readPod(p *corev1.Pod) {
 	settings := env(p, facts.ProxyContainer, "ISTIO_META_CLUSTER_ID", "ISTIO_META_NETWORK", "ISTIO_META_MESH_ID")
 	c.Proxies = append(c.Proxies, facts.Proxy{
 		Namespace: p.Namespace, Pod: p.Name, Workload: workload(p), Created: p.CreationTimestamp.UTC(), Ready: mesh.Ready(p),
-		Gateway: gateway, Version: version(p, facts.ProxyContainer), Cluster: settings["ISTIO_META_CLUSTER_ID"],
-		Network: cmp.Or(p.Labels[facts.NetworkLabel], settings["ISTIO_META_NETWORK"]), MeshID: settings["ISTIO_META_MESH_ID"],
+		Gateway: gateway, Version: version(p, facts.ProxyContainer), Revision: revisionOf(p),
+		Cluster: settings["ISTIO_META_CLUSTER_ID"], Network: cmp.Or(p.Labels[facts.NetworkLabel], settings["ISTIO_META_NETWORK"]),
+		MeshID: settings["ISTIO_META_MESH_ID"],
 	})
 	if !mesh.Ready(p) {
 		c.Stuck = append(c.Stuck, facts.Stuck{Pod: name, Why: cmp.Or(state(p), string(p.Status.Phase))})
@@ -136,4 +142,10 @@ func state(p *corev1.Pod) string {
 		}
 	}
 	return string(p.Status.Phase)
+}
+
+// revisionOf returns the revision whose istiod made a pod's proxy. The injector writes it into an annotation. The label says what the
+// pod asked for, which may be a tag, and most pods have none.
+func revisionOf(p *corev1.Pod) string {
+	return cmp.Or(p.Annotations[facts.RevisionLabel], p.Labels[facts.RevisionLabel])
 }

@@ -19,27 +19,36 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/httpstream" //nolint:staticcheck // what the dialer of client-go speaks with
 	"k8s.io/apimachinery/pkg/util/httpstream/spdy"
 	"k8s.io/client-go/rest"
 
+	"github.com/eastwest-lab/eastwest/lab/doctor/facts"
 	"github.com/eastwest-lab/eastwest/lab/pki"
 )
 
 // replay is an API server that gives recorded answers for any number of proxies, and forwards ports of pods as a real one does.
 type replay struct {
 	testing.TB
-	proxies int
-	secrets map[string]map[string][]byte // of istio-system
-	denied  map[string]bool              // resources that the account may not read
-	signer  tls.Certificate
-	pages   map[string][]byte // of istiod and Envoy
-	list    [][]byte          // pages of pods
-	asked   atomic.Int64      // number of proxies whose certificates were read
+	proxies   int
+	revisions []string                     // of istiods, oldest first
+	secrets   map[string]map[string][]byte // of istio-system
+	denied    map[string]bool              // resources that the account may not read
+	signer    tls.Certificate
+	pages     map[string][]byte // of istiod and Envoy
+	list      [][]byte          // pages of pods
+	asked     atomic.Int64      // number of proxies whose certificates were read
+
+	labels     map[string]string // of the namespace production
+	slices     []discoveryv1.EndpointSlice
+	injectors  []admissionv1.MutatingWebhookConfiguration
+	validators []admissionv1.ValidatingWebhookConfiguration
 }
 
 func must[T any](t testing.TB) func(T, error) T {
@@ -58,14 +67,15 @@ func newReplay(t testing.TB, proxies int) *replay {
 	require.NoError(t, err)
 	signer := must[tls.Certificate](t)(tls.X509KeyPair(cert, key))
 	recorded := must[[]byte](t)(os.ReadFile(filepath.Join("..", "..", "observe", "testdata", "secrets.json")))
-	r := &replay{TB: t, proxies: proxies, signer: signer, denied: map[string]bool{}, pages: map[string][]byte{
-		"/config_dump":    recorded,
-		"/clusters":       must[[]byte](t)(os.ReadFile(filepath.Join("..", "..", "observe", "testdata", "clusters.json"))),
-		"/debug/mesh":     []byte(`{"trustDomain":"cluster.local"}`),
-		"/debug/clusterz": []byte(`[{"id":"cluster-a","syncStatus":"synced"}]`),
-		"/debug/networkz": []byte(`[]`),
-		"/metrics":        []byte("# TYPE controller_sync_errors_total counter\ncontroller_sync_errors_total{cluster=\"cluster-b\"} 15\n"),
-	}, secrets: map[string]map[string][]byte{"cacerts": must[map[string][]byte](t)(ca.CACerts())}}
+	r := &replay{TB: t, proxies: proxies, revisions: []string{"default"}, signer: signer, denied: map[string]bool{},
+		labels: map[string]string{"istio-injection": "enabled"}, pages: map[string][]byte{
+			"/config_dump":    recorded,
+			"/clusters":       must[[]byte](t)(os.ReadFile(filepath.Join("..", "..", "observe", "testdata", "clusters.json"))),
+			"/debug/mesh":     []byte(`{"trustDomain":"cluster.local"}`),
+			"/debug/clusterz": []byte(`[{"id":"cluster-a","syncStatus":"synced"}]`),
+			"/debug/networkz": []byte(`[]`),
+			"/metrics":        []byte("# TYPE controller_sync_errors_total counter\ncontroller_sync_errors_total{cluster=\"cluster-b\"} 15\n"),
+		}, secrets: map[string]map[string][]byte{"cacerts": must[map[string][]byte](t)(ca.CACerts())}}
 	r.syncz()
 	r.pods()
 	return r
@@ -95,22 +105,27 @@ func (r *replay) syncz() {
 	r.pages["/debug/endpointShardz"] = must[[]byte](r)(json.Marshal(shards))
 }
 
-// pods makes the pages of pods: an istiod, and workloads of ten proxies.
+// pods makes the pages of pods: an istiod of each revision, and workloads of ten proxies.
 func (r *replay) pods() {
+	r.list = nil
 	ready := corev1.PodStatus{
 		Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
 	}
 	started := metav1.NewTime(time.Now().Add(-time.Hour).Truncate(time.Second))
 	var all []corev1.Pod
-	all = append(all, corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: "istiod-1", Namespace: "istio-system", UID: "istiod", Labels: map[string]string{"app": "istiod"}, CreationTimestamp: started,
-		},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{
-			Name: "discovery", Env: []corev1.EnvVar{{Name: "CLUSTER_ID", Value: "cluster-a"}},
-		}}},
-		Status: ready,
-	})
+	for i, revision := range r.revisions {
+		name := fmt.Sprintf("istiod-%d", i+1)
+		all = append(all, corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: name, Namespace: "istio-system", UID: types.UID(name), Labels: map[string]string{"app": "istiod", "istio.io/rev": revision},
+				CreationTimestamp: metav1.NewTime(started.Add(time.Duration(i) * time.Second)),
+			},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{
+				Name: "discovery", Env: []corev1.EnvVar{{Name: "CLUSTER_ID", Value: "cluster-a"}},
+			}}},
+			Status: ready,
+		})
+	}
 	var env []corev1.EnvVar // as long as a real one
 	for i := range 40 {
 		env = append(env, corev1.EnvVar{Name: fmt.Sprintf("SOME_SETTING_OF_THE_APP_%d", i), Value: strings.Repeat("x", 40)})
@@ -122,7 +137,8 @@ func (r *replay) pods() {
 			ObjectMeta: metav1.ObjectMeta{
 				Name: fmt.Sprintf("%s-%05d", set, i), Namespace: "production", UID: types.UID(fmt.Sprint("pod", i)),
 				CreationTimestamp: metav1.NewTime(started.Add(time.Duration(i) * time.Second)),
-				Labels:            map[string]string{"pod-template-hash": hash}, OwnerReferences: []metav1.OwnerReference{{Name: set}},
+				Labels:            map[string]string{"pod-template-hash": hash, "istio.io/rev": r.revisions[i%len(r.revisions)]},
+				OwnerReferences:   []metav1.OwnerReference{{Name: set}},
 			},
 			Spec: corev1.PodSpec{
 				Containers: []corev1.Container{{Name: "app", Image: "app:1", Env: env}},
@@ -173,12 +189,21 @@ func (r *replay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		answer(corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: last, UID: "uid-a"}})
 	case last == "namespaces":
 		answer(corev1.NamespaceList{Items: []corev1.Namespace{
-			{ObjectMeta: metav1.ObjectMeta{Name: "production", Labels: map[string]string{"istio-injection": "enabled"}}},
+			{ObjectMeta: metav1.ObjectMeta{Name: "production", Labels: r.labels}},
 			{ObjectMeta: metav1.ObjectMeta{Name: "istio-system"}},
 		}})
 	case last == "configmaps" && strings.Contains(req.URL.RawQuery, "istio-ca-root-cert"):
 		root := map[string]string{pki.RootCertFile: string(r.secrets["cacerts"][pki.RootCertFile])}
 		answer(corev1.ConfigMapList{Items: []corev1.ConfigMap{{ObjectMeta: metav1.ObjectMeta{Namespace: "production"}, Data: root}}})
+	case last == "configmaps" && strings.Contains(req.URL.RawQuery, "labelSelector"):
+		var list corev1.ConfigMapList
+		for _, revision := range r.revisions {
+			list.Items = append(list.Items, corev1.ConfigMap{
+				ObjectMeta: metav1.ObjectMeta{Name: facts.Revisioned("istio", revision), Labels: map[string]string{"istio.io/rev": revision}},
+				Data:       map[string]string{"mesh": "trustDomain: " + revision + ".example"},
+			})
+		}
+		answer(list)
 	case last == "configmaps":
 		answer(corev1.ConfigMapList{})
 	case last == "pods":
@@ -186,14 +211,26 @@ func (r *replay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(r.list[page])
 	case last == "deployments":
-		answer(appsv1.DeploymentList{Items: []appsv1.Deployment{{}}})
+		var list appsv1.DeploymentList
+		for _, revision := range r.revisions {
+			list.Items = append(list.Items, appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"istio.io/rev": revision}}})
+		}
+		answer(list)
 	case last == "services":
-		answer(corev1.ServiceList{Items: []corev1.Service{{
-			ObjectMeta: metav1.ObjectMeta{Name: "istiod", Namespace: "istio-system"},
-			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "istiod"}},
-		}}})
+		list := corev1.ServiceList{Items: []corev1.Service{{ObjectMeta: metav1.ObjectMeta{Name: "istiod-elsewhere", Namespace: "istio-system"}}}}
+		for _, revision := range r.revisions {
+			list.Items = append(list.Items, corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Name: facts.Revisioned("istiod", revision), Namespace: "istio-system"},
+				Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "istiod", "istio.io/rev": revision}},
+			})
+		}
+		answer(list)
+	case last == "endpointslices":
+		answer(discoveryv1.EndpointSliceList{Items: r.slices})
 	case last == "mutatingwebhookconfigurations":
-		answer(map[string]any{"items": []any{}})
+		answer(admissionv1.MutatingWebhookConfigurationList{Items: r.injectors})
+	case last == "validatingwebhookconfigurations":
+		answer(admissionv1.ValidatingWebhookConfigurationList{Items: r.validators})
 	case last == "secrets":
 		answer(corev1.SecretList{})
 	case last == "log":
