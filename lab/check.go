@@ -16,7 +16,7 @@ func Check(ctx context.Context, o Options) error {
 	if there != nil && there.Complete {
 		return nil // it could be made here; Up checks again if it has to be made anew
 	}
-	if err := o.provider(wanted, topology, nil).Check(ctx); err != nil {
+	if err := o.provider(wanted, topology, nil, nil).Check(ctx); err != nil {
 		return &SetupError{Err: err}
 	}
 	return nil

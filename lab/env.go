@@ -1,20 +1,26 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/net/http/httpproxy"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/eastwest-lab/eastwest/lab/mesh"
 )
 
 // Env is what a shell needs to work with the lab.
 type Env struct {
 	Kubeconfig string // of all clusters, one context each
 	BinDir     string // the folder of the bundle's kubectl and istioctl
+	MoreBin    string // the folder of the istioctls of other versions of Istio; empty if the lab has no other
 	// NoProxy is a value for NO_PROXY that includes the lab's API servers. It is empty if the user has no proxy, or if the proxy
 	// may be the only way to the API servers.
 	NoProxy string
@@ -23,6 +29,9 @@ type Env struct {
 // Env returns the lab's kubeconfig and programs.
 func (l *Lab) Env() Env {
 	e := Env{Kubeconfig: filepath.Join(labDir(l.home, l.Name), "kubeconfig"), BinDir: l.bundle.BinDir()}
+	if len(l.istios) > 0 {
+		e.MoreBin = l.istioctls()
+	}
 	proxy := httpproxy.FromEnvironment()
 	if proxy.HTTPSProxy == "" || isGuest(l.record.Settings) {
 		return e
@@ -38,6 +47,23 @@ func (l *Lab) Env() Env {
 	}
 	e.NoProxy = strings.Join(direct, ",")
 	return e
+}
+
+// istioctls is the folder of the istioctls of other versions.
+func (l *Lab) istioctls() string { return filepath.Join(labDir(l.home, l.Name), "bin") }
+
+// linkIstioctls links the istioctl of each other version of Istio as istioctl-VERSION, which is what printed commands call it.
+func (l *Lab) linkIstioctls() error {
+	for name, istio := range l.istios {
+		link := filepath.Join(l.istioctls(), mesh.Istioctl(name))
+		if err := os.MkdirAll(l.istioctls(), 0o755); err != nil {
+			return fmt.Errorf("linking %s: %w", link, err)
+		}
+		if err := os.Symlink(istio.Istioctl, link); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("linking %s: %w", link, err)
+		}
+	}
+	return nil
 }
 
 // writeKubeconfig writes a file with a context for each cluster, and for each cluster a copy of it in which that

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -56,6 +58,7 @@ type Lab struct {
 
 	home   string
 	bundle *bundle.Bundle
+	istios map[string]bundle.Istio // the versions of Istio besides the bundle's own, by the names that topologies have for them
 	record record
 }
 
@@ -74,8 +77,11 @@ func (o Options) check() (mesh.Topology, error) {
 }
 
 // provider returns the provider that makes the lab of the record.
-func (o Options) provider(r record, topology mesh.Topology, b *bundle.Bundle) cluster.Provider {
+func (o Options) provider(r record, topology mesh.Topology, b *bundle.Bundle, istios map[string]bundle.Istio) cluster.Provider {
 	of := cluster.Lab{Home: o.Home, ID: r.ID, Clusters: r.Topology.Clusters(), ReadByOthers: readByOthers(topology), Bundle: b}
+	for _, name := range slices.Sorted(maps.Keys(istios)) {
+		of.Images = append(of.Images, istios[name].Images...)
+	}
 	if o.Progress != nil {
 		of.Progress = func(cluster, milestone string, since time.Duration) {
 			o.Progress(Progress{Cluster: cluster, Step: milestone, Since: since, Took: since})
@@ -114,12 +120,16 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 			return l, err
 		}
 	}
-	p := o.provider(wanted, topology, b)
+	istios, err := wanted.istios(b)
+	if err != nil {
+		return nil, err
+	}
+	p := o.provider(wanted, topology, b, istios)
 	if err := willHaveKubernetes(p, o.Topology); err != nil {
 		return nil, err
 	}
 	wanted.Bundle = b.Digest()
-	l := &Lab{Name: o.Name, Topology: o.Topology, home: o.Home, bundle: b, record: wanted}
+	l := &Lab{Name: o.Name, Topology: o.Topology, home: o.Home, bundle: b, istios: istios, record: wanted}
 	release, err := l.begin(ctx, p)
 	if err != nil { // nothing has been made, so there is nothing to remove
 		return nil, &SetupError{Err: interrupted(ctx, err)}
@@ -197,9 +207,12 @@ func (l *Lab) make(ctx context.Context, p cluster.Provider, topology mesh.Topolo
 		return err
 	}
 	install := l.meshOptions()
-	install.Topology, install.Cache = topology, filepath.Join(l.home, "rendered")
+	install.Topology = topology
 	definitions, err := definitions(ctx, p, install)
 	if err != nil {
+		return err
+	}
+	if err := l.linkIstioctls(); err != nil {
 		return err
 	}
 	l.Clusters = make([]cluster.Cluster, len(topology.Clusters))
@@ -212,7 +225,7 @@ func (l *Lab) make(ctx context.Context, p cluster.Provider, topology mesh.Topolo
 				Lab: l.Name, Name: c.Name, Network: c.Network, Index: i + 1, Of: len(topology.Clusters), Neighbors: topology.Neighbors(c),
 			}
 			if topology.IsConfig(c) {
-				spec.Definitions = definitions
+				spec.Definitions = definitions[c.Istio]
 			}
 			l.Clusters[i], err = p.Create(ctx, spec)
 			return err
@@ -254,13 +267,23 @@ func (l *Lab) make(ctx context.Context, p cluster.Provider, topology mesh.Topolo
 	return l.record.write(l.home)
 }
 
-// definitions returns the file with Istio's definitions for clusters that can have them from their start, or "" if the
-// provider's cannot.
-func definitions(ctx context.Context, p cluster.Provider, o mesh.Options) (string, error) {
+// definitions returns the files with Istio's definitions for clusters that can have them from their start, by the version of Istio;
+// none if the provider's cannot.
+func definitions(ctx context.Context, p cluster.Provider, o mesh.Options) (map[string]string, error) {
 	if _, ok := p.(cluster.Seeder); !ok || !o.Topology.HasMesh() {
-		return "", nil
+		return nil, nil
 	}
-	return o.Istio.Definitions(ctx, o.Cache)
+	files := map[string]string{}
+	for _, c := range o.Topology.Clusters {
+		if files[c.Istio] != "" {
+			continue
+		}
+		var err error
+		if files[c.Istio], err = o.Version(c.Istio).Definitions(ctx, o.Cache); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // report passes a step of the mesh's installation on.
@@ -276,6 +299,13 @@ func report(progress func(Progress), s mesh.Step) {
 // meshOptions returns the options of the lab's mesh that its record decides.
 func (l *Lab) meshOptions() mesh.Options {
 	o := mesh.Options{Lab: l.Name, ID: l.record.ID, Dir: labDir(l.home, l.Name), Clusters: l.Clusters, Istio: mesh.FromBundle(l.bundle)}
+	o.Cache = filepath.Join(l.home, "rendered")
+	for name, istio := range l.istios {
+		if o.Istios == nil {
+			o.Istios = map[string]mesh.Istio{}
+		}
+		o.Istios[name] = mesh.FromVersion(istio)
+	}
 	o.Shared, o.Adopted = isGuest(l.record.Settings), adopts(l.record.Settings)
 	if i := pulls(l.record.Settings); i.Published() {
 		o.Istio.Hub, o.Istio.Tag = i.Hub, i.Tag
@@ -353,7 +383,11 @@ func Open(home, name string) (*Lab, error) {
 }
 
 func open(home string, r record, b *bundle.Bundle) (*Lab, error) {
-	l := &Lab{Name: r.Name, Topology: r.Topology, home: home, bundle: b, record: r}
+	istios, err := r.istios(b)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lab{Name: r.Name, Topology: r.Topology, home: home, bundle: b, istios: istios, record: r}
 	p := r.Settings.New(cluster.Lab{Home: home, Bundle: b})
 	for _, name := range r.Topology.Clusters() {
 		c, err := p.Open(l.Name, name)
@@ -362,7 +396,6 @@ func open(home string, r record, b *bundle.Bundle) (*Lab, error) {
 		}
 		l.Clusters = append(l.Clusters, c)
 	}
-	var err error
 	l.Mesh, err = mesh.Attach(l.meshOptions())
 	return l, err
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/eastwest-lab/eastwest/lab/bundle"
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
@@ -104,6 +105,23 @@ func (r record) write(home string) error {
 func TopologyOf(home, name string) (scenario.Topology, error) {
 	r, err := readRecord(home, name)
 	return r.Topology, err
+}
+
+// istios returns the versions of Istio that the lab has besides the bundle's own. The error says how to get one that is missing.
+func (r record) istios(b *bundle.Bundle) (map[string]bundle.Istio, error) {
+	all := map[string]bundle.Istio{}
+	for _, version := range r.Topology.OtherIstios() {
+		if isGuest(r.Settings) || pulls(r.Settings).Published() {
+			return nil, &SetupError{Err: fmt.Errorf("topology: istio %s: its images are in the bundle alone, and the nodes of this lab pull "+
+				"theirs: use --provider %s, without --hub and --tag", version, words.Or(Makers()))}
+		}
+		istio, err := b.Istio(string(version))
+		if err != nil {
+			return nil, err
+		}
+		all[string(version)] = istio
+	}
+	return all, nil
 }
 
 // decide returns the record that the lab is to have, and the one that it has, or nil if there is no lab of that name. It

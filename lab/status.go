@@ -8,9 +8,13 @@ import (
 	"os"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
+
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
 	"github.com/eastwest-lab/eastwest/lab/host"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
+	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
 // State of a lab.
@@ -49,6 +53,9 @@ type ClusterStatus struct {
 	Problem    string              `json:"problem,omitempty"`
 	Components []host.ProcessState `json:"components,omitempty"`
 	Frozen     []string            `json:"frozen,omitempty"` // pods, as NAMESPACE/NAME
+
+	// ControlPlanes are the istiods that run in the cluster. Only StatusOf asks for them.
+	ControlPlanes []mesh.ControlPlane `json:"control_planes,omitempty"`
 }
 
 // List returns the status of every lab under home. It asks the clusters of all of them.
@@ -59,7 +66,7 @@ func List(ctx context.Context, home string) ([]Status, error) {
 	}
 	list := []Status{}
 	for _, name := range all {
-		list = append(list, status(ctx, home, name))
+		list = append(list, status(ctx, home, name, nil))
 	}
 	return list, nil
 }
@@ -73,7 +80,23 @@ func StatusOf(ctx context.Context, home, name string) (Status, error) {
 		}
 		return Status{}, &UnknownLabError{Name: name, Known: known}
 	}
-	return status(ctx, home, name), nil
+	return status(ctx, home, name, readControlPlanes), nil
+}
+
+// controlPlanesWithin bounds what is asked of an API server that has just answered.
+const controlPlanesWithin = 5 * time.Second
+
+// readControlPlanes reads which istiods run in a cluster that answers.
+func readControlPlanes(ctx context.Context, node cluster.Cluster, c *ClusterStatus) {
+	ctx, cancel := wait.Timeout(ctx, controlPlanesWithin)
+	defer cancel()
+	kube, err := kubernetes.NewForConfig(node.RESTConfig())
+	if err == nil {
+		c.ControlPlanes, err = mesh.ControlPlanes(ctx, kube)
+	}
+	if err != nil {
+		c.Problem = err.Error()
+	}
 }
 
 // usage is implemented by clusters whose node the lab has made.
@@ -94,7 +117,8 @@ func alive(ctx context.Context, c cluster.Cluster) error {
 	return nil
 }
 
-func status(ctx context.Context, home, name string) Status {
+// status asks each cluster that answers for more by the function more, unless that is nil.
+func status(ctx context.Context, home, name string, more func(context.Context, cluster.Cluster, *ClusterStatus)) Status {
 	s := Status{Name: name, State: Incomplete}
 	busy := locked(home, name)
 	r, err := readRecord(home, name)
@@ -121,6 +145,9 @@ func status(ctx context.Context, home, name string) Status {
 			if err = alive(ctx, node); err == nil {
 				c.Alive = true
 				up++
+				if more != nil {
+					more(ctx, node, &c)
+				}
 			}
 			if own, ok := node.(components); ok {
 				if now, err := own.Status(ctx); err == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/cluster"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // DefaultTopology returns the topology of the lesson.
@@ -31,7 +32,7 @@ func meshTopology(t scenario.Topology) (mesh.Topology, error) {
 	}
 	for _, c := range t.All() {
 		m.Clusters = append(m.Clusters, mesh.ClusterSpec{
-			Name: c.Name, Network: c.Network, Primary: c.Primary, Config: c.Config, NoGateway: c.NoGateway(),
+			Name: c.Name, Network: c.Network, Primary: c.Primary, Config: c.Config, NoGateway: c.NoGateway(), Istio: c.Istio.Other(),
 		})
 	}
 	return m, m.Validate()
@@ -80,7 +81,18 @@ func Describe(t scenario.Topology) string {
 	if t.MultiRoot {
 		text += ", multi-root"
 	}
+	if len(t.OtherIstios()) > 0 {
+		text += ", istio " + words.And(asTexts(t.Istios()))
+	}
 	return text
+}
+
+func asTexts[T ~string](all []T) []string {
+	list := make([]string, len(all))
+	for i, v := range all {
+		list[i] = string(v)
+	}
+	return list
 }
 
 // willHaveKubernetes returns an error if a cluster has to have another version than the provider's nodes. Only some providers

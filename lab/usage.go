@@ -60,7 +60,7 @@ func nodes(o Options) (there []cluster.Cluster) {
 	if err != nil {
 		return nil
 	}
-	p := o.provider(r, mesh.Topology{}, nil)
+	p := o.provider(r, mesh.Topology{}, nil, nil)
 	for _, name := range r.Topology.Clusters() {
 		if node, err := p.Open(o.Name, name); err == nil {
 			there = append(there, node)
@@ -75,7 +75,7 @@ func FreeMiB(ctx context.Context, o Options) (free float64, ok bool) {
 	if err != nil {
 		return 0, false
 	}
-	own, ok := o.provider(r, mesh.Topology{}, nil).(interface {
+	own, ok := o.provider(r, mesh.Topology{}, nil, nil).(interface {
 		FreeBytes(context.Context) (uint64, error)
 	})
 	if !ok {

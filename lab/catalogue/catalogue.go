@@ -68,6 +68,8 @@ type Ending struct {
 	Story    string   // what a terminal shows of it: quiet when green, complete when red
 	PutBack  bool     // the lab is what it was
 	Symptoms []string // what the checks of that phase saw, in their order
+	// Timetable is that of an upgrade of Istio, nil of another scenario.
+	Timetable *report.Timetable
 }
 
 // PhaseTime is a phase that a scenario came to.
@@ -239,6 +241,8 @@ func (n *lane) do(ctx context.Context, j job) (o Ending) {
 	o.Err = errors.Join(err, folder.Close())
 	o.Story, o.Phases, o.Symptoms = story.String(), phaseTimes(events.Events()), symptoms(events.Events())
 	o.PutBack = n.current.Suits(j.scenario.Topology)
+	o.Timetable, err = report.TimetableIn(folder.Dir(), events.Events())
+	o.Err = errors.Join(o.Err, err)
 	if o.Verdict.Result == report.Passed && o.Err == nil {
 		o.Err = os.RemoveAll(folder.Dir())
 	}

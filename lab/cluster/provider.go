@@ -74,6 +74,7 @@ type Lab struct {
 	Clusters     []string       // names of the lab's clusters, in order
 	ReadByOthers []string       // those of them whose API servers are read by istiods of other clusters
 	Bundle       *bundle.Bundle // what nodes run
+	Images       []bundle.Image // what nodes have besides the bundle's images
 	// Progress is called when a cluster has reached a milestone, with the time since its making began. It may be nil.
 	Progress func(cluster, milestone string, since time.Duration)
 }

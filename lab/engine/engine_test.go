@@ -238,6 +238,24 @@ func TestRun(t *testing.T) {
 			},
 			wants: wants{result: report.Skipped, path: "", reason: "skipped: no machine below", done: ""},
 		},
+		"a version of Istio that the scenario is not about": {
+			edit: func(t *testing.T, _ *world, s *scenario.Scenario) {
+				require.NoError(t, s.Istio.UnmarshalText([]byte(">= 1.32")))
+			},
+			wants: wants{result: report.Skipped, reason: "wanted Istio >= 1.32; seen 1.31-current in cluster-a, 1.30-previous in cluster-b: try"},
+		},
+		"a version of Istio that one cluster has": {
+			edit: func(t *testing.T, _ *world, s *scenario.Scenario) {
+				require.NoError(t, s.Istio.UnmarshalText([]byte("< 1.31")))
+			},
+			wants: wants{result: report.Skipped, reason: "skipped: wanted Istio < 1.31; seen 1.31-current in cluster-a: try"},
+		},
+		"versions of Istio that the scenario is about": {
+			edit: func(t *testing.T, _ *world, s *scenario.Scenario) {
+				require.NoError(t, s.Istio.UnmarshalText([]byte(">= 1.30, < 1.32")))
+			},
+			wants: wants{result: report.Passed},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

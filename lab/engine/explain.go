@@ -24,6 +24,9 @@ func Explain(w io.Writer, s *scenario.Scenario) error {
 		x.line("  %s", strings.TrimSpace(text))
 	}
 	x.line("")
+	if about := s.Istio.String(); about != "" {
+		x.line("Only where every control plane is of Istio %s.", about)
+	}
 	x.line("On a lab with topology %s:", lab.Describe(s.Topology))
 	if len(s.Traffic) > 0 {
 		x.phase("traffic, from here to the end")
@@ -31,6 +34,9 @@ func Explain(w io.Writer, s *scenario.Scenario) error {
 			kind := "a connection for each call"
 			if t.Connections == scenario.Reused {
 				kind = "connections that are kept"
+			}
+			if t.AnswerAfter > 0 {
+				kind += fmt.Sprintf(", answered after %s", t.AnswerAfter)
 			}
 			x.number("%s: %s calls %s every %s, %s", t.Name, t.From, t.To, t.Every, kind)
 		}
@@ -64,7 +70,7 @@ type explainer struct {
 }
 
 func newExplainer(w io.Writer, s *scenario.Scenario) *explainer {
-	return &explainer{w: w, ground: verb.Ground{Dir: filepath.Dir(s.File), Traffic: s.Traffic}}
+	return &explainer{w: w, ground: verb.Ground{Shape: s.Topology, Dir: filepath.Dir(s.File), Traffic: s.Traffic}}
 }
 
 func (x *explainer) line(format string, a ...any) {

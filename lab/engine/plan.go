@@ -1,6 +1,10 @@
 package engine
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/fault"
@@ -96,4 +100,25 @@ func newPlan(g verb.Ground, s *scenario.Scenario) (plan, error) {
 	}
 	ready.names = p.names
 	return ready, p.err
+}
+
+// fits returns nil if all control planes are of a version that the scenario is about, and a *SkipError otherwise.
+func fits(wanted scenario.IstioRange, planes map[string]string) error {
+	if wanted.String() == "" {
+		return nil
+	}
+	var seen []string
+	for _, cluster := range slices.Sorted(maps.Keys(planes)) {
+		if tag := planes[cluster]; !wanted.Has(tag) {
+			seen = append(seen, fmt.Sprintf("%s in %s", tag, cluster))
+		}
+	}
+	if len(planes) == 0 {
+		seen = []string{"no version that the lab has written down"}
+	}
+	if len(seen) == 0 {
+		return nil
+	}
+	return &SkipError{wanted.Place, fmt.Sprintf("wanted Istio %s; seen %s: try a lab with another version: `eastwest up --istio`",
+		wanted, strings.Join(seen, ", "))}
 }

@@ -190,5 +190,6 @@ func (r *run) goOn(ctx context.Context) error {
 			return err
 		}
 	}
+	r.readState(ctx, "resumed")
 	return nil
 }

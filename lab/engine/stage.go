@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	neturl "net/url"
 	"time"
 
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
 	"github.com/eastwest-lab/eastwest/lab/verb"
@@ -20,12 +22,14 @@ import (
 type stage struct {
 	lab      string // the lab's name
 	topology scenario.Topology
-	adopted  bool   // the mesh was made by somebody else
-	adopt    func() // allows changes of such a mesh
+	adopted  bool              // the mesh was made by somebody else
+	adopt    func()            // allows changes of such a mesh
+	istio    map[string]string // the version of each cluster's control plane when a scenario begins; empty if nobody knows
 	ground   verb.Ground
 	ledger   ledger
 	mesh     keeper
 	caller   caller
+	state    func(context.Context) report.State // what upgrades change; nil for a mesh that is not made for them
 }
 
 // ledger is where a lab writes down that a scenario changes it. *lab.Lab is one.
@@ -62,11 +66,16 @@ type stream interface {
 
 // stageOf is the stage that a lab is.
 func stageOf(l *lab.Lab) stage {
-	return stage{
+	st := stage{
 		lab: l.Name, topology: l.Topology, adopted: l.Adopted(), adopt: l.Adopt,
-		ground: verb.Ground{Mesh: l.Mesh, Tools: observe.Tools(l.Env()), Lab: l.Name},
+		istio:  l.Mesh.ControlPlanes(),
+		ground: verb.Ground{Mesh: l.Mesh, Shape: l.Topology, Tools: observe.Tools(l.Env()), Lab: l.Name},
 		ledger: l, mesh: meshKeeper{l.Mesh}, caller: meshCaller{l.Mesh},
 	}
+	if l.Mesh.Versioned() {
+		st.state = func(ctx context.Context) report.State { return observe.ReadState(ctx, l.Mesh) }
+	}
+	return st
 }
 
 // meshKeeper keeps a real mesh.
@@ -118,10 +127,14 @@ func (c meshCaller) Call(s scenario.Stream, earlier *traffic.Recording) (stream,
 		return nil, err
 	}
 	fresh := s.Connections != scenario.Reused
+	url := mesh.URL(s.To.Name, s.To.Cluster, fresh)
+	if s.AnswerAfter > 0 {
+		url += "?" + neturl.Values{"delay": {s.AnswerAfter.String()}}.Encode() // Istio's echo waits that long
+	}
 	// Not in the context of the run: calls go on after an interrupt, until the engine stops the stream and saves what it
 	// recorded.
 	return traffic.Start(context.Background(), traffic.Plan{
-		Name: s.Name, From: observe.Source(from, s.From.Name), URL: mesh.URL(s.To.Name, s.To.Cluster, fresh),
+		Name: s.Name, From: observe.Source(from, s.From.Name), URL: url,
 		ExpectCluster: s.To.Cluster, Every: time.Duration(s.Every), Fresh: fresh, OneByOne: !fresh,
 		Timeout: time.Duration(s.Timeout), Earlier: earlier,
 	})

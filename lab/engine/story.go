@@ -24,6 +24,9 @@ import (
 
 // story is a scenario from the first call to the last judgement.
 func (r *run) story(ctx context.Context) (err error) {
+	if err := fits(r.scenario.Istio, r.istio); err != nil {
+		return err
+	}
 	if r.plan, err = newPlan(r.ground, r.scenario); err != nil {
 		return err
 	}
@@ -90,7 +93,18 @@ func (r *run) baseline(ctx context.Context) error {
 			return err
 		}
 	}
+	r.readState(ctx, "before")
 	return nil
+}
+
+// readState tells what the mesh is like between two changes, where that is asked for. It has a bound of its own and nothing to hold: what
+// could not be read is in the state.
+func (r *run) readState(ctx context.Context, label string) {
+	if r.state == nil || ctx.Err() != nil {
+		return
+	}
+	s := r.state(ctx)
+	r.emit(report.Event{Type: report.StateRead, Name: label, State: &s})
 }
 
 func (r *run) startStream(s scenario.Stream, earlier *traffic.Recording) error {
@@ -194,11 +208,21 @@ func (r *run) always(ctx context.Context) error {
 }
 
 func (r *run) stopStreams() error {
-	var problems []error
+	var (
+		all      sync.WaitGroup
+		mu       sync.Mutex
+		problems []error
+	)
 	for name, stream := range r.streams {
-		recording, err := stream.Stop()
-		problems = append(problems, err, recording.Save(filepath.Join(r.options.Folder.Dir(), recordingFile(name))))
+		all.Go(func() { // all at once: each waits for its calls under way
+			recording, err := stream.Stop()
+			err = errors.Join(err, recording.Save(filepath.Join(r.options.Folder.Dir(), recordingFile(name))))
+			mu.Lock()
+			defer mu.Unlock()
+			problems = append(problems, err)
+		})
 	}
+	all.Wait()
 	return errors.Join(problems...)
 }
 
@@ -220,6 +244,7 @@ func (r *run) steps(ctx context.Context, steps []verb.Step) error {
 		var err error
 		if step.Change != nil {
 			err = r.inject(ctx, step.Place, step.Change)
+			r.readState(ctx, step.Label) // after the step has ended: it is no part of it
 		} else {
 			err = r.hold(ctx, []verb.Step{step}, gate())
 		}

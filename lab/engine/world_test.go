@@ -66,6 +66,7 @@ func (w *world) isBroken() bool {
 func (w *world) stage() stage {
 	return stage{
 		lab: "test", topology: lab.DefaultTopology(), adopt: func() { w.adopted = true },
+		istio:  map[string]string{"cluster-a": "1.31-current", "cluster-b": "1.30-previous"},
 		ledger: w, mesh: w, caller: w, ground: verb.Ground{Lab: "test"},
 	}
 }

@@ -3,6 +3,7 @@ package fault
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -53,9 +54,15 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 	if err != nil || len(differences) == 0 {
 		return err
 	}
+	if err := r.redefine(ctx, differences); err != nil {
+		return err
+	}
 	// Which istiods have read something else can be told only before the objects are put back.
 	istiods := r.istiods(differences)
 	if err := r.putBack(ctx, differences, func(d observe.Difference) bool { return !needsIstiod(d) }); err != nil {
+		return err
+	}
+	if err := r.restoreFronts(ctx, differences); err != nil {
 		return err
 	}
 	if err := r.startIstiods(ctx, differences, istiods); err != nil {
@@ -107,11 +114,28 @@ func (r *restoration) look(ctx context.Context) (differences []observe.Differenc
 	return differences, err
 }
 
+// redefine puts back the definitions of Istio's kinds. Objects that only newer ones allow are gone after that.
+func (r *restoration) redefine(ctx context.Context, differences []observe.Difference) error {
+	for _, d := range differences {
+		if d.Topic != observe.Definitions {
+			continue
+		}
+		member, err := r.mesh.Member(d.Cluster)
+		if err == nil {
+			err = member.RestoreDefinitions(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // istiods returns the clusters whose istiod may have read something else.
 func (r *restoration) istiods(differences []observe.Difference) (names []string) {
 	for _, d := range differences {
 		for _, member := range r.mesh.Members {
-			if member.Spec.HasIstiod() && r.concerns(d, member) {
+			if member.Spec.HasIstiod() && r.concerns(d, member) && r.hadIstiod(member) {
 				names = append(names, member.Name())
 			}
 		}
@@ -119,12 +143,17 @@ func (r *restoration) istiods(differences []observe.Difference) (names []string)
 	return words.Unique(names)
 }
 
+// hadIstiod reports whether the cluster had the istiod that RestartIstiod restarts, and not only one of a revision.
+func (r *restoration) hadIstiod(member *mesh.Member) bool {
+	return r.want.Has(observe.ObjectFact(member.Name(), "apps", "Deployment", mesh.SystemNamespace, mesh.Istiod))
+}
+
 // concerns reports whether the istiod of a cluster may have read what differs.
 func (r *restoration) concerns(d observe.Difference, istiod *mesh.Member) bool {
 	here := istiod.Name() == d.Cluster
 	switch d.Topic {
 	case observe.AnObject:
-		return here && (isDeploymentOf(d, mesh.Istiod) || isRole(d)) ||
+		return here && (isIstiod(d) || isRole(d)) ||
 			isSetting(d) && (here || istiod.ConfigCluster().Name() == d.Cluster)
 	case observe.IstiodRoot, observe.IstiodCertificate:
 		return here || slices.ContainsFunc(r.mesh.ServedBy(istiod.Name()), func(s *mesh.Member) bool { return s.Name() == d.Cluster })
@@ -166,6 +195,34 @@ func (r *restoration) startIstiods(ctx context.Context, differences []observe.Di
 	return group.Wait()
 }
 
+// restoreFronts puts back the gateways in front of external istiods. The clusters that those serve reach them there.
+func (r *restoration) restoreFronts(ctx context.Context, differences []observe.Difference) error {
+	if err := r.putBack(ctx, differences, isFront); err != nil {
+		return err
+	}
+	var of []string
+	for _, d := range differences {
+		if isFront(d) {
+			of = append(of, d.Cluster)
+		}
+	}
+	for _, name := range words.Unique(of) {
+		member, err := r.mesh.Member(name)
+		if err == nil {
+			err = member.RestoreIngress(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isFront reports whether it is about a Deployment of the gateway in front of an external istiod, or about its pods.
+func isFront(d observe.Difference) bool {
+	return d.Namespace == mesh.IngressNamespace && (isDeployment(d) || d.Topic == observe.ProxyTrust)
+}
+
 // isSetting reports whether an istiod reads the object when it starts.
 func isSetting(d observe.Difference) bool {
 	if d.Namespace != mesh.SystemNamespace {
@@ -193,20 +250,27 @@ func isDeploymentOf(d observe.Difference, app string) bool {
 	return d.IsObject("Deployment", mesh.SystemNamespace, app)
 }
 
+// isIstiod reports whether the object is the Deployment of an istiod, of whatever revision.
+func isIstiod(d observe.Difference) bool {
+	return isDeployment(d) && d.Namespace == mesh.SystemNamespace && mesh.IsIstiod(d.Name)
+}
+
 func isGateway(d observe.Difference) bool {
 	return isDeploymentOf(d, mesh.Gateway) && d.ObjectChanged()
 }
 
 // isApp reports whether the object is a Deployment whose pods need istiod to get their proxies.
 func isApp(d observe.Difference) bool {
-	return isDeployment(d) && d.ObjectChanged() && !isGateway(d) && !isDeploymentOf(d, mesh.Istiod)
+	return isDeployment(d) && d.ObjectChanged() && !isGateway(d) && !isIstiod(d) && !isFront(d)
 }
 
 func isRole(d observe.Difference) bool {
 	return d.ObjectChanged() && strings.HasPrefix(d.Kind, "ClusterRole")
 }
 
-func needsIstiod(d observe.Difference) bool { return isOfIstio(d) || isGateway(d) || isApp(d) }
+func needsIstiod(d observe.Difference) bool {
+	return isOfIstio(d) || isGateway(d) || isApp(d) || isFront(d)
+}
 
 // putBack makes the objects that are meant what they were, all at once.
 func (r *restoration) putBack(ctx context.Context, differences []observe.Difference, which func(observe.Difference) bool) error {
@@ -278,7 +342,7 @@ func (r *restoration) restarts(d observe.Difference) bool {
 	if d.Topic != observe.ProxyTrust && !isDeployment(d) {
 		return false
 	}
-	if d.Name == mesh.Istiod || d.Namespace != mesh.NamespaceOf(d.Name) {
+	if isIstiod(d) || d.Namespace != mesh.NamespaceOf(d.Name) {
 		return false
 	}
 	return d.Name == mesh.MyPod && d.Was != "" || r.want.Has(observe.ObjectFact(d.Cluster, "apps", "Deployment", d.Namespace, d.Name))
@@ -293,6 +357,9 @@ func put(ctx context.Context, client dynamic.ResourceInterface, o *unstructured.
 	}
 	if err != nil {
 		return err
+	}
+	if now.GetDeletionTimestamp() != nil { // it would take the change and go
+		return fmt.Errorf("%s is being deleted", o.GetName())
 	}
 	wanted := o.DeepCopy()
 	wanted.SetResourceVersion(now.GetResourceVersion())

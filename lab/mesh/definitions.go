@@ -15,19 +15,10 @@ import (
 // Definitions writes Istio's definitions of its kinds into a file of the folder cache, as a JSON list, and returns its
 // path. A cluster that has them from its start is spared the most work of an installation: see cluster.Spec.
 func (i Istio) Definitions(ctx context.Context, cache string) (string, error) {
-	text, err := expand("istio/definitions.yaml", nil)
+	objects, err := i.definitions(ctx, cache)
 	if err != nil {
 		return "", err
 	}
-	source := filepath.Join(cache, "definitions.yaml")
-	if err := writeFile(source, text, 0o644); err != nil {
-		return "", fmt.Errorf("writing manifest: %w", err)
-	}
-	objects, err := i.render(ctx, cache, source)
-	if err != nil {
-		return "", err
-	}
-	objects, _ = split(objects, kind("CustomResourceDefinition"))
 	list := make([]json.RawMessage, len(objects))
 	sum := sha256.New()
 	for k, o := range objects {
@@ -43,6 +34,21 @@ func (i Istio) Definitions(ctx context.Context, cache string) (string, error) {
 	}
 	path := filepath.Join(cache, "definitions-"+hex.EncodeToString(sum.Sum(nil))[:16]+".json")
 	return path, writeFile(path, data, 0o644)
+}
+
+// definitions returns Istio's definitions of its kinds.
+func (i Istio) definitions(ctx context.Context, cache string) ([]object, error) {
+	text, err := expand("istio/definitions.yaml", nil)
+	if err != nil {
+		return nil, err
+	}
+	source := filepath.Join(cache, "definitions.yaml")
+	if err := writeFile(source, text, 0o644); err != nil {
+		return nil, fmt.Errorf("writing manifest: %w", err)
+	}
+	objects, err := i.render(ctx, cache, source)
+	objects, _ = split(objects, kind("CustomResourceDefinition"))
+	return objects, err
 }
 
 // sealAnnotation holds the hash of what an object was applied from. An object with the same hash need not be applied.
@@ -73,17 +79,12 @@ func (m *Member) define(ctx context.Context, definitions []object) error {
 	if len(definitions) == 0 {
 		return nil
 	}
-	data, err := m.raw.Get().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").
-		SetHeader("Accept", metadataOnlyList).Do(ctx).Raw()
+	list, err := m.defined(ctx)
 	if err != nil {
-		return fmt.Errorf("listing the definitions of %s: %w", m.Name(), err)
-	}
-	var list metav1.PartialObjectMetadataList
-	if err := json.Unmarshal(data, &list); err != nil {
-		return fmt.Errorf("listing the definitions of %s: %w", m.Name(), err)
+		return err
 	}
 	there := map[string]string{}
-	for _, o := range list.Items {
+	for _, o := range list {
 		if o.Generation <= 1 { // nobody has changed it since
 			there[o.Name] = o.Annotations[sealAnnotation]
 		}
@@ -103,4 +104,18 @@ func (m *Member) define(ctx context.Context, definitions []object) error {
 		missing = append(missing, o)
 	}
 	return m.apply(ctx, missing...)
+}
+
+// defined lists the definitions of the cluster.
+func (m *Member) defined(ctx context.Context) ([]metav1.PartialObjectMetadata, error) {
+	data, err := m.raw.Get().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").
+		SetHeader("Accept", metadataOnlyList).Do(ctx).Raw()
+	if err != nil {
+		return nil, fmt.Errorf("listing the definitions of %s: %w", m.Name(), err)
+	}
+	var list metav1.PartialObjectMetadataList
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("listing the definitions of %s: %w", m.Name(), err)
+	}
+	return list.Items, nil
 }

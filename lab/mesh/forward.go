@@ -38,13 +38,19 @@ func (m *Member) ConfigDump(ctx context.Context, pod *corev1.Pod) ([]byte, error
 	return m.Admin(ctx, pod, "/config_dump?include_eds")
 }
 
-// IstiodDebug returns a page of the cluster's istiod, such as "/debug/clusterz" or "/metrics".
+// IstiodDebug returns a page of the cluster's istiod, such as "/debug/clusterz" or "/metrics". Of several revisions it is the one that
+// was installed without one, if it is there; see IstiodPages.
 func (m *Member) IstiodDebug(ctx context.Context, path string) ([]byte, error) {
 	pods, err := m.ReadyPods(ctx, Istiod)
 	if err != nil {
 		return nil, err
 	}
 	pod := pods[len(pods)-1] // during a restart, the newest one stays
+	for _, p := range pods { // the settings that verbs change are those of the one without a revision
+		if p.Labels[RevisionLabel] == DefaultRevision {
+			pod = p
+		}
+	}
 	body, err := m.pages.Get(ctx, pod, IstiodDebugPort, path)
 	if err != nil {
 		return nil, fmt.Errorf("reading istiod's %s of %s in %s: %w", path, pod.Name, m.Name(), err)

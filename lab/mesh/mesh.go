@@ -60,6 +60,11 @@ func FromBundle(b *bundle.Bundle) Istio {
 	}
 }
 
+// FromVersion returns another version of Istio in a bundle.
+func FromVersion(v bundle.Istio) Istio {
+	return Istio{Istioctl: v.Istioctl, Hub: bundle.Hub, Tag: v.Tag, Digest: v.Digest, UpstreamEnvoy: v.Proxy.Upstream}
+}
+
 // Options of Install and Attach.
 type Options struct {
 	Lab      string            // name of the lab
@@ -68,7 +73,10 @@ type Options struct {
 	Cache    string            // folder for rendered manifests, shared by labs; no cache if empty
 	Topology Topology          // Attach reads it from Dir
 	Clusters []cluster.Cluster // in the order of the topology
-	Istio    Istio             // Attach needs only the Hub and the Tag
+	Istio    Istio             // Attach needs only the Hub and the Tag, if nothing is installed later
+	// Istios are further versions, by the names that clusters of the topology have for them. A version that is not here cannot be
+	// installed.
+	Istios map[string]Istio
 	// Shared is set if the clusters have other users too. Then istiod watches, and its webhook changes, only what is in
 	// the lab's namespaces.
 	Shared bool
@@ -89,6 +97,7 @@ type Mesh struct {
 	pulls   bool // nodes pull its images from a registry
 	id      string
 	dir     string
+	options Options    // what it was opened with, for what is installed later
 	making  sync.Mutex // of CAs
 }
 
@@ -185,7 +194,7 @@ func open(o Options) (*Mesh, error) {
 	}
 	m := &Mesh{
 		Topology: o.Topology, Lab: o.Lab, Adopted: o.Adopted,
-		pulls: o.Istio.Hub != bundle.Hub, id: o.ID, dir: filepath.Join(o.Dir, "mesh"),
+		pulls: o.Istio.Hub != bundle.Hub, id: o.ID, dir: filepath.Join(o.Dir, "mesh"), options: o,
 	}
 	for i, spec := range o.Topology.Clusters {
 		if name := o.Clusters[i].Name(); name != spec.Name {

@@ -171,7 +171,7 @@ func TestAppsAreReachedByCluster(t *testing.T) {
 
 func TestExpandNamesWhatIsMissing(t *testing.T) {
 	_, err := expand("apps/my-pod.yaml", map[string]string{"HUB": "h", "TAG": "t"})
-	require.EqualError(t, err, "filling in manifests/apps/my-pod.yaml: no value for CLUSTER, CLUSTER")
+	require.EqualError(t, err, "filling in manifests/apps/my-pod.yaml: no value for CLUSTER, APP, CLUSTER")
 }
 
 func TestDecodeTellsTheDocument(t *testing.T) {

@@ -30,8 +30,11 @@ const MyPod = "my-pod"
 
 // NamespaceOf returns the namespace of an app of the lab.
 func NamespaceOf(app string) string {
-	if app == Istiod || app == Gateway {
+	switch {
+	case IsIstiod(app), app == Gateway:
 		return SystemNamespace
+	case app == Ingress:
+		return IngressNamespace
 	}
 	return AppNamespace
 }

@@ -91,8 +91,13 @@ func (m *Mesh) plan(o Options) plan {
 		}
 		switch {
 		case c.Spec.External():
-			front := apply("install the ingress gateway's control plane", c, c.istioctlInstall(c.ingressFiles(o)...),
-				&r.ingress, namespaces[c], written[c])
+			front := p.add("install the ingress gateway's control plane", c.Name(), c.istioctlInstall(c.ingressFiles(o)...),
+				func(ctx context.Context) error {
+					if err := c.define(ctx, r.definitions); err != nil {
+						return err
+					}
+					return c.apply(ctx, r.ingress...)
+				}, namespaces[c], written[c])
 			entrance[c] = p.add("wait for the ingress gateway's address", c.Name(),
 				c.kubectlGet(IngressNamespace, Ingress), c.awaitEntrance, front)
 			injecting := p.add("wait for the ingress gateway's control plane", c.Name(),
@@ -119,6 +124,11 @@ func (m *Mesh) plan(o Options) plan {
 		installed[c] = apply("install istiod", c, c.istioctlInstall(c.operatorFiles(o)...), &files[c].control,
 			namespaces[c], trusted[c], written[c])
 		serving[c] = p.add("wait for istiod", c.Name(), c.rolloutStatus(SystemNamespace, Istiod), c.awaitIstiod, installed[c])
+		if m.Versioned() && c.Spec.InMesh() {
+			// The tag's webhook is a copy of the revision's, with the certificate that istiod has written into that by now.
+			serving[c] = p.add("make it the default revision", c.Name(), SetTagCommand(c.Name(), DefaultTag, DefaultRevision),
+				func(ctx context.Context) error { return c.SetTag(ctx, DefaultTag, DefaultRevision) }, serving[c])
+		}
 	}
 
 	// Each istiod reads the API servers of all other clusters. With the remote secrets there before it starts, it knows all
@@ -260,7 +270,7 @@ func (m *Member) operatorNames(o Options) []string {
 		{"remote.yaml", m.mesh.IsRemote(m.Spec)},
 		{"config-cluster.yaml", m.mesh.IsRemote(m.Spec) && m.mesh.IsConfig(m.Spec)},
 		{"multi-root.yaml", m.mesh.MultiRoot},
-		{"upstream-envoy.yaml", o.Istio.UpstreamEnvoy},
+		{"upstream-envoy.yaml", o.Version(m.Spec.Istio).UpstreamEnvoy},
 		{sharedFile, o.Shared},
 	} {
 		if f.when {
@@ -342,17 +352,40 @@ func (m *Member) write(values map[string]string, name string, sources []string, 
 // istiosLifetime is Istio's default lifetime of workload certificates.
 const istiosLifetime = 24 * time.Hour
 
-// drain returns for how many seconds a stopping pod goes on serving: by then all proxies have heard that it stops. They hear
+// drain returns for how many seconds a stopping proxy goes on serving: by then all proxies have heard that it stops. They hear
 // it later on a slow machine. The app, its own ten seconds and its proxy share the 30 s after which a pod is killed. There are
 // few values, since manifests are rendered anew for each.
-func drain() int {
+//
+// A mesh that is made for upgrades always has the longest time: its pods are replaced again and again while calls are counted, and
+// the machine may be busier then than when the mesh was made.
+func (m *Mesh) drain() int {
 	switch factor := wait.Patience(); {
+	case m.Versioned():
+		return 8
 	case factor < 1.5:
 		return 2
 	case factor < 3:
 		return 4
 	}
 	return 8
+}
+
+// settle returns for how many seconds the old pod of an app stays after a new one is Ready. Without it, calls on a machine at a load of 48
+// met a proxy that knew neither.
+func (m *Mesh) settle() int {
+	if m.Versioned() {
+		return 5
+	}
+	return 0
+}
+
+// linger returns for how many seconds a stopping app goes on serving. In a mesh that is made for upgrades it answers calls that take ten
+// seconds.
+func (m *Mesh) linger() int {
+	if m.Versioned() {
+		return 15
+	}
+	return m.drain()
 }
 
 // values returns the values of the placeholders in the manifests. An external istiod has the name and the network of its
@@ -362,11 +395,15 @@ func (m *Member) values(o Options) map[string]string {
 	if m.Spec.External() {
 		known = m.ConfigCluster()
 	}
+	istio := o.Version(m.Spec.Istio)
 	return map[string]string{
 		"CLUSTER": m.Spec.Name, "ID": known.Spec.Name, "NETWORK": known.Spec.Network, "CONTROLPLANE": m.ConfigCluster().Spec.Name,
 		"LAB": m.mesh.Lab, "SYSTEM": SystemNamespace, "INJECTOR": "istio-sidecar-injector",
-		"MESH": m.mesh.MeshID, "HUB": o.Istio.Hub, "TAG": o.Istio.Tag, "TTL": cmp.Or(m.mesh.CertificateLifetime, istiosLifetime).String(),
-		"DRAIN": strconv.Itoa(drain()),
+		"MESH": m.mesh.MeshID, "HUB": istio.Hub, "TAG": istio.Tag, "APP": o.Istio.Image("app"),
+		"TTL":   cmp.Or(m.mesh.CertificateLifetime, istiosLifetime).String(),
+		"DRAIN": strconv.Itoa(m.mesh.drain()), "LINGER": strconv.Itoa(m.mesh.linger()), "SETTLE": strconv.Itoa(m.mesh.settle()),
+		// Elsewhere scenarios keep connections through gateways for as long as they run, and no gateway would end in time.
+		"UNTILIDLE": strconv.FormatBool(m.mesh.Versioned()),
 	}
 }
 
@@ -424,27 +461,38 @@ func (m *Member) render(ctx context.Context, o Options, discovery netip.Addr) (r
 	if m.mesh.Adopted {
 		return r, nil
 	}
-	control, err := o.Istio.render(ctx, o.Cache, m.operatorFiles(o)...)
+	istio := o.Version(m.Spec.Istio)
+	control, err := istio.render(ctx, o.Cache, m.operatorFiles(o)...)
 	if err != nil {
+		return r, err
+	}
+	if control, err = m.owned(control, DefaultRevision); err != nil {
 		return r, err
 	}
 	r.definitions, r.control = split(control, kind("CustomResourceDefinition"))
 	if m.mesh.HasGateway(m.Spec) {
-		gateway, err := o.Istio.render(ctx, o.Cache, m.file("eastwest-gateway.yaml"))
+		gateway, err := istio.render(ctx, o.Cache, m.file("eastwest-gateway.yaml"))
 		if err != nil {
+			return r, err
+		}
+		if gateway, err = m.owned(gateway, DefaultRevision); err != nil {
 			return r, err
 		}
 		r.gatewayPods, r.gateway = split(gateway, kind("Deployment"))
 	}
 	if m.Spec.External() {
-		ingress, err := o.Istio.render(ctx, o.Cache, m.ingressFiles(o)...)
+		ingress, err := istio.render(ctx, o.Cache, m.ingressFiles(o)...)
 		if err != nil {
 			return r, err
 		}
-		r.ingressPods, r.ingress = split(ingress, func(o object) bool { return o.Kind == "Deployment" && o.Name == Ingress })
+		_, ingress = split(ingress, kind("CustomResourceDefinition")) // istiod's own has the same
+		r.ingressPods, r.ingress = split(ingress, isIngress)
 	}
 	return r, nil
 }
+
+// isIngress matches the Deployment of the gateway in front of an external istiod.
+func isIngress(o object) bool { return o.Kind == "Deployment" && o.Name == Ingress }
 
 // split divides a list of objects into those for which a function is true and the others.
 func split(objects []object, those func(object) bool) (of, others []object) {

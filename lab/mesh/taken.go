@@ -189,7 +189,7 @@ func (m *Member) awaitRemote(ctx context.Context, what string, listed bool, mean
 		return nil
 	}
 	return untilTaken(ctx, []*Member{m}, what, func(ctx context.Context, istiod *Member) error {
-		known, err := istiod.Remotes(ctx)
+		known, err := istiod.Remotes(ctx, "")
 		if err != nil {
 			return err
 		}
@@ -213,9 +213,20 @@ type Remote struct {
 
 func (r Remote) String() string { return r.ID + " " + r.SyncStatus }
 
-// Remotes returns the clusters that the cluster's istiod lists.
-func (m *Member) Remotes(ctx context.Context) (known []Remote, err error) {
-	page, err := m.IstiodDebug(ctx, "/debug/clusterz")
+// Remotes returns the clusters that the cluster's istiod lists: that of a revision, or without one that which IstiodDebug asks.
+func (m *Member) Remotes(ctx context.Context, revision string) (known []Remote, err error) {
+	const clusters = "/debug/clusterz"
+	var page []byte
+	if revision == "" {
+		page, err = m.IstiodDebug(ctx, clusters)
+	} else {
+		var pages map[string][]byte
+		if pages, err = m.IstiodPages(ctx, clusters); err == nil && pages[revision] == nil {
+			err = fmt.Errorf("no istiod of revision %s is Ready in %s: there is %s", revision, m.Name(),
+				words.And(slices.Sorted(maps.Keys(pages))))
+		}
+		page = pages[revision]
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,8 @@ type ClusterSpec struct {
 	Config string `json:"config,omitempty"`
 	// NoGateway says that no east-west gateway runs here: another cluster of the network has one.
 	NoGateway bool `json:"no_gateway,omitempty"`
+	// Istio names the version of Istio that is installed here; if empty, the bundle's own. See Options.Istios.
+	Istio string `json:"istio,omitempty"`
 }
 
 // HasIstiod reports whether an istiod runs in the cluster.
@@ -91,6 +93,12 @@ func (t Topology) IsRemote(c ClusterSpec) bool { return c.InMesh() && !c.HasIsti
 // Serves reports whether the cluster's istiod serves other clusters, which must be able to reach it.
 func (t Topology) Serves(primary ClusterSpec) bool {
 	return slices.ContainsFunc(t.Clusters, func(c ClusterSpec) bool { return c.Name != primary.Name && c.Primary == primary.Name })
+}
+
+// Versioned reports whether a cluster names its version of Istio. Such a mesh is made for upgrades: it is exactly as istioctl
+// install leaves one, with the tag default.
+func (t Topology) Versioned() bool {
+	return slices.ContainsFunc(t.Clusters, func(c ClusterSpec) bool { return c.Istio != "" })
 }
 
 // Networks lists the networks of the mesh in the order of the clusters.

@@ -40,6 +40,7 @@ const (
 	IstiodCertificate Topic = "istiod-certificate" // what istiod itself shows, which its CA has signed
 	GatewayAddress    Topic = "gateway-address"    // the address of the east-west gateway
 	UnderlayFaults    Topic = "underlay-faults"    // faults below Kubernetes that are in force
+	Definitions       Topic = "definitions"        // Istio's definitions of its kinds
 )
 
 // Fact names one thing in a cluster that can change. Its value is in the baseline.
@@ -77,6 +78,8 @@ func (f Fact) String() string {
 		return inUse + "istiod's own certificate"
 	case GatewayAddress:
 		return "address of the east-west gateway"
+	case Definitions:
+		return "definitions of Istio's kinds"
 	case UnderlayFaults:
 		return "faults of the underlay"
 	}
@@ -171,7 +174,7 @@ func (b Baseline) Diff(now Baseline) []string {
 }
 
 // baselineFormat is the version of the JSON. What was written in another format is refused: a mesh is put back from it.
-const baselineFormat = 2
+const baselineFormat = 4
 
 type baselineJSON struct {
 	Format int        `json:"format"`

@@ -56,7 +56,27 @@ func sources() []source {
 		{GroupVersionResource: of(admission, "mutatingwebhookconfigurations"), keep: namedIstio},
 		{GroupVersionResource: of(rbac, "clusterroles"), keep: namedIstio},
 		{GroupVersionResource: of(rbac, "clusterrolebindings"), keep: namedIstio},
+		// The rest of an installation of Istio: control planes come and go with it.
+		{GroupVersionResource: of("", "serviceaccounts"), namespace: mesh.SystemNamespace, keep: namedIstio},
+		{GroupVersionResource: of(rbac, "roles"), namespace: mesh.SystemNamespace, keep: namedIstio},
+		{GroupVersionResource: of(rbac, "rolebindings"), namespace: mesh.SystemNamespace, keep: namedIstio},
+		{GroupVersionResource: of("discovery.k8s.io", "endpointslices"), namespace: mesh.SystemNamespace, keep: namedIstio},
 	}
+}
+
+// frontSources are those of the gateway in front of an external istiod, which has a control plane of its own. What has no namespace is
+// in sources already.
+func frontSources() (all []source) {
+	for _, s := range sources() {
+		switch s.Resource {
+		case "configmaps", "deployments", "serviceaccounts", "roles", "rolebindings":
+			if s.namespace == mesh.SystemNamespace {
+				s.namespace = mesh.IngressNamespace
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
 // The objects of Istio's namespace that hold istiod's settings.
@@ -78,7 +98,7 @@ func notKubernetes(o *unstructured.Unstructured) bool {
 }
 
 func isSettings(o *unstructured.Unstructured) bool {
-	return o.GetName() == MeshSettings || o.GetName() == InjectorSettings
+	return o.GetName() == MeshSettings || o.GetName() == InjectorSettings || o.GetLabels()[mesh.RevisionLabel] != ""
 }
 
 func namedIstio(o *unstructured.Unstructured) bool { return strings.Contains(o.GetName(), "istio") }
@@ -89,6 +109,9 @@ func (r *reader) readObjects(ctx context.Context) error {
 		return err
 	}
 	all := sources()
+	if r.member.Spec.External() {
+		all = append(all, frontSources()...)
+	}
 	for _, list := range resources {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil || !strings.HasSuffix(gv.Group, IstioGroup) {

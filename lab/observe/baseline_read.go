@@ -74,7 +74,7 @@ func take(ctx context.Context, m *mesh.Mesh, named []Named, broken bool) (Baseli
 			}
 		}}
 		for _, read := range []func(context.Context) error{
-			r.readProxies, r.readIstiod, r.readGateway, r.readObjects, r.readFaults,
+			r.readProxies, r.readIstiod, r.readGateway, r.readObjects, r.readFaults, r.readDefinitions,
 			func(ctx context.Context) error { return r.readNamed(ctx, named) },
 		} {
 			group.Go(func() error {
@@ -100,7 +100,7 @@ type reader struct {
 // readProxies records for each app what its proxies trust and who signed their certificates.
 func (r *reader) readProxies(ctx context.Context) error {
 	if !r.member.Spec.InMesh() { // the gateway in front of an external istiod is in no mesh
-		return nil
+		return r.readFront(ctx)
 	}
 	pods, err := proxyPods(ctx, r.member)
 	if err != nil {
@@ -135,6 +135,27 @@ func (r *reader) readProxies(ctx context.Context) error {
 	return nil
 }
 
+// readFront records of which version the gateway in front of an external istiod is, where that can change.
+func (r *reader) readFront(ctx context.Context) error {
+	if !r.mesh.Versioned() || !r.member.Spec.External() {
+		return nil
+	}
+	list, err := r.member.Kube.CoreV1().Pods(mesh.IngressNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + mesh.Ingress})
+	if err != nil {
+		return err
+	}
+	var seen []string
+	for i := range list.Items {
+		if p := &list.Items[i]; mesh.Ready(p) {
+			seen = append(seen, "proxy "+proxyVersion(p))
+		}
+	}
+	if len(seen) > 0 {
+		r.record(Fact{Topic: ProxyTrust, Namespace: mesh.IngressNamespace, Name: mesh.Ingress}, eachOnce(seen), nil)
+	}
+	return nil
+}
+
 // eachOnce joins texts, sorted, without those that are there already.
 func eachOnce(texts []string) string {
 	slices.Sort(texts)
@@ -152,7 +173,27 @@ func (r *reader) trustOf(ctx context.Context, p podOf) (string, error) {
 	if id := identity(proxy.Chain[0]); !strings.HasPrefix(id, "spiffe://cluster.local/") { // Istio's own trust domain goes without saying
 		text += ", as " + id
 	}
-	return text + injected(p.Pod), nil
+	return text + injected(p.Pod) + r.release(p.Pod), nil
+}
+
+// release says of which version and revision a proxy is, in a mesh where that can change.
+func (r *reader) release(p *corev1.Pod) string {
+	if !r.mesh.Versioned() {
+		return ""
+	}
+	return fmt.Sprintf(", proxy %s of revision %s", proxyVersion(p), p.Annotations[mesh.RevisionLabel])
+}
+
+// readDefinitions records which definitions of Istio's kinds the cluster has, in a mesh where that can change.
+func (r *reader) readDefinitions(ctx context.Context) error {
+	if !r.mesh.Versioned() {
+		return nil
+	}
+	is, err := r.member.Definitions(ctx)
+	if err == nil {
+		r.record(Fact{Topic: Definitions}, is, nil)
+	}
+	return err
 }
 
 // injected stands for the settings of the mesh configuration that a pod got when it was made.

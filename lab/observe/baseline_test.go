@@ -139,7 +139,7 @@ func TestBaselineRefusesOtherFormats(t *testing.T) {
 		`{"facts":[{"cluster":"cluster-a","what":"Secret cacerts","is":"1"}]}`, // of before there were versions
 		`{"format":3,"facts":[]}`,
 	} {
-		require.ErrorContains(t, json.Unmarshal([]byte(text), new(Baseline)), "wanted format 2, seen")
+		require.ErrorContains(t, json.Unmarshal([]byte(text), new(Baseline)), "wanted format 4, seen")
 	}
 	require.ErrorContains(t, json.Unmarshal([]byte(`[]`), new(Baseline)), "reading a baseline")
 }

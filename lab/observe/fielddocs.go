@@ -43,6 +43,15 @@ func (Command) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
+func (ControlPlanes) FieldDocs() map[string]string {
+	return map[string]string{
+		"in": "In which cluster.",
+		"are": "The revisions and the version of each; default is the one that was installed without a revision. " +
+			"There may be no others.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
 func (DNS) FieldDocs() map[string]string {
 	return map[string]string{
 		"from":  "Whose pod looks the name up.",
@@ -89,6 +98,19 @@ func (GatewaySees) FieldDocs() map[string]string {
 		"from":   "Who calls, in one cluster.",
 		"to":     "Who is called, in the other: it is that cluster's gateway that sees the call.",
 		"absent": "The call does not get as far as the gateway.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
+func (Injection) FieldDocs() map[string]string {
+	return map[string]string{
+		"in":        "In which cluster.",
+		"namespace": "The namespace of the pod; production if left out.",
+		"labels":    "Labels of the pod.",
+		"by": "The revision of the istiod that would make the proxy; somebody: whatever revision it is; nobody: " +
+			"the pod would start without one; refused: it could not be made.",
+		"istio": "The version of the proxy.",
+		"error": "With refused: a pattern that the API server's answer matches.",
 	}
 }
 
@@ -149,8 +171,9 @@ func (ProxyStatus) FieldDocs() map[string]string {
 // FieldDocs implements the documentation of fields for package strict.
 func (RemoteClusters) FieldDocs() map[string]string {
 	return map[string]string{
-		"in":     "Whose istiod.",
-		"expect": "What it says of each cluster, by the id under which it knows it. absent: it does not list it.",
+		"in":       "Whose istiod.",
+		"expect":   "What it says of each cluster, by the id under which it knows it. absent: it does not list it.",
+		"revision": "Which of several istiods, by its revision; default is the one that was installed without a revision.",
 	}
 }
 
@@ -177,6 +200,16 @@ func (Roots) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
+func (ServedBy) FieldDocs() map[string]string {
+	return map[string]string{
+		"of": "Which workloads, like echo@cluster-b or istio-eastwestgateway@cluster-a.",
+		"revision": "The revision of the istiod that they are connected to; default is the one that was installed " +
+			"without a revision.",
+		"istio": "The version of the proxies.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
 func (Stat) FieldDocs() map[string]string {
 	return map[string]string{
 		"of":       "Whose proxies: an app like client@cluster-a, or istio-eastwestgateway@cluster-a.",
@@ -185,5 +218,15 @@ func (Stat) FieldDocs() map[string]string {
 		"at-most":  "The sum is at most so much.",
 		"grows": "Whether the sum grows within a few seconds. Proxies count from their start, so that what earlier " +
 			"scenarios left is in it.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
+func (Validation) FieldDocs() map[string]string {
+	return map[string]string{
+		"in": "In which cluster.",
+		"is": "works: a wrong object is refused by istiod. off: nobody looks at it. broken: nothing of Istio can " +
+			"be written, since the webhook leads nowhere.",
+		"error": "With broken: a pattern that the API server's answer matches.",
 	}
 }

@@ -24,6 +24,8 @@ type RemoteClusters struct {
 	In string `yaml:"in" ref:"cluster" required:"true"`
 	// What it says of each cluster, by the id under which it knows it. absent: it does not list it.
 	Expect map[string]string `yaml:"expect" enum:"synced,syncing,timeout,closed,absent" required:"true"`
+	// Which of several istiods, by its revision; default is the one that was installed without a revision.
+	Revision string `yaml:"revision"`
 }
 
 var _ Check = RemoteClusters{}
@@ -37,11 +39,24 @@ func (c RemoteClusters) wanted() string {
 }
 
 func (c RemoteClusters) String() string {
-	return fmt.Sprintf("istiod of %s lists %s", c.In, c.wanted())
+	return fmt.Sprintf("%s lists %s", c.who(), c.wanted())
+}
+
+func (c RemoteClusters) who() string {
+	if c.Revision == "" {
+		return "istiod of " + c.In
+	}
+	return "istiod of revision " + c.Revision + " in " + c.In
 }
 
 // Command implements Check.
-func (c RemoteClusters) Command() string { return "istioctl remote-clusters --context=" + c.In }
+func (c RemoteClusters) Command() string {
+	command := "istioctl remote-clusters --context=" + c.In
+	if c.Revision != "" {
+		command += " --revision=" + c.Revision
+	}
+	return command
+}
 
 // Look implements Check. It reads the page that istioctl reads.
 func (c RemoteClusters) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
@@ -49,7 +64,7 @@ func (c RemoteClusters) Look(ctx context.Context, m *mesh.Mesh) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	known, err := member.Remotes(ctx)
+	known, err := member.Remotes(ctx, c.Revision)
 	if err != nil {
 		return "", err
 	}
@@ -59,7 +74,7 @@ func (c RemoteClusters) Look(ctx context.Context, m *mesh.Mesh) (string, error) 
 		states[k.ID] = k.SyncStatus
 		texts = append(texts, k.String())
 	}
-	seen := "istiod of " + c.In + " lists " + words.And(texts)
+	seen := c.who() + " lists " + words.And(texts)
 	for name, want := range c.Expect {
 		state, ok := states[name]
 		if !ok {
@@ -98,17 +113,9 @@ func (c ProxyStatus) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	page, err := primary.IstiodDebug(ctx, "/debug/syncz")
+	serving, err := Serving(ctx, primary)
 	if err != nil {
 		return "", err
-	}
-	synced, err := ParseSync(page)
-	if err != nil {
-		return "", err
-	}
-	states := map[string]string{}
-	for _, s := range synced {
-		states[s.Proxy] = s.Problem
 	}
 	pods, err := proxyPods(ctx, member)
 	if err != nil {
@@ -120,11 +127,11 @@ func (c ProxyStatus) Look(ctx context.Context, m *mesh.Mesh) (string, error) {
 		if !mesh.Ready(p.Pod) {
 			continue
 		}
-		switch state, ok := states[p.Name+"."+p.Namespace]; {
+		switch s, ok := serving[p.Name+"."+p.Namespace]; {
 		case !ok:
 			bad = append(bad, p.Name+" is not connected")
-		case state != "":
-			bad = append(bad, p.Name+": "+state)
+		case s.Problem != "":
+			bad = append(bad, p.Name+": "+s.Problem)
 		default:
 			good++
 		}

@@ -46,6 +46,7 @@ func (e *Mismatch) Error() string { return fmt.Sprintf("wanted %s, saw %s", e.Wa
 type Tools struct {
 	Kubeconfig string // with a context for each cluster
 	BinDir     string // where kubectl and istioctl are
+	MoreBin    string // where the istioctls of other versions are; empty if there are none
 	NoProxy    string // NO_PROXY for them; that of the environment when empty
 }
 

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/traffic"
@@ -34,4 +37,14 @@ func (p *podSource) Dial(ctx context.Context) (net.Conn, string, error) {
 	}
 	conn, err := p.member.Dial(ctx, netip.AddrPortFrom(addr, traffic.ForwardPort))
 	return conn, newest.Name, err
+}
+
+// Leaves implements traffic.Leaver. A pod that is not Ready goes on to call: what its calls meet is what a scenario wants to know.
+func (p *podSource) Leaves(pod string) bool {
+	pods, err := p.member.Pods(context.Background(), p.app) // known without waiting since Dial was called
+	if err != nil || !slices.ContainsFunc(pods, mesh.Ready) {
+		return false
+	}
+	i := slices.IndexFunc(pods, func(q *corev1.Pod) bool { return q.Name == pod })
+	return i < 0 || pods[i].DeletionTimestamp != nil
 }

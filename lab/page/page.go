@@ -13,9 +13,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -39,22 +36,8 @@ func Load(dir string) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	files, err := fs.Glob(os.DirFS(dir), "traffic-*.json") // the name of the folder is no pattern
-	if err != nil {
-		return Run{}, err
-	}
-	run := Run{Dir: dir, Events: events}
-	var errs []error
-	for _, file := range files {
-		recording, err := traffic.Load(filepath.Join(dir, file))
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		run.Recordings = append(run.Recordings, recording)
-	}
-	slices.SortFunc(run.Recordings, func(a, b *traffic.Recording) int { return strings.Compare(a.Stream, b.Stream) })
-	return run, errors.Join(errs...)
+	recordings, err := report.Recordings(dir)
+	return Run{Dir: dir, Events: events, Recordings: recordings}, err
 }
 
 //go:embed run.html
@@ -71,7 +54,8 @@ type view struct {
 	Properties      [][2]string
 	Plot            *plot // nil without calls
 	Streams         []streamView
-	Who             []string // who answered, in the order of their colors
+	Timetable       *report.Timetable // of an upgrade of Istio
+	Who             []string          // who answered, in the order of their colors
 	Phases          []phaseView
 	Doctor          []stepView
 	Mesh            template.HTML // pictures
@@ -173,6 +157,7 @@ func viewOf(run Run) (view, error) {
 		}
 	}
 	v.Plot, v.Streams = plotOf(run)
+	v.Timetable = report.TimetableOf(run.Events, run.Recordings)
 	if v.Plot != nil {
 		v.Who = v.Plot.Who
 	}

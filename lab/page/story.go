@@ -145,6 +145,9 @@ func issueOf(s report.Summary, v view) string {
 			fmt.Fprintf(&b, "| %s | %d | %d | %s | %s |\n", inline(s.Name), s.All.Calls, s.All.Lost, words.Seconds(s.All.LongestGap), s.Again())
 		}
 	}
+	if v.Timetable != nil {
+		fmt.Fprintf(&b, "\n%s", v.Timetable.Markdown())
+	}
 	fmt.Fprintf(&b, "\nTo see it again:\n\n%s", fenced("eastwest run "+v.Scenario+"\n"))
 	return b.String()
 }

@@ -1,8 +1,8 @@
 // Package report keeps what happened: events as they come, the run folder they are written to, and
 // the ways they are shown (terminal lines, JSON lines, JUnit).
 //
-// An Event is the only thing the rest of eastwest hands over; sinks decide what becomes of it. The
-// package imports nothing else of eastwest but the words of sentences.
+// An Event is the only thing the rest of eastwest hands over; sinks decide what becomes of it. A Timetable is made of
+// events and of recorded calls. `go test ./lab/report` needs no cluster.
 package report
 
 import (
@@ -36,6 +36,8 @@ type Event struct {
 
 	// Properties of the run, on ScenarioStarted: provider, topology, versions.
 	Properties map[string]string `json:"properties,omitempty"`
+	// State of the mesh, on StateRead.
+	State *State `json:"state,omitempty"`
 
 	cleaned bool // by clean
 }
@@ -52,6 +54,9 @@ const (
 	PhaseEnded      Type = "phase-ended"
 	ScenarioEnded   Type = "scenario-ended"
 	Note            Type = "note"
+	// StateRead comes after the last step of the baseline and after each step that changed the mesh, on meshes that are made for
+	// upgrades. Its name is the step in few words.
+	StateRead Type = "state-read"
 )
 
 // Result of something that ended.
@@ -134,6 +139,7 @@ func (e Event) clean() Event {
 		}
 		e.Properties = properties
 	}
+	e.State = e.State.clean()
 	e.cleaned = true
 	return e
 }

@@ -117,7 +117,7 @@ func TestJUnitIsWellFormedAndCounts(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	var out bytes.Buffer
-	require.NoError(t, JSON(&out, recorded(t)))
+	require.NoError(t, JSON(&out, Summarize(recorded(t))))
 	golden(t, "summary.json", out.String())
 	decoder := json.NewDecoder(&out)
 	var results []Result

@@ -16,6 +16,7 @@ type Summary struct {
 	Seconds    float64           `json:"seconds"`
 	Properties map[string]string `json:"properties,omitempty"`
 	Phases     []PhaseSummary    `json:"phases"`
+	Timetable  *Timetable        `json:"timetable,omitempty"` // of an upgrade of Istio
 }
 
 // PhaseSummary is one phase of a run.
@@ -44,6 +45,17 @@ type Failure struct {
 }
 
 const interrupted = "interrupted: the run ended before this did"
+
+// SummarizeFolder makes the summaries of a run folder whose events these are. The last scenario in it, which is the only one that its
+// recordings are of, has a timetable if it upgrades Istio.
+func SummarizeFolder(dir string, events []Event) ([]Summary, error) {
+	all := Summarize(events)
+	var err error
+	if n := len(all); n > 0 {
+		all[n-1].Timetable, err = TimetableIn(dir, events)
+	}
+	return all, err
+}
 
 // Summarize makes a summary per scenario of recorded events, in their order. A run or a phase that
 // never ended is errored.
@@ -142,11 +154,11 @@ func (f Failure) text(phase string) string {
 }
 
 // JSON writes one indented object per scenario that was run.
-func JSON(w io.Writer, events []Event) error {
+func JSON(w io.Writer, all []Summary) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	for _, s := range Summarize(events) {
+	for _, s := range all {
 		if err := e.Encode(s); err != nil {
 			return fmt.Errorf("writing summary of %s: %w", s.Scenario, err)
 		}

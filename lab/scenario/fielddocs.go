@@ -15,6 +15,7 @@ func (Cluster) FieldDocs() map[string]string {
 			"cluster has a gateway where the topology needs one.",
 		"kubernetes": "The version of Kubernetes that the cluster must have, like v1.36.1. Without it, whatever its nodes " +
 			"have.",
+		"istio": "The version of Istio in this cluster, if it is not that of the topology.",
 	}
 }
 
@@ -43,9 +44,11 @@ func (Scenario) FieldDocs() map[string]string {
 	return map[string]string{
 		"scenario": "The scenario's name, like remote-secret-revoked: the thing, then what happened to it. In a file " +
 			"called scenario.yaml it is also the name of the folder.",
-		"title":    "One line that says what is wrong and what follows from it.",
-		"why":      "The story for a learner: how this comes about and why it shows itself the way it does.",
-		"lesson":   "Sections of the lesson that this scenario teaches.",
+		"title":  "One line that says what is wrong and what follows from it.",
+		"why":    "The story for a learner: how this comes about and why it shows itself the way it does.",
+		"lesson": "Sections of the lesson that this scenario teaches.",
+		"istio": "The versions of Istio that the scenario is about. It is skipped where a control plane runs another " +
+			"one when it begins.",
 		"topology": "The mesh that the scenario needs.",
 		"apps":     "Workloads and the cluster each runs in, like client@cluster-a.",
 		"traffic": "Streams of calls by name. They start before the break, are recorded call by call, and flow until " +
@@ -81,6 +84,8 @@ func (Stream) FieldDocs() map[string]string {
 		"connections": "fresh (the default): a new connection per call, so every call proves trust. reused: connections are " +
 			"kept, as pooled clients do, and keep working after trust is gone; a call that is due while another " +
 			"is under way is left out, since it would need a new one.",
+		"answer-after": "Each call is a long one: the app that is called answers after this time. Needs a longer timeout. A " +
+			"blast radius is judged without such streams.",
 	}
 }
 
@@ -96,6 +101,8 @@ func (Topology) FieldDocs() map[string]string {
 		"certificate-lifetime": "Lifetime of workload certificates, like 10m. Without it, Istio's default.",
 		"multi-root": "istiod and proxies take another set of roots while they run (ISTIO_MULTIROOT_MESH, " +
 			"PROXY_CONFIG_XDS_AGENT). Off, as Istio has it, if left out.",
+		"istio": "The version of Istio in all clusters: current (the default), or previous, the minor version before " +
+			"it. A cluster may have another one.",
 		"clusters": "The clusters, one by one, in the order they are made. Instead of kind and network.",
 	}
 }

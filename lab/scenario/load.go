@@ -98,6 +98,9 @@ func (l *loader) scenario(root *yaml.Node, s *Scenario) {
 		at := fields["later"].Key
 		l.checkRadius(at, at, s.Later.Radius, s)
 	}
+	if at := fields["istio"].Value; at != nil {
+		s.Istio.Place = l.Place(at)
+	}
 	s.Topology.setDefaults()
 	if name := fields["scenario"].Key; name != nil && s.Name != "" && filepath.Base(l.file) == scenarioFormat.File && l.names.folder != nil {
 		if folder := folderName(l.file); folder != s.Name {
@@ -149,9 +152,11 @@ func (l *loader) checkRadius(root, at *yaml.Node, r Radius, s *Scenario) {
 	}
 	across, inside := map[string]bool{}, false
 	for _, t := range s.Traffic {
-		if t.From.Cluster == t.To.Cluster {
+		switch {
+		case t.AnswerAfter > 0: // a blast radius is not judged by long calls
+		case t.From.Cluster == t.To.Cluster:
 			inside = true
-		} else if t.To.Cluster != "" {
+		case t.To.Cluster != "":
 			across[t.From.Cluster] = true
 		}
 	}

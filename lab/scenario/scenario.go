@@ -10,8 +10,10 @@ package scenario
 //go:generate go run ../strict/fielddocs
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/eastwest-lab/eastwest/lab/strict"
 )
@@ -34,6 +36,8 @@ type Scenario struct {
 	// Sections of the lesson that this scenario teaches.
 	Lesson []string `yaml:"lesson"`
 
+	// The versions of Istio that the scenario is about. It is skipped where a control plane runs another one when it begins.
+	Istio IstioRange `yaml:"istio" example:"'>= 1.31'"`
 	// The mesh that the scenario needs.
 	Topology Topology `yaml:"topology" example:"{kind: multi-primary}" required:"true"`
 	// Workloads and the cluster each runs in, like client@cluster-a.
@@ -107,8 +111,24 @@ type Stream struct {
 	// fresh (the default): a new connection per call, so every call proves trust. reused: connections are kept, as
 	// pooled clients do, and keep working after trust is gone; a call that is due while another is under way is left
 	// out, since it would need a new one.
-	Connections Connections  `yaml:"connections" enum:"fresh,reused"`
-	Place       strict.Place `yaml:"-"`
+	Connections Connections `yaml:"connections" enum:"fresh,reused"`
+	// Each call is a long one: the app that is called answers after this time. Needs a longer timeout. A blast radius is
+	// judged without such streams.
+	AnswerAfter strict.Duration `yaml:"answer-after" example:"10s" max:"1m"`
+	Place       strict.Place    `yaml:"-"`
+}
+
+// Validate finds calls that end before they are answered.
+func (s Stream) Validate() error {
+	if s.AnswerAfter == 0 || s.Timeout > s.AnswerAfter {
+		return nil
+	}
+	p := strict.Problem{What: "no call lives until it is answered", Wanted: "a timeout longer than answer-after", Seen: "no timeout",
+		Try: fmt.Sprintf("timeout: %s", 2*time.Duration(s.AnswerAfter))}
+	if s.Timeout != 0 {
+		p.Seen = "timeout: " + s.Timeout.String()
+	}
+	return strict.At("answer-after", p)
 }
 
 // Connections says whether the calls of a stream share connections. Trust is checked at the

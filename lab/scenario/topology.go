@@ -32,6 +32,9 @@ type Topology struct {
 	// istiod and proxies take another set of roots while they run (ISTIO_MULTIROOT_MESH, PROXY_CONFIG_XDS_AGENT). Off,
 	// as Istio has it, if left out.
 	MultiRoot bool `yaml:"multi-root"`
+	// The version of Istio in all clusters: current (the default), or previous, the minor version before it. A cluster may
+	// have another one.
+	Istio Version `yaml:"istio" enum:"current,previous"`
 	// The clusters, one by one, in the order they are made. Instead of kind and network.
 	Members []Cluster    `yaml:"clusters" least:"1" most:"15"`
 	Place   strict.Place `yaml:"-"`
@@ -57,8 +60,10 @@ type Cluster struct {
 	// gateway where the topology needs one.
 	Gateway *bool `yaml:"gateway"`
 	// The version of Kubernetes that the cluster must have, like v1.36.1. Without it, whatever its nodes have.
-	Kubernetes string       `yaml:"kubernetes" name:"version"`
-	Place      strict.Place `yaml:"-"`
+	Kubernetes string `yaml:"kubernetes" name:"version"`
+	// The version of Istio in this cluster, if it is not that of the topology.
+	Istio Version      `yaml:"istio" enum:"current,previous"`
+	Place strict.Place `yaml:"-"`
 
 	unread bool // the file says more about it than could be read
 }
@@ -72,8 +77,8 @@ func (c Cluster) NoGateway() bool { return c.Gateway != nil && !*c.Gateway }
 // hasIstiod reports whether the cluster has an istiod of its own, as those without a primary have.
 func (c Cluster) hasIstiod() bool { return c.Primary == "" || c.Primary == c.Name }
 
-// external reports whether the cluster runs a control plane for others and no part of the mesh itself.
-func (c Cluster) external() bool { return c.hasIstiod() && c.Config != "" && c.Config != c.Name }
+// External reports whether the cluster runs a control plane for others and no part of the mesh itself.
+func (c Cluster) External() bool { return c.hasIstiod() && c.Config != "" && c.Config != c.Name }
 
 // Kind says which clusters run a control plane.
 type Kind string
@@ -117,6 +122,39 @@ const (
 // Trusts returns all kinds of trust.
 func Trusts() []Trust { return []Trust{SharedRoot, SeparateRoots, SelfSigned} }
 
+// Version is a version of Istio that labs are made of. Which ones these are, the bundle says.
+type Version string
+
+// The versions. An empty Version stands for Current.
+const (
+	Current  Version = "current"
+	Previous Version = "previous"
+)
+
+// Versions returns all versions of Istio, newest first.
+func Versions() []Version { return []Version{Current, Previous} }
+
+// Istios returns the versions of Istio that the topology's clusters have, newest first.
+func (t Topology) Istios() []Version {
+	all := t.All()
+	return slices.DeleteFunc(Versions(), func(v Version) bool {
+		return !slices.ContainsFunc(all, func(c Cluster) bool { return cmp.Or(c.Istio, Current) == v })
+	})
+}
+
+// OtherIstios returns the versions besides the current one that the topology's clusters have.
+func (t Topology) OtherIstios() []Version {
+	return slices.DeleteFunc(t.Istios(), func(v Version) bool { return v == Current })
+}
+
+// Other returns the version's name, or "" for the current one, so that what names it and what leaves it out are the same.
+func (v Version) Other() string {
+	if v == Current {
+		return ""
+	}
+	return string(v)
+}
+
 // All returns the topology's clusters, in the order they are made: those that it lists, or those of its kind.
 // Those with an istiod of their own are their own primary; with kind none they have no primary.
 func (t Topology) All() []Cluster {
@@ -124,6 +162,7 @@ func (t Topology) All() []Cluster {
 		all := slices.Clone(t.Members)
 		for i := range all {
 			all[i].Primary = cmp.Or(all[i].Primary, all[i].Name)
+			all[i].Istio = cmp.Or(all[i].Istio, t.Istio)
 		}
 		return all
 	}
@@ -133,8 +172,8 @@ func (t Topology) All() []Cluster {
 		}
 		return "network-" + strings.TrimPrefix(cluster, "cluster-") // as in Istio's own guides
 	}
-	a := Cluster{Name: "cluster-a", Network: networkOf("cluster-a"), Primary: "cluster-a"}
-	b := Cluster{Name: "cluster-b", Network: networkOf("cluster-b"), Primary: "cluster-b"}
+	a := Cluster{Name: "cluster-a", Network: networkOf("cluster-a"), Primary: "cluster-a", Istio: t.Istio}
+	b := Cluster{Name: "cluster-b", Network: networkOf("cluster-b"), Primary: "cluster-b", Istio: t.Istio}
 	switch t.Kind {
 	case NoMesh:
 		a.Primary, b.Primary = "", ""
@@ -143,7 +182,7 @@ func (t Topology) All() []Cluster {
 	case PrimaryRemote:
 		b.Primary = a.Name
 	case ExternalControlPlane:
-		external := Cluster{Name: "external", Network: "network-external", Primary: "external", Config: a.Name}
+		external := Cluster{Name: "external", Network: "network-external", Primary: "external", Config: a.Name, Istio: t.Istio}
 		a.Primary, b.Primary = external.Name, external.Name
 		return []Cluster{a, b, external}
 	}
@@ -207,6 +246,10 @@ func (t Topology) Validate() error {
 				Seen:   string(t.Network),
 			},
 		)
+	}
+	if t.Kind == NoMesh && t.Istio != "" {
+		bad("istio", strict.Problem{What: "a version of Istio without a mesh", Wanted: "a kind with a mesh", Seen: string(t.Istio),
+			Try: "remove it, or choose " + string(MultiPrimary)})
 	}
 	known := t.checkNames(bad)
 	for i, c := range t.Members {
@@ -325,7 +368,7 @@ func (d directory) checkConfig(c Cluster, key func(string) string, bad func(fiel
 				Wanted: "config-cluster only in a cluster without primary",
 				Seen:   "primary: " + c.Primary, Try: "remove one of the two"},
 		)
-	case ok && c.external() && !d.vague[c.Name] && config.Primary != c.Name:
+	case ok && c.External() && !d.vague[c.Name] && config.Primary != c.Name:
 		served := "an istiod of its own"
 		if !config.hasIstiod() {
 			served = "the primary " + config.Primary
@@ -342,7 +385,7 @@ func (t Topology) checkGateways(bad func(field string, p strict.Problem)) {
 	closed := map[string]int{} // networks with workloads, and their first cluster
 	var networks []string
 	for i, c := range t.Members {
-		if c.external() {
+		if c.External() {
 			continue
 		}
 		if !slices.Contains(networks, c.Network) {

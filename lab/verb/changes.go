@@ -10,6 +10,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/fault"
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
+	"github.com/eastwest-lab/eastwest/lab/scenario"
 	"github.com/eastwest-lab/eastwest/lab/strict"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
@@ -102,9 +103,22 @@ type restartIstiodArgs struct {
 	inArgs
 	// false: do not wait for the new one, which may never serve.
 	Wait *bool `yaml:"wait"`
+	// The revision, like 1-31; the one without a revision if left out.
+	Revision string `yaml:"revision" name:"kebab"`
+}
+
+// Validate refuses what cannot be meant together.
+func (a *restartIstiodArgs) Validate() error {
+	if a.Revision != "" && a.Wait != nil && !*a.Wait {
+		return strict.At("wait", errors.New("a revision is always waited for: leave it out"))
+	}
+	return nil
 }
 
 func (a *restartIstiodArgs) Change(Ground) (fault.Fault, error) {
+	if a.Revision != "" {
+		return fault.RestartRevision(a.In, a.Revision), nil
+	}
 	if a.Wait != nil && !*a.Wait {
 		return fault.RollIstiod(a.In), nil
 	}
@@ -336,4 +350,81 @@ type scaleArgs struct {
 
 func (a *scaleArgs) Change(Ground) (fault.Fault, error) {
 	return fault.Scale(*a.Replicas, a.Apps...), nil
+}
+
+// releaseArgs are a version of Istio and how it is installed.
+type releaseArgs struct {
+	inArgs
+	// The version of Istio. A lab has the previous one only if its topology has it.
+	Istio scenario.Version `yaml:"istio" enum:"current,previous" required:"true"`
+	// The revision, like 1-31. Without it, the installation that has none is replaced.
+	Revision string `yaml:"revision" name:"kebab"`
+}
+
+func (a *releaseArgs) release() mesh.Release {
+	return mesh.Release{Istio: a.Istio.Other(), Revision: a.Revision}
+}
+
+// Validate refuses the name of the installation without a revision.
+func (a *releaseArgs) Validate() error {
+	if a.Revision == mesh.DefaultRevision {
+		return strict.At("revision", errors.New("default stands for the installation without a revision: leave it out"))
+	}
+	return nil
+}
+
+type installIstiodArgs struct{ releaseArgs }
+
+func (a *installIstiodArgs) Change(Ground) (fault.Fault, error) {
+	return fault.InstallIstiod(a.In, a.release()), nil
+}
+
+type upgradeGatewayArgs struct{ releaseArgs }
+
+func (a *upgradeGatewayArgs) Change(g Ground) (fault.Fault, error) {
+	var external []string
+	for _, c := range g.Shape.All() {
+		if c.External() {
+			external = append(external, c.Name)
+		}
+	}
+	return fault.UpgradeGateway(a.In, a.release(), external...), nil
+}
+
+type setTagArgs struct {
+	inArgs
+	// The tag. Namespaces with the label istio-injection=enabled use the tag default.
+	Tag string `yaml:"tag" name:"kebab" example:"default" required:"true"`
+	// The revision that it is to stand for; default is the one that was installed without a revision.
+	Revision string `yaml:"revision" name:"kebab" example:"1-31" required:"true"`
+}
+
+func (a *setTagArgs) Change(Ground) (fault.Fault, error) {
+	return fault.SetTag(a.In, a.Tag, a.Revision), nil
+}
+
+type revisionArgs struct {
+	inArgs
+	// The revision; default is the one that was installed without a revision.
+	Revision string `yaml:"revision" name:"kebab" example:"1-31" required:"true"`
+}
+
+type uninstallIstiodArgs struct{ revisionArgs }
+
+func (a *uninstallIstiodArgs) Change(Ground) (fault.Fault, error) {
+	return fault.UninstallIstiod(a.In, a.Revision), nil
+}
+
+type exposeIstiodArgs struct{ revisionArgs }
+
+// Validate refuses the installation without a revision.
+func (a *exposeIstiodArgs) Validate() error {
+	if a.Revision == mesh.DefaultRevision {
+		return strict.At("revision", errors.New("the istiod without a revision is exposed from the beginning, where it serves others"))
+	}
+	return nil
+}
+
+func (a *exposeIstiodArgs) Change(Ground) (fault.Fault, error) {
+	return fault.ExposeIstiod(a.In, a.Revision), nil
 }

@@ -177,6 +177,14 @@ func (reconnectArgs) FieldDocs() map[string]string {
 }
 
 // FieldDocs implements the documentation of fields for package strict.
+func (releaseArgs) FieldDocs() map[string]string {
+	return map[string]string{
+		"istio":    "The version of Istio. A lab has the previous one only if its topology has it.",
+		"revision": "The revision, like 1-31. Without it, the installation that has none is replaced.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
 func (restartArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"apps": "Which workloads, all at once: apps like echo@cluster-b, or istio-eastwestgateway@cluster-b.",
@@ -187,7 +195,8 @@ func (restartArgs) FieldDocs() map[string]string {
 // FieldDocs implements the documentation of fields for package strict.
 func (restartIstiodArgs) FieldDocs() map[string]string {
 	return map[string]string{
-		"wait": "false: do not wait for the new one, which may never serve.",
+		"wait":     "false: do not wait for the new one, which may never serve.",
+		"revision": "The revision, like 1-31; the one without a revision if left out.",
 	}
 }
 
@@ -195,6 +204,13 @@ func (restartIstiodArgs) FieldDocs() map[string]string {
 func (restartWorkloadsArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"in": "In which clusters, all at once.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
+func (revisionArgs) FieldDocs() map[string]string {
+	return map[string]string{
+		"revision": "The revision; default is the one that was installed without a revision.",
 	}
 }
 
@@ -226,6 +242,14 @@ func (setEnvArgs) FieldDocs() map[string]string {
 	return map[string]string{
 		"apps": "Which workloads: istiod@cluster-a, or apps like echo@cluster-b.",
 		"env":  "Variables and their values; an empty value removes one.",
+	}
+}
+
+// FieldDocs implements the documentation of fields for package strict.
+func (setTagArgs) FieldDocs() map[string]string {
+	return map[string]string{
+		"tag":      "The tag. Namespaces with the label istio-injection=enabled use the tag default.",
+		"revision": "The revision that it is to stand for; default is the one that was installed without a revision.",
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 type Ground struct {
 	Mesh    *mesh.Mesh
 	Tools   observe.Tools
+	Shape   scenario.Topology // the clusters, whether or not there is a mesh
 	Lab     string            // the lab's name, for commands that are printed
 	Dir     string            // the scenario's folder
 	Began   time.Time         // when the scenario began: older lines of logs and older events do not count
@@ -44,6 +45,7 @@ type Tape interface {
 // Step is a step of a scenario, ready to be done. Either Change or Check is set.
 type Step struct {
 	Place  strict.Place
+	Label  string // the verb and what it is given, in few words
 	Change fault.Fault
 	Check  observe.Check
 }
@@ -77,7 +79,7 @@ type Checker interface {
 
 // Step makes a step of a scenario ready. The error begins with the step's place.
 func (g Ground) Step(s scenario.Step) (ready Step, err error) {
-	ready.Place = s.Place
+	ready.Place, ready.Label = s.Place, labelOf(s)
 	switch args := s.Args.(type) {
 	case scenario.Radius:
 		ready.Check = &radiusCheck{args, g.Traffic, g.Tape}
@@ -139,6 +141,8 @@ func Table() scenario.Vocabulary {
 			Doc: "Runs kubectl or istioctl and checks what it says. There is no shell, and subcommands that change something are refused."},
 		{Name: "continue-component", Phases: changes(), New: args[continueComponentArgs],
 			Doc: "Lets a component that stop-component froze go on."},
+		{Name: "control-planes", Phases: looks(), New: args[observe.ControlPlanes],
+			Doc: "Checks which control planes run in a cluster: their revisions and versions."},
 		{Name: "create-cacerts", Phases: changes(), New: args[createCACertsArgs],
 			Doc: "Creates or replaces the Secret cacerts. An istiod takes it when it starts."},
 		{Name: "create-remote-secret", Phases: changes(), New: args[createRemoteSecretArgs],
@@ -157,6 +161,8 @@ func Table() scenario.Vocabulary {
 		{Name: "event", Phases: looks(), New: args[eventArgs],
 			Doc: "Checks that Kubernetes has reported something about an object since the scenario began, as kubectl get events shows it, or " +
 				"has not."},
+		{Name: "expose-istiod", Phases: changes(), New: args[exposeIstiodArgs],
+			Doc: "Lets other clusters reach the istiod of a revision through the east-west gateway: expose-istiod-rev.yaml of Istio's samples."},
 		{Name: "fingerprints", Phases: looks(), New: args[observe.Fingerprints],
 			Doc: "Compares the root certificates that stand in the Secret cacerts of clusters. What proxies use is another question: see " +
 				"roots."},
@@ -168,6 +174,11 @@ func Table() scenario.Vocabulary {
 		{Name: "gateway-sees", Phases: looks(), New: args[observe.GatewaySees],
 			Doc: "Makes a call across the border and finds it, by its TLS server name, in the log of the east-west gateway at the other " +
 				"side."},
+		{Name: "injection", Phases: looks(), New: args[observe.Injection],
+			Doc: "Asks the API server, by a dry run, whose proxy a new pod would get, and from which revision."},
+		{Name: "install-istiod", Phases: changes(), New: args[installIstiodArgs],
+			Doc: "Installs a control plane of a version: as a revision beside others, or in place of the one without a revision. It waits " +
+				"until that istiod serves. Istio's definitions become those of the newest version and never go back."},
 		{Name: "issuer", Phases: looks(), New: args[observe.Issuer],
 			Doc: "Checks which CA signed the certificates that workloads show now."},
 		{Name: "istiod-stat", Phases: looks(), New: args[observe.IstiodStat],
@@ -211,8 +222,13 @@ func Table() scenario.Vocabulary {
 		{Name: "self-sign", Phases: changes(), New: args[selfSignArgs],
 			Doc: "Puts clusters into the state of an installation without cacerts: one self-signed CA in common, istiod and all workloads " +
 				"restarted."},
+		{Name: "served-by", Phases: looks(), New: args[observe.ServedBy],
+			Doc: "Checks which istiod, by its revision, serves the proxies of workloads, and of which version they are."},
 		{Name: "set-env", Phases: changes(), New: args[setEnvArgs],
 			Doc: "Sets environment variables of workloads and waits for their new pods."},
+		{Name: "set-tag", Phases: changes(), New: args[setTagArgs],
+			Doc: "Makes a revision tag stand for a revision, with istioctl. With the tag default, the webhook that validates Istio's objects " +
+				"moves, too."},
 		{Name: "sever", Phases: changes(), New: args[severArgs],
 			Doc: "Drops all packets between two clusters."},
 		{Name: "spoil-cacerts", Phases: changes(), New: args[spoilCACertsArgs],
@@ -224,6 +240,14 @@ func Table() scenario.Vocabulary {
 			Doc: "Lets pods that freeze froze go on."},
 		{Name: "unblock-port", Phases: changes(), New: args[unblockPortArgs],
 			Doc: "Takes block-port back."},
+		{Name: "uninstall-istiod", Phases: changes(), New: args[uninstallIstiodArgs],
+			Doc: "Removes everything that Istio has labelled with a revision, with istioctl: its istiod, its webhooks, and gateways that are " +
+				"still of that revision."},
+		{Name: "upgrade-gateway", Phases: changes(), New: args[upgradeGatewayArgs],
+			Doc: "Makes the east-west gateway one of a version and a revision, in place, and waits for its new pods. In a cluster that runs " +
+				"an istiod for others, it is the gateway in front of that istiod, with its small control plane."},
+		{Name: "validation", Phases: looks(), New: args[observe.Validation],
+			Doc: "Checks, by a dry run, whether istiod validates Istio's objects when they are written."},
 	}
 }
 

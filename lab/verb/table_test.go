@@ -147,6 +147,28 @@ func TestVerbsSayWhatTheyDo(t *testing.T) {
 			"istiod in cluster-a and cluster-b",
 		"restart-workloads: {in: cluster-b}": "restart all " +
 			"workloads and gateways in cluster-b",
+		"control-planes: {in: cluster-a, are: {default: previous, 1-31: current}}": "the control " +
+			"planes of cluster-a are 1-31 current and default previous",
+		"expose-istiod: {in: cluster-a, revision: 1-31}": "expose istiod of revision 1-31 in cluster-a",
+		"injection: {in: cluster-a, by: default, istio: current}": "a new pod of namespace production in cluster-a gets its proxy " +
+			"of istio current from revision default",
+		"injection: {in: cluster-a, by: 1-31}": "a new pod of namespace production in cluster-a gets its proxy from revision 1-31",
+		"injection: {in: cluster-a, by: refused, error: x509, labels: {istio.io/rev: 1-31}}": "a new pod of namespace production with " +
+			"istio.io/rev=1-31 in cluster-a is refused like /x509/",
+		"install-istiod: {in: [cluster-a, cluster-b], istio: current, revision: 1-31}": "install istiod " +
+			"current as revision 1-31 in cluster-a and cluster-b",
+		"install-istiod: {in: cluster-a, istio: previous}": "install istiod " +
+			"previous in place of the one without a revision in cluster-a",
+		"restart-istiod: {in: cluster-a, revision: 1-31}": "restart istiod of revision 1-31 in cluster-a",
+		"served-by: {of: echo@cluster-a, revision: 1-31, istio: current}": "the pods of " +
+			"echo@cluster-a are served by istiod of revision 1-31 and have the proxy of istio current",
+		"set-tag: {in: cluster-a, tag: default, revision: 1-31}": "make the " +
+			"tag default stand for revision 1-31 in cluster-a",
+		"uninstall-istiod: {in: cluster-a, revision: default}": "remove revision default in cluster-a",
+		"upgrade-gateway: {in: cluster-a, istio: current, revision: 1-31}": "make the " +
+			"east-west gateway one of istio current and revision 1-31 in cluster-a",
+		"validation: {in: cluster-a, is: broken, error: not found}": "no object of Istio can be written in cluster-a, " +
+			"with an error like /not found/",
 		"revoke-remote-secret: {in: cluster-a, of: cluster-b}": "delete the " +
 			"remote secret of cluster-b in cluster-a",
 		"rolled-out: {apps: istiod@cluster-a}": "all pods of " +
@@ -190,7 +212,13 @@ func TestVerbsRefuseWhatContradictsItself(t *testing.T) {
 		"fingerprints: {in: cluster-a, equal: true}":                                             "at least two clusters",
 		"gateway-sees: {from: client@cluster-a, to: echo@cluster-a}":                             "the other cluster is meant",
 		"issuer: {of: client@cluster-a}":                                                         "want is or matches",
+		"injection: {in: cluster-a, by: nobody, istio: current}":                                 "there is no proxy that could have a version",
+		"injection: {in: cluster-a, by: 1-31, error: x}":                                         "only with by: refused",
+		"install-istiod: {in: cluster-a, istio: newest}":                                         "unknown value",
+		"install-istiod: {in: cluster-a, istio: current, revision: default}":                     "leave it out",
 		"label: {in: cluster-a, kind: Namespace, name: production}":                              "want labels to set or to remove",
+		"restart-istiod: {in: cluster-a, revision: 1-31, wait: false}":                           "always waited for",
+		"served-by: {of: echo@cluster-a}":                                                        "it wants nothing",
 		"object: {in: cluster-a, kind: Secret, name: cacerts, is: x}":                            "want path",
 		"object: {in: cluster-a, kind: Secret, name: cacerts, path: .type, is: x, absent: true}": "has no value",
 		"proxy-stat: {of: client@cluster-a, stat: x}":                                            "want at-least, at-most, or grows",

@@ -20,13 +20,28 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/wait"
 )
 
-// Prepare unpacks the bundle's images into a containerd folder, once per bundle, and returns that folder. New nodes
-// get hard links to its files, so that they import nothing.
+// Prepare unpacks the images that nodes have into a containerd folder, once for the same images, and returns that folder. New
+// nodes get hard links to its files, so that they import nothing.
 func (p *Provider) Prepare(ctx context.Context) (string, error) {
 	exists := func(path string) bool { _, err := os.Stat(path); return err == nil }
-	return p.once(ctx, p.digest(), exists, "unpacking images once", p.supervised(prepareFile, func(n node) (string, error) {
-		return n.path("var", "lib", "containerd"), nil
-	}))
+	unpack := p.supervised(prepareFile, func(n *node) (string, error) { return n.path("var", "lib", "containerd"), nil })
+	bundles, err := p.once(ctx, p.digest(), exists, "unpacking images once", unpack)
+	if err != nil || len(p.Images) == 0 {
+		return bundles, err
+	}
+	sum := sha256.New()
+	var archives []string
+	for _, image := range p.Images {
+		fmt.Fprintln(sum, image.Ref, image.Digest)
+		archives = append(archives, image.Archive)
+	}
+	more := p.supervised(prepareFile, func(n *node) (string, error) {
+		n.Archives = archives
+		result := n.path("var", "lib", "containerd")
+		return result, linkTree(bundles, result)
+	})
+	name := p.digest() + "-" + hex.EncodeToString(sum.Sum(nil))[:16]
+	return p.once(ctx, name, exists, "unpacking more images once", more)
 }
 
 // digest is the bundle's digest as part of a file's name.
@@ -88,9 +103,9 @@ func (p *Provider) once(
 
 // supervised makes something shared by a supervisor: the one that the node file called file starts. ready completes the folder
 // of that node and returns the path at which the supervisor is going to leave its work.
-func (p *Provider) supervised(file string, ready func(node) (string, error)) func(context.Context, node) (string, error) {
+func (p *Provider) supervised(file string, ready func(*node) (string, error)) func(context.Context, node) (string, error) {
 	return func(ctx context.Context, n node) (string, error) {
-		result, err := ready(n)
+		result, err := ready(&n)
 		if err != nil {
 			return "", err
 		}
@@ -102,7 +117,7 @@ func (p *Provider) supervised(file string, ready func(node) (string, error)) fun
 	}
 }
 
-// prepare imports every image of the bundle. The supervisor does this instead of running a node.
+// prepare imports images: every one of the bundle, or those that the node names. The supervisor does this instead of running a node.
 func (s *supervisor) prepare(ctx context.Context) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -122,9 +137,11 @@ func (s *supervisor) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	archives, err := filepath.Glob(filepath.Join(s.Bundle, "images", "*"))
-	if err != nil {
-		return err
+	archives := s.Archives
+	if archives == nil {
+		if archives, err = filepath.Glob(filepath.Join(s.Bundle, "images", "*")); err != nil {
+			return err
+		}
 	}
 	for _, archive := range archives {
 		if err := s.init.Run(ctx, ctr("images", "import", "--snapshotter=overlayfs", archive), ""); err != nil {

@@ -92,8 +92,8 @@ func (p *Provider) prepareSeed(ctx context.Context, definitions string) (string,
 			return "", fmt.Errorf("reading the definitions of the cluster: %w", err)
 		}
 	}
-	start := p.supervised(seedNodeFile, func(n node) (string, error) {
-		return n.path(seedFile), errors.Join(makeCertificates(n), os.WriteFile(n.path(definitionsFile), data, 0o644))
+	start := p.supervised(seedNodeFile, func(n *node) (string, error) {
+		return n.path(seedFile), errors.Join(makeCertificates(*n), os.WriteFile(n.path(definitionsFile), data, 0o644))
 	})
 	path, err := p.once(ctx, p.seedName(data), goodSeed, "starting an API server once", func(ctx context.Context, n node) (string, error) {
 		result, err := start(ctx, n)

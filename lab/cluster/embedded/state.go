@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/eastwest-lab/eastwest/lab/cluster/machine"
+	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
 // provider names the folder of a lab's embedded nodes.
@@ -43,6 +44,8 @@ type node struct {
 	CoreDNS  string `json:"coredns"`
 	Restrict bool   `json:"restrict_oom_score"`
 	Egress   bool   `json:"egress"`
+	// Archives are the images that a maker of prepared images unpacks; if empty, all those of the bundle.
+	Archives []string `json:"archives,omitempty"`
 }
 
 func (n node) ip() netip.Addr { return n.Addresses().Node(n.Index).Addr() }
@@ -51,5 +54,14 @@ func (n node) server() string {
 }
 func (n node) path(p ...string) string { return filepath.Join(append([]string{n.Dir}, p...)...) }
 func (n node) hostName() string        { return n.Name + "-node" }
+
+// archiveFolders returns the folders that Archives are in.
+func (n node) archiveFolders() []string {
+	var all []string
+	for _, archive := range n.Archives {
+		all = append(all, filepath.Dir(archive))
+	}
+	return words.Unique(all)
+}
 
 func (p *Provider) nodeDir(lab, name string) string { return filepath.Join(p.labDir(lab), name) }

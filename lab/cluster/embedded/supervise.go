@@ -85,7 +85,7 @@ func supervise(file string, tell *os.File) error {
 		return err
 	}
 	root := host.Root{
-		Dir: n.path("root"), ReadOnly: []string{n.Bundle},
+		Dir: n.path("root"), ReadOnly: append([]string{n.Bundle}, n.archiveFolders()...),
 		Writable: map[string]string{"/var": n.path("var"), n.Dir: n.Dir},
 		Files:    files,
 		Masks: map[string]string{ // kubelet: pkg/kubelet/cm setupKernelTunables

@@ -503,7 +503,7 @@ func (p *Provider) loadImages(ctx context.Context, kinds *kind.Provider, n node)
 	if err != nil {
 		return err
 	}
-	for _, image := range p.Bundle.Images() {
+	for _, image := range slices.Concat(p.Bundle.Images(), p.Images) {
 		if !strings.HasPrefix(image.Ref, bundle.Hub+"/") || strings.Contains("\n"+has+"\n", "\n"+image.Ref+"\n") {
 			continue
 		}

@@ -35,6 +35,7 @@ func newBenchCommand() *cobra.Command {
 	cmd.AddCommand(newBenchLatencyCommand())
 	cmd.AddCommand(newBenchScenariosCommand())
 	cmd.AddCommand(newBenchSoakCommand())
+	cmd.AddCommand(newBenchUpgradeCommand())
 	return cmd
 }
 

@@ -75,25 +75,13 @@ The exit code is 1 if a scenario failed.`,
 			if err != nil {
 				return err
 			}
-			home, err := lab.Home()
+			c, err := benchRunner(cmd, provider, lanes, all)
 			if err != nil {
 				return err
 			}
-			name := fmt.Sprintf("bench-%d", os.Getpid())
-			for _, s := range all {
-				if err := lab.Check(cmd.Context(), lab.Options{Home: home, Name: name, Provider: provider, Topology: s.Topology}); err != nil {
-					return wrongUnlessSetup(err)
-				}
-			}
-			if err := ensureBundle(cmd.Context(), cmd.ErrOrStderr()); err != nil {
-				return err
-			}
+			c.Times = known.Times()
 			ctx, cancel := timeout.bound(cmd.Context())
 			defer cancel()
-			c := catalogue.Runner{
-				Home: home, Provider: provider, Prefix: name, Lanes: lanes, Times: known.Times(),
-				Folder: filepath.Join(home, "runs", time.Now().Format("20060102-150405.000")),
-			}
 			return benchScenarios(ctx, cmd, c, all, runs, output, func(b bench.Catalogue) error { return writeMeasurements(write, known, b) })
 		},
 	}
@@ -104,6 +92,25 @@ The exit code is 1 if a scenario failed.`,
 	timeout.addTo(cmd, 3*time.Hour, "how long everything may take")
 	output.addTo(cmd)
 	return cmd
+}
+
+// benchRunner returns what runs scenarios on labs of its own, once it is known that all of them can be made here and the bundle has what
+// they need.
+func benchRunner(cmd *cobra.Command, provider string, lanes int, all []*scenario.Scenario) (catalogue.Runner, error) {
+	home, err := lab.Home()
+	if err != nil {
+		return catalogue.Runner{}, err
+	}
+	name := fmt.Sprintf("bench-%d", os.Getpid())
+	for _, s := range all {
+		if err := lab.Check(cmd.Context(), lab.Options{Home: home, Name: name, Provider: provider, Topology: s.Topology}); err != nil {
+			return catalogue.Runner{}, wrongUnlessSetup(err)
+		}
+	}
+	return catalogue.Runner{
+		Home: home, Provider: provider, Prefix: name, Lanes: lanes,
+		Folder: filepath.Join(home, "runs", time.Now().Format("20060102-150405.000")),
+	}, ensureBundleForAll(cmd.Context(), cmd.ErrOrStderr(), all)
 }
 
 // makers lists auto and the providers that make clusters of their own.

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,11 +15,8 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/report"
 )
 
-// The lines of a document between which `bench soak --write` puts its tables.
-const (
-	soakBegins = "<!-- soak: begin -->\n"
-	soakEnds   = "<!-- soak: end -->\n"
-)
+// soakMark is in the lines of a document between which `bench soak --write` puts its tables.
+const soakMark = "soak"
 
 func newBenchSoakCommand() *cobra.Command {
 	var (
@@ -77,7 +74,7 @@ The exit code is 1 if anything in the file failed.`,
 				if err != nil {
 					return err
 				}
-				if err := ensureBundle(cmd.Context(), cmd.ErrOrStderr()); err != nil {
+				if err := ensureBundleForAll(cmd.Context(), cmd.ErrOrStderr(), all); err != nil {
 					return err
 				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "soak %s: seed %d, %d of %d runs are there\n", file, soak.Head.Seed, soak.Runs(), runs)
@@ -98,7 +95,7 @@ The exit code is 1 if anything in the file failed.`,
 			tables := soak.Markdown()
 			fmt.Fprint(cmd.OutOrStdout(), tables)
 			if write != "" {
-				if err := writeBetween(write, tables); err != nil {
+				if err := writeBetween(write, soakMark, tables); err != nil {
 					return err
 				}
 			}
@@ -118,20 +115,29 @@ The exit code is 1 if anything in the file failed.`,
 	return cmd
 }
 
-// writeBetween replaces what a document has between the two lines.
-func writeBetween(document, text string) error {
-	data, err := os.ReadFile(document)
+// writeBetween replaces what a document has between the two lines of a mark.
+func writeBetween(document, mark, text string) error {
+	before, after, err := around(document, mark)
 	if err != nil {
-		return fmt.Errorf("--write: %w", err)
+		return err
 	}
-	before, rest, begins := bytes.Cut(data, []byte(soakBegins))
-	_, after, ends := bytes.Cut(rest, []byte(soakEnds))
-	if !begins || !ends {
-		return usagef("--write %s: wanted the lines %q and %q, seen not both", document, soakBegins, soakEnds)
-	}
-	whole := string(before) + soakBegins + text + soakEnds + string(after)
-	if err := os.WriteFile(document, []byte(whole), 0o644); err != nil {
+	if err := os.WriteFile(document, []byte(before+text+after), 0o644); err != nil {
 		return fmt.Errorf("--write: %w", err)
 	}
 	return nil
+}
+
+// around returns a document up to the first line of a mark and from its last line on, these lines included.
+func around(document, mark string) (before, after string, err error) {
+	data, err := os.ReadFile(document)
+	if err != nil {
+		return "", "", usageError{fmt.Errorf("--write: %w", err)}
+	}
+	begin, end := "<!-- "+mark+": begin -->\n", "<!-- "+mark+": end -->\n"
+	before, rest, begins := strings.Cut(string(data), begin)
+	_, after, ends := strings.Cut(rest, end)
+	if !begins || !ends {
+		return "", "", usagef("--write %s: wanted the lines %q and %q, seen not both", document, begin, end)
+	}
+	return before + begin, end + after, nil
 }

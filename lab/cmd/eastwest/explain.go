@@ -114,7 +114,7 @@ func planOf(s *scenario.Scenario) (planJSON, error) {
 	plan := planJSON{
 		Scenario: s.Name, Title: s.Title, Why: s.Why, File: s.File, Topology: lab.Describe(s.Topology), BlastRadius: s.Radius,
 	}
-	ground := verb.Ground{Dir: filepath.Dir(s.File), Traffic: s.Traffic}
+	ground := verb.Ground{Shape: s.Topology, Dir: filepath.Dir(s.File), Traffic: s.Traffic}
 	add := func(phase, title string, within strict.Duration, steps []scenario.Step) error {
 		p := phaseJSON{Phase: phase, Title: title, Within: time.Duration(within).Seconds(), Steps: []stepJSON{}}
 		for _, step := range steps {

@@ -252,6 +252,9 @@ func printStatus(out io.Writer, s lab.Status) error {
 		if c.Problem != "" {
 			fmt.Fprintf(w, "  %s\n", c.Problem)
 		}
+		for _, p := range c.ControlPlanes {
+			fmt.Fprintf(w, "  istiod\t%s\n", p)
+		}
 		for _, p := range c.Components {
 			fmt.Fprintf(w, "  %s\t%s\n", p.Name, componentState(p))
 		}
@@ -307,8 +310,11 @@ Your own kubeconfig and its current context stay as they are.`,
 				}
 				env.Kubeconfig += "-" + kubeContext
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n",
-				shellescape.Quote(env.Kubeconfig), shellescape.Quote(env.BinDir))
+			path := shellescape.Quote(env.BinDir)
+			if env.MoreBin != "" {
+				path += ":" + shellescape.Quote(env.MoreBin)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "export KUBECONFIG=%s\nexport PATH=%s:\"$PATH\"\n", shellescape.Quote(env.Kubeconfig), path)
 			if env.NoProxy != "" {
 				fmt.Fprintf(cmd.OutOrStdout(), "export NO_PROXY=%s\n", shellescape.Quote(env.NoProxy))
 			}

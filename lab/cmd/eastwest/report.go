@@ -89,7 +89,7 @@ catalogue on many days: a grid of scenarios and runs, which tells what is flaky 
 			case err != nil:
 				return err
 			case output.json():
-				return report.JSON(cmd.OutOrStdout(), events)
+				return writeSummaries(cmd.OutOrStdout(), runs)
 			case merge:
 				return grid.Text(cmd.OutOrStdout())
 			case len(runs) > 1 && !verbose:
@@ -102,6 +102,10 @@ catalogue on many days: a grid of scenarios and runs, which tells what is flaky 
 				screen := report.Terminal(cmd.OutOrStdout(), look)
 				for _, e := range r.events {
 					screen.Emit(e)
+				}
+				summaries, err := r.summaries()
+				if err = errors.Join(err, writeTimetable(cmd.OutOrStdout(), summaries, verbose, quiet(cmd))); err != nil {
+					return err
 				}
 			}
 			return nil
@@ -139,6 +143,23 @@ func reportedFolder(args []string) (string, error) {
 type keptRun struct {
 	dir    string
 	events []report.Event
+}
+
+// summaries are those of the run, with the timetable of an upgrade.
+func (r keptRun) summaries() ([]report.Summary, error) {
+	return report.SummarizeFolder(r.dir, r.events)
+}
+
+func writeSummaries(w io.Writer, runs []keptRun) error {
+	var all []report.Summary
+	for _, r := range runs {
+		more, err := r.summaries()
+		if err != nil {
+			return err
+		}
+		all = append(all, more...)
+	}
+	return report.JSON(w, all)
 }
 
 // readRuns reads the run in a folder, or all runs below it, oldest first.

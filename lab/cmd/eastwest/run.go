@@ -209,7 +209,7 @@ func (f *runFlags) deliver(cmd *cobra.Command, r *runner) (err error) {
 		err = errors.Join(err, writeGrid(f.html, r.made))
 	}
 	if f.output.json() {
-		err = errors.Join(err, report.JSON(cmd.OutOrStdout(), events))
+		err = errors.Join(err, report.JSON(cmd.OutOrStdout(), r.summaries))
 	}
 	return err
 }
@@ -257,6 +257,7 @@ type runner struct {
 	folder    string
 	recording report.Recording
 	made      []string // the run folders
+	summaries []report.Summary
 }
 
 // runAll returns the names of the scenarios that did not hold. One that could not be carried out ends it.
@@ -325,15 +326,31 @@ func (r *runner) run(ctx context.Context, s *scenario.Scenario) (ok bool, err er
 	o.Folder = folder
 	o.Sink = report.Multi(folder, &r.recording, report.GitHub(r.screen, os.Getenv), report.Terminal(r.screen, look))
 	verdict, err := engine.Run(ctx, r.lab, s, o)
-	r.keep(folder.Dir())
-	return !verdict.Result.Bad(), err
+	return !verdict.Result.Bad(), errors.Join(err, r.keep(folder.Dir()))
 }
 
-// keep remembers a run folder. One of a run that could not begin has nothing to show.
-func (r *runner) keep(dir string) {
-	if events, err := report.Read(dir); err == nil && len(events) > 0 {
-		r.made = append(r.made, dir)
+// keep remembers a run folder, and shows the timetable of an upgrade. One of a run that could not begin has nothing to show.
+func (r *runner) keep(dir string) error {
+	events, err := report.Read(dir)
+	if err != nil || len(events) == 0 {
+		return nil //nolint:nilerr // events that could not be written are an error of the folder
 	}
+	r.made = append(r.made, dir)
+	summaries, err := report.SummarizeFolder(dir, events)
+	r.summaries = append(r.summaries, summaries...)
+	return errors.Join(err, writeTimetable(r.screen, summaries, r.verbose, r.quiet))
+}
+
+// writeTimetable writes the timetable of a run, if it has one.
+func writeTimetable(w io.Writer, summaries []report.Summary, verbose, quiet bool) error {
+	if len(summaries) == 0 {
+		return nil
+	}
+	t := summaries[len(summaries)-1].Timetable
+	if t == nil || quiet && t.Lost() == 0 {
+		return nil
+	}
+	return t.Write(w, verbose)
 }
 
 // showLeft shows a person where to look in a mesh that a scenario has left changed, and how to go on.

@@ -12,8 +12,8 @@ import (
 
 // topologyFlags are the flags that say which clusters are wanted: a file, or a kind of topology.
 type topologyFlags struct {
-	cmd                        *cobra.Command // knows which flags are given
-	file, kind, network, trust string
+	cmd                               *cobra.Command // knows which flags are given
+	file, kind, network, trust, istio string
 }
 
 func (f *topologyFlags) choices() []choice {
@@ -21,14 +21,15 @@ func (f *topologyFlags) choices() []choice {
 		{&f.kind, "topology", "which clusters run a control plane", asStrings(scenario.Kinds())},
 		{&f.network, "network", "how pods of different clusters meet", asStrings(scenario.Networks())},
 		{&f.trust, "trust", "who signs the workloads' certificates", asStrings(scenario.Trusts())},
+		{&f.istio, "istio", "version of Istio", asStrings(scenario.Versions())},
 	}
 }
 
 func (f *topologyFlags) addTo(cmd *cobra.Command) {
 	t := lab.DefaultTopology()
-	f.cmd, f.kind, f.network, f.trust = cmd, string(t.Kind), string(t.Network), string(t.Trust)
+	f.cmd, f.kind, f.network, f.trust, f.istio = cmd, string(t.Kind), string(t.Network), string(t.Trust), string(scenario.Current)
 	const file = "file"
-	cmd.Flags().StringVarP(&f.file, file, "f", "", "topology file, instead of --topology, --network and --trust")
+	cmd.Flags().StringVarP(&f.file, file, "f", "", "topology file, instead of --topology, --network, --trust and --istio")
 	_ = cmd.MarkFlagFilename(file, "yaml", "yml") // the only error is a flag that does not exist
 	for _, c := range f.choices() {
 		c.addTo(cmd)
@@ -39,7 +40,7 @@ func (f *topologyFlags) addTo(cmd *cobra.Command) {
 // given tells whether any of the flags is.
 func (f *topologyFlags) given() bool {
 	flags := f.cmd.Flags()
-	return flags.Changed("file") || flags.Changed("topology") || flags.Changed("network") || flags.Changed("trust")
+	return flags.Changed("file") || flags.Changed("topology") || flags.Changed("network") || flags.Changed("trust") || flags.Changed("istio")
 }
 
 // topology is what the flags ask for, checked; the error has everything that is wrong with it.
@@ -56,6 +57,9 @@ func (f *topologyFlags) topology() (scenario.Topology, error) {
 		return scenario.Topology{}, usageError{err}
 	}
 	t := scenario.Topology{Kind: scenario.Kind(f.kind), Network: scenario.Network(f.network), Trust: scenario.Trust(f.trust)}
+	if f.istio != string(scenario.Current) { // what is left out is the current version
+		t.Istio = scenario.Version(f.istio)
+	}
 	if err := t.Validate(); err != nil {
 		return t, usagef("--topology %s --network %s --trust %s: %w", f.kind, f.network, f.trust, err)
 	}

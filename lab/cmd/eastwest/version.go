@@ -9,6 +9,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/eastwest-lab/eastwest/lab/bundle"
 )
 
 // version is set by the Makefile.
@@ -33,6 +35,11 @@ func newVersionCommand() *cobra.Command {
 			v := versionJSON{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			if b, err := openTools(); err == nil {
 				v.Bundle, v.Parts = b.Digest(), b.Versions()
+				for _, i := range istios(b) {
+					if i.Version != bundle.Current {
+						v.Parts["istio-"+i.Version] = i.Tag
+					}
+				}
 			}
 			if output.json() {
 				return printJSON(cmd.OutOrStdout(), v)
