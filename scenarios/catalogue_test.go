@@ -47,6 +47,13 @@ func TestMeasurementsAreOfScenarios(t *testing.T) {
 	}
 }
 
+// TestEachChangeRunsWhatThereIs finds what `make test` would no longer run since it was renamed or removed.
+func TestEachChangeRunsWhatThereIs(t *testing.T) {
+	for _, name := range inEachChange {
+		assert.FileExists(t, filepath.Join(name, "scenario.yaml"), "inEachChange has %s: take it out", name)
+	}
+}
+
 // TestEveryScenarioCanBeExplained holds every step to the files that it names.
 func TestEveryScenarioCanBeExplained(t *testing.T) {
 	for _, s := range load(t) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -27,6 +28,7 @@ const (
 	lanesEnv     = "EASTWEST_LANES"     // how many labs are used side by side; as many as CPUs and memory allow without it
 	keepEnv      = "EASTWEST_KEEP"      // leaves the last lab, scenarios-1, for the next run; there is one lane only then
 	mutationsEnv = "EASTWEST_MUTATIONS" // runs TestMutations
+	nightlyEnv   = "EASTWEST_NIGHTLY"   // runs all scenarios with two versions of Istio
 )
 
 // reserve is what scenarios leave of the test's time for cleaning up: a `go test` that runs out of time
@@ -50,7 +52,7 @@ func TestMain(m *testing.M) {
 }
 
 // TestScenarios runs the catalogue: every scenario is a feature of e2e-framework, labeled with its
-// topology and the parts of the lesson that it teaches, so that `-args --labels lesson=…`, `--feature …`,
+// topology, the parts of the lesson that it teaches and the tests that run it, so that `-args --labels lesson=…`, `--feature …`,
 // `--dry-run` and `--fail-fast` work. What was chosen runs side by side, see the variables above.
 func TestScenarios(t *testing.T) {
 	if testing.Short() {
@@ -65,6 +67,9 @@ func TestScenarios(t *testing.T) {
 		feature := features.New(s.Name).WithLabel("topology", string(s.Topology.Kind)).WithLabel("trust", string(s.Topology.Trust))
 		for _, part := range s.Lesson {
 			feature = feature.WithLabel("lesson", part)
+		}
+		if slices.Contains(inEachChange, s.Name) {
+			feature = feature.WithLabel("tests", "change")
 		}
 		list = append(list, feature.
 			// Only features that were chosen come here. A parallel test goes on when all others have come so far.
@@ -157,9 +162,36 @@ func newBatch(t *testing.T, c catalogue.Runner) *batch {
 	return &batch{catalogue: c, endings: map[string]chan catalogue.Ending{}}
 }
 
+// inEachChange is what `make test` runs of the catalogue: -args --labels tests=change. Together they use multi-primary and primary-remote,
+// and every phase. `make nightly` runs all.
+var inEachChange = []string{
+	"cluster-name-twice", "combined-root-rotation", "crl-blocks-rotation", "cross-cluster-call", "intermediate-rotation", "late-cacerts",
+	"mismatched-root-ca", "policy-on-gateway", "primary-lost", "root-configmap-missing", "strict-plaintext-client", "trust-domain-mismatch",
+	"upgrade-by-revision", "workload-cert-expired",
+}
+
+// needsVersions skips a scenario whose versions of Istio are not there, or that is nightly.
+func needsVersions(t *testing.T, s *scenario.Scenario) {
+	t.Helper()
+	if len(s.Topology.OtherIstios()) == 0 {
+		return
+	}
+	b, err := lab.OpenBundle()
+	require.NoError(t, err)
+	for _, version := range s.Topology.OtherIstios() {
+		if _, err := b.Istio(string(version)); err != nil {
+			t.Skip(err)
+		}
+	}
+	if !slices.Contains(inEachChange, s.Name) && os.Getenv(nightlyEnv) == "" {
+		t.Skipf("it takes a lab and minutes of its own: run with %s=1, or `make nightly`", nightlyEnv)
+	}
+}
+
 // add is called by the scenario's test, before anything runs. It returns when run is called.
 func (b *batch) add(t *testing.T, s *scenario.Scenario) {
 	t.Helper()
+	needsVersions(t, s)
 	if b.catalogue.Provider == "" && os.Geteuid() != 0 {
 		t.Skip("needs root: run with sudo, or choose another provider with " + providerEnv)
 	}
