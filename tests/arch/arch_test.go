@@ -81,7 +81,10 @@ var rules = map[string]rule{
 	},
 	"lab/strict/fielddocs": {why: "it reads source and writes source"},
 	"lab/strict":           {imports: []string{"lab/words"}, why: "it reads files and does not know what they are about"},
-	"lab/report":           {imports: []string{"lab/words"}, why: "a report is made of events alone: any run folder can be shown again"},
+	"lab/report": {
+		imports: []string{"lab/traffic", "lab/words"},
+		why:     "a report is made of what is in a run folder, events and recorded calls: any run can be shown again",
+	},
 	"lab/page": {
 		imports: []string{"lab/look", "lab/report", "lab/traffic", "lab/words"},
 		why:     "a page is made of a run folder: events, recordings and evidence, whoever made them",
@@ -102,7 +105,7 @@ var rules = map[string]rule{
 		why:     "a provider makes Kubernetes and knows nothing of Istio",
 	},
 	"lab/cluster/embedded": {
-		imports: []string{"lab/cluster", "lab/cluster/machine", "lab/host", "lab/pki", "lab/wait"},
+		imports: []string{"lab/cluster", "lab/cluster/machine", "lab/host", "lab/pki", "lab/wait", "lab/words"},
 		why:     "a provider makes Kubernetes and knows nothing of Istio",
 	},
 	"lab/cluster/forward": {why: "it reaches ports of pods of any cluster, and knows neither labs nor Istio"},
@@ -119,7 +122,7 @@ var rules = map[string]rule{
 		why:     "a fault changes a mesh, and Restore puts it back: it may look whether a change is done, and knows nothing of calls",
 	},
 	"lab/observe": {
-		imports: []string{"lab/cluster", "lab/mesh", "lab/pki", "lab/strict", "lab/traffic", "lab/wait", "lab/words"},
+		imports: []string{"lab/cluster", "lab/mesh", "lab/pki", "lab/report", "lab/strict", "lab/traffic", "lab/wait", "lab/words"},
 		why:     "a check reads and changes nothing: it may call, the way that traffic does",
 	},
 	"lab/doctor": {

@@ -51,7 +51,7 @@ func wanted(t *testing.T) kills {
 	case labs.IsNightly():
 		return kills{up: 24, interrupts: 3, run: 8, down: 6, build: 4, parts: 20, pairs: 3}
 	}
-	return kills{up: 4, interrupts: 3, run: 2, down: 1, build: 1, parts: 3, pairs: 1}
+	return kills{up: 2, interrupts: 1, run: 1, down: 1, build: 1, parts: 2, pairs: 1}
 }
 
 // eastwest is the command under test, built once.

@@ -73,7 +73,7 @@ func TestTwins(t *testing.T) {
 	if labs.Provider() != lab.Embedded {
 		t.Skip("it looks at what is on this machine: run without EASTWEST_PROVIDER")
 	}
-	rounds := 3
+	rounds := 1
 	if labs.IsNightly() {
 		rounds = 50
 	}

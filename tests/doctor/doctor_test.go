@@ -270,7 +270,7 @@ func TestRights(t *testing.T) {
 	core := []string{""}
 	view := []rbacv1.PolicyRule{
 		read(core, []string{"namespaces", "pods", "pods/log", "configmaps", "services"}),
-		read([]string{"apps", "security.istio.io", "networking.istio.io", "admissionregistration.k8s.io"}, []string{"*"}),
+		read([]string{"apps", "discovery.k8s.io", "security.istio.io", "networking.istio.io", "admissionregistration.k8s.io"}, []string{"*"}),
 	}
 	may := func(resource string) rbacv1.PolicyRule {
 		return rbacv1.PolicyRule{APIGroups: core, Resources: []string{resource}, Verbs: []string{"create"}}

@@ -194,6 +194,11 @@ func (u user) state(ctx context.Context) (map[string]string, error) {
 					unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "deployment.kubernetes.io/revision")
 					unstructured.RemoveNestedField(o.Object, "spec", "template", "metadata", "annotations", "kubectl.kubernetes.io/restartedAt")
 					unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "control-plane.alpha.kubernetes.io/leader") // istiod's leases
+					// A controller that is late writes endpoints a second time, without the moment at which they changed.
+					unstructured.RemoveNestedField(o.Object, "metadata", "annotations", "endpoints.kubernetes.io/last-change-trigger-time")
+					if len(o.GetAnnotations()) == 0 {
+						unstructured.RemoveNestedField(o.Object, "metadata", "annotations")
+					}
 					// one that has just become ready loses them
 					if o.GetKind() == "Node" {
 						unstructured.RemoveNestedField(o.Object, "spec", "taints")

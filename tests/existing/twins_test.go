@@ -29,7 +29,7 @@ func TestTwinsOnOnePairOfClusters(t *testing.T) {
 		{Name: "cluster-a", Network: "network-a", Primary: "cluster-a"},
 		{Name: "cluster-b", Network: "network-b", Primary: "cluster-b"},
 	}}
-	races := 3 // each waits for the end of namespaces; lab/mesh races 50 times without a cluster
+	races := 1 // each waits for the end of namespaces; lab/mesh races 50 times without a cluster
 	if labs.IsNightly() {
 		races = 50
 	}

@@ -23,7 +23,7 @@ func TestTwins(t *testing.T) {
 		t.Skip(err)
 	}
 	const name = labName + "-twin"
-	races := 3 // lab/cluster/kind races 50 times without a Docker
+	races := 1 // lab/cluster/kind races 50 times without a Docker
 	if labs.IsNightly() {
 		races = 50
 	}

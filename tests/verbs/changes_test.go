@@ -172,7 +172,7 @@ func TestEveryChangeIsPutBack(t *testing.T) {
 			wanted = append(wanted, v.Name)
 		}
 	}
-	for _, c := range changes() {
+	for _, c := range slices.Concat(changes(), upgrades()) {
 		seen = append(seen, c.verb)
 	}
 	require.NotEmpty(t, wanted)
@@ -180,8 +180,8 @@ func TestEveryChangeIsPutBack(t *testing.T) {
 }
 
 // putBack makes each change, sees it, and has it put back from the baseline alone.
-func putBack(t *testing.T, m *mesh.Mesh) {
-	for _, c := range changes() {
+func putBack(t *testing.T, m *mesh.Mesh, all []change) {
+	for _, c := range all {
 		name := c.name
 		if name == "" {
 			name = c.do.String()

@@ -16,6 +16,7 @@ import (
 	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/observe"
 	"github.com/eastwest-lab/eastwest/lab/wait"
+	"github.com/eastwest-lab/eastwest/tests/labs"
 )
 
 // held is how long istiod stands still. A change that does not wait for it returns in a fraction of that; one that waits cannot
@@ -25,6 +26,7 @@ const held = 3 * time.Second
 // delayed freezes istiod of cluster A, makes a change, and lets istiod go on: the change must not return before, and what it
 // changes must be in use at that moment, without another look.
 func delayed(t *testing.T, m *mesh.Mesh) {
+	labs.Nightly(t)
 	istiod, err := m.Member(a)
 	require.NoError(t, err)
 	meshHas := func(setting string) func(context.Context) error {
@@ -45,7 +47,7 @@ func delayed(t *testing.T, m *mesh.Mesh) {
 	}
 	lists := func(id string, wanted bool) func(context.Context) error {
 		return func(ctx context.Context) error {
-			known, err := istiod.Remotes(ctx)
+			known, err := istiod.Remotes(ctx, "")
 			if err == nil && slices.ContainsFunc(known, func(r mesh.Remote) bool { return r.ID == id }) != wanted {
 				err = fmt.Errorf("istiod lists %v", known)
 			}

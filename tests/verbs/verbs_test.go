@@ -47,7 +47,7 @@ func TestVerbs(t *testing.T) {
 	t.Run("checks", func(t *testing.T) { checks(t, l) })
 	t.Run("evidence", func(t *testing.T) { evidence(t, l) })
 	t.Run("evidence of a frozen cluster", func(t *testing.T) { frozen(t, l.Mesh) })
-	t.Run("changes", func(t *testing.T) { putBack(t, l.Mesh) })
+	t.Run("changes", func(t *testing.T) { putBack(t, l.Mesh, changes()) })
 	t.Run("a Secret that comes back", func(t *testing.T) { comesBack(t, l.Mesh) })
 	t.Run("a delayed istiod", func(t *testing.T) { delayed(t, l.Mesh) })
 	t.Run("unavailable", func(t *testing.T) { unavailable(t, l.Mesh) })
@@ -95,6 +95,8 @@ func checks(t *testing.T, l *lab.Lab) {
 	started := observe.Event{In: []string{a, b}, Namespace: mesh.AppNamespace, Object: "Pod/echo-", Reason: "Started", Type: "Normal"}
 	warned, later := started, started
 	warned.Type, later.From = "Warning", time.Now().Add(time.Minute)
+	notAbsent, never := started, started
+	notAbsent.Absent, never.Absent, never.Object = true, true, "Pod/nobody-"
 	gateway := observe.Object{
 		In: []string{a}, Kind: "gateways.networking.istio.io", Name: "cross-network-gateway", Namespace: mesh.SystemNamespace,
 		Path: "{.spec.servers[*].tls.mode}", Matches: like("^AUTO_PASSTHROUGH$"),
@@ -131,7 +133,8 @@ func checks(t *testing.T, l *lab.Lab) {
 		{"event", started, true},
 		{"event is no warning", warned, false},
 		{"event from before", later, false},
-		{"event absent", observe.Event{In: []string{a, b}, Namespace: mesh.AppNamespace, Reason: "FailedMount", Absent: true}, true},
+		{"event absent", never, true},
+		{"event is there", notAbsent, false},
 		{"fingerprints", observe.Fingerprints{In: []string{a, b}, Equal: true}, true},
 		{"fingerprints are equal", observe.Fingerprints{In: []string{a, b}}, false},
 		{"gateway-sees", observe.GatewaySees{From: clientA, To: echoB}, true},
