@@ -21,7 +21,7 @@ LINT := go tool -modfile=scripts/tools/go.mod golangci-lint
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help deps build bundle run test nightly soak kind unit integration scenarios mutations doctor conformance topologies verify lint generate bench clean
+.PHONY: help deps build bundle both run test nightly soak kind unit integration scenarios mutations doctor conformance topologies verify lint generate bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,14 +36,16 @@ build: ## build bin/eastwest
 bundle: build ## build everything that labs are made of: 10 to 16 min on 2 cores, once
 	$(EASTWEST) bundle build
 
+both: bundle
+	$(EASTWEST) bundle build --with istio-previous
+
 run: deps bundle ## make a lab, run the three stories on it, take it down (KEEP=1 leaves it)
 	$(EASTWEST) up
 	$(EASTWEST) run --verbose $(STORIES) || { code=$$?; test -n "$(KEEP)" || $(EASTWEST) down; exit $$code; }
 	test -n "$(KEEP)" || $(EASTWEST) down
 
 # Scenarios are alone, in as many lanes as fit: they count lost calls.
-test: deps bundle ## run the tests of each change, with real clusters
-	$(EASTWEST) bundle build --with istio-previous
+test: deps both ## run the tests of each change, with real clusters
 	@scripts/deps.sh --with browser || echo "no Chromium: tests/browser is skipped"
 	go build ./...
 	@status=0; set -x; \
@@ -82,11 +84,11 @@ unit: ## run the tests that need no cluster
 integration: bundle ## run the tests of lab and tests, with real clusters
 	$(GOTEST) -p $(PACKAGES) -timeout 30m $(LONGEST) ./lab/... ./tests/...
 
-scenarios: bundle ## run every scenario of the catalogue (one: make scenarios RUN=late-cacerts)
-	go test -v -timeout 60m ./scenarios/... $(if $(RUN),-run '/$(RUN)$$')
+scenarios: both ## run every scenario of the catalogue (one: make scenarios RUN=late-cacerts)
+	EASTWEST_NIGHTLY=1 go test -v -timeout 150m ./scenarios/... $(if $(RUN),-run '/$(RUN)$$')
 
-mutations: bundle ## run every scenario without its recovery: each has to fail, in its health checks
-	EASTWEST_MUTATIONS=1 go test -v -timeout 60m ./scenarios -run TestMutations
+mutations: both ## run every scenario without its recovery: each has to fail, in its health checks
+	EASTWEST_NIGHTLY=1 EASTWEST_MUTATIONS=1 go test -v -timeout 150m ./scenarios -run TestMutations
 
 doctor: bundle ## break a lab by every scenario and write down what `eastwest doctor` finds
 	EASTWEST_DOCTOR_RUNS=1 go test -v -timeout 60m ./tests/doctor -args -update

@@ -85,6 +85,8 @@ func TestScenarios(t *testing.T) {
 			}).Feature())
 	}
 	testenv.Test(t, list...)
+	// A label that no scenario has must not pass as a run of all.
+	require.True(t, config.DryRunMode() || t.Failed() || chosen.asked, "no scenario has these labels: %v", config.Labels())
 	chosen.run(t)
 }
 
@@ -141,6 +143,7 @@ func TestMutations(t *testing.T) {
 type batch struct {
 	catalogue catalogue.Runner
 	list      []*scenario.Scenario
+	asked     bool // whether any scenario was chosen, skipped or not
 	endings   map[string]chan catalogue.Ending
 }
 
@@ -191,6 +194,7 @@ func needsVersions(t *testing.T, s *scenario.Scenario) {
 // add is called by the scenario's test, before anything runs. It returns when run is called.
 func (b *batch) add(t *testing.T, s *scenario.Scenario) {
 	t.Helper()
+	b.asked = true
 	needsVersions(t, s)
 	if b.catalogue.Provider == "" && os.Geteuid() != 0 {
 		t.Skip("needs root: run with sudo, or choose another provider with " + providerEnv)

@@ -7,11 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"syscall"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -140,13 +137,8 @@ func (c *bareNode) write() error {
 // it has started. The command writes no kubeconfig except the node's.
 func (c *bareNode) runKind(ctx context.Context, verb string, args ...string) error {
 	named := []string{verb, "cluster", "--name", c.Prepared.Name, "--kubeconfig", c.path(bareKubeconfig)}
-	cmd := exec.CommandContext(ctx, c.CLI, slices.Concat(named, args)...)
+	cmd := host.Bound(ctx, c.CLI, slices.Concat(named, args)...)
 	cmd.Env = append(os.Environ(), kind.NetworkEnv+"="+c.Prepared.Network, "KIND_EXPERIMENTAL_PROVIDER=docker")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
-	runtime.LockOSThread() // the kernel sends Pdeathsig when the thread that has started the command ends
-	defer runtime.UnlockOSThread()
 	_, err := host.Output(ctx, cmd)
 	if command := (*host.CommandError)(nil); errors.As(err, &command) {
 		return kind.WithOutput(fmt.Errorf("running kind %s cluster: %w", verb, command.Err), command.Said)

@@ -114,7 +114,8 @@ func fits(wanted scenario.IstioRange, planes map[string]string) error {
 		}
 	}
 	if len(planes) == 0 {
-		seen = []string{"no version that the lab has written down"}
+		return &SkipError{wanted.Place, fmt.Sprintf("wanted Istio %s; seen a mesh whose installed version is not written down: "+
+			"try a lab that eastwest makes: `eastwest up`", wanted)}
 	}
 	if len(seen) == 0 {
 		return nil

@@ -59,7 +59,7 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 	}
 	// Which istiods have read something else can be told only before the objects are put back.
 	istiods := r.istiods(differences)
-	if err := r.putBack(ctx, differences, func(d observe.Difference) bool { return !needsIstiod(d) }); err != nil {
+	if err := r.putBack(ctx, differences, func(d observe.Difference) bool { return !r.needsIstiod(d) }); err != nil {
 		return err
 	}
 	if err := r.restoreFronts(ctx, differences); err != nil {
@@ -68,7 +68,7 @@ func Restore(ctx context.Context, m *mesh.Mesh, want observe.Baseline) error {
 	if err := r.startIstiods(ctx, differences, istiods); err != nil {
 		return err
 	}
-	if err := r.putBack(ctx, differences, isApp); err != nil {
+	if err := r.putBack(ctx, differences, r.isApp); err != nil {
 		return err
 	}
 	r.awaitRollouts(ctx, differences)
@@ -197,12 +197,12 @@ func (r *restoration) startIstiods(ctx context.Context, differences []observe.Di
 
 // restoreFronts puts back the gateways in front of external istiods. The clusters that those serve reach them there.
 func (r *restoration) restoreFronts(ctx context.Context, differences []observe.Difference) error {
-	if err := r.putBack(ctx, differences, isFront); err != nil {
+	if err := r.putBack(ctx, differences, r.isFront); err != nil {
 		return err
 	}
 	var of []string
 	for _, d := range differences {
-		if isFront(d) {
+		if r.isFront(d) {
 			of = append(of, d.Cluster)
 		}
 	}
@@ -219,8 +219,10 @@ func (r *restoration) restoreFronts(ctx context.Context, differences []observe.D
 }
 
 // isFront reports whether it is about a Deployment of the gateway in front of an external istiod, or about its pods.
-func isFront(d observe.Difference) bool {
-	return d.Namespace == mesh.IngressNamespace && (isDeployment(d) || d.Topic == observe.ProxyTrust)
+func (r *restoration) isFront(d observe.Difference) bool {
+	member, err := r.mesh.Member(d.Cluster)
+	return err == nil && member.Spec.External() &&
+		d.Namespace == mesh.IngressNamespace && (isDeployment(d) || d.Topic == observe.ProxyTrust)
 }
 
 // isSetting reports whether an istiod reads the object when it starts.
@@ -260,16 +262,16 @@ func isGateway(d observe.Difference) bool {
 }
 
 // isApp reports whether the object is a Deployment whose pods need istiod to get their proxies.
-func isApp(d observe.Difference) bool {
-	return isDeployment(d) && d.ObjectChanged() && !isGateway(d) && !isIstiod(d) && !isFront(d)
+func (r *restoration) isApp(d observe.Difference) bool {
+	return isDeployment(d) && d.ObjectChanged() && !isGateway(d) && !isIstiod(d) && !r.isFront(d)
 }
 
 func isRole(d observe.Difference) bool {
 	return d.ObjectChanged() && strings.HasPrefix(d.Kind, "ClusterRole")
 }
 
-func needsIstiod(d observe.Difference) bool {
-	return isOfIstio(d) || isGateway(d) || isApp(d) || isFront(d)
+func (r *restoration) needsIstiod(d observe.Difference) bool {
+	return isOfIstio(d) || isGateway(d) || r.isApp(d) || r.isFront(d)
 }
 
 // putBack makes the objects that are meant what they were, all at once.
@@ -312,7 +314,7 @@ func restoreObject(ctx context.Context, member *mesh.Member, d observe.Differenc
 func (r *restoration) awaitRollouts(ctx context.Context, differences []observe.Difference) {
 	var of []observe.Workload
 	for _, d := range differences {
-		if isDeployment(d) && d.ObjectChanged() && d.Before != nil {
+		if isDeployment(d) && d.ObjectChanged() && d.Before != nil && !r.isFront(d) { // RestoreIngress has waited for those
 			of = append(of, observe.Workload{App: d.Name, Cluster: d.Cluster})
 		}
 	}

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"runtime"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // CommandError is a command that failed.
@@ -30,11 +33,22 @@ func Run(ctx context.Context, stdin io.Reader, name string, args ...string) (str
 	return Output(ctx, cmd)
 }
 
-// Output runs a command that was made with exec.CommandContext and returns its standard output. The error is
+// Bound returns a command for Output that ends, with everything that it has started, when ctx or this process ends.
+func Bound(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// Output runs a command that was made with Bound or exec.CommandContext and returns its standard output. The error is
 // a *CommandError.
 func Output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var out, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problems
+	runtime.LockOSThread() // the kernel sends Pdeathsig when the thread that has started the command ends
+	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)

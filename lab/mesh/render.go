@@ -9,13 +9,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/manifests"
 )
 
@@ -63,16 +63,14 @@ func (i Istio) render(ctx context.Context, cache string, files ...string) ([]obj
 			return objects, nil
 		} // it is missing or damaged: render again
 	}
-	cmd := exec.CommandContext(ctx, i.Istioctl, args...)
+	cmd := host.Bound(ctx, i.Istioctl, args...)
 	// Without a kubeconfig istioctl cannot ask a cluster: the result depends only on the files.
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+os.DevNull)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("rendering Istio's manifests: %s %s: %w: %s",
-			i.Istioctl, strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	out, err := host.Output(ctx, cmd)
+	if err != nil {
+		return nil, fmt.Errorf("rendering Istio's manifests: %w", err)
 	}
-	objects, err := decode(stdout.Bytes())
+	objects, err := decode([]byte(out))
 	if err != nil {
 		return nil, fmt.Errorf("rendering Istio's manifests: %w", err)
 	}

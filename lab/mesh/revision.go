@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -10,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path"
 	"regexp"
 	"slices"
@@ -23,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/eastwest-lab/eastwest/lab/host"
 	"github.com/eastwest-lab/eastwest/lab/wait"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
@@ -388,17 +387,28 @@ func (m *Member) awaitIngressOf(ctx context.Context, istio Istio) error {
 	return m.awaitProxies(ctx, IngressNamespace, istio)
 }
 
+// rightAnswers is how many answers of an injector have to be right in a row. Behind one Service there may be two.
+const rightAnswers = 5
+
 // awaitProxies waits until a new pod of a namespace would get a proxy of this version. The old istiod may answer for as long as the
 // API server keeps its connection.
 func (m *Member) awaitProxies(ctx context.Context, namespace string, istio Istio) error {
 	what := fmt.Sprintf("proxies of istio %s for pods of namespace %s in %s", istio.Tag, namespace, m.Name())
 	often := wait.Options{Within: UsuallyWithin, Every: 50 * time.Millisecond}
+	right := 0
 	return wait.Until(ctx, what, often, func(ctx context.Context) error {
 		got, err := m.Inject(ctx, namespace, map[string]string{"sidecar.istio.io/inject": "true"})
 		if err == nil && got.Image != istio.Image("proxyv2") {
 			err = fmt.Errorf("it would be %s", cmp.Or(got.Image, "none"))
 		}
-		return err
+		if err != nil {
+			right = 0
+			return err
+		}
+		if right++; right < rightAnswers {
+			return fmt.Errorf("%d of %d answers in a row were right", right, rightAnswers)
+		}
+		return nil
 	})
 }
 
@@ -590,16 +600,11 @@ func (m *Member) istioctl(ctx context.Context, command string) error {
 	if !ok {
 		return fmt.Errorf("%s: %s has no kubeconfig", command, m.Name())
 	}
-	cmd := exec.CommandContext(ctx, m.mesh.options.Istio.Istioctl, strings.Fields(command)[1:]...)
+	// One that outlived a killed run would change the cluster while `eastwest run --undo` puts it back.
+	cmd := host.Bound(ctx, m.mesh.options.Istio.Istioctl, strings.Fields(command)[1:]...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+has.Kubeconfig())
-	out, err := cmd.CombinedOutput()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", command, err, bytes.TrimSpace(out))
-	}
-	return nil
+	_, err := host.Output(ctx, cmd)
+	return err
 }
 
 // IstiodPages returns a page of the istiod of each revision in the cluster, by its newest Ready pod: see IstiodDebug.

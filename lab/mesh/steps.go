@@ -353,8 +353,8 @@ func (m *Member) write(values map[string]string, name string, sources []string, 
 const istiosLifetime = 24 * time.Hour
 
 // drain returns for how many seconds a stopping proxy goes on serving: by then all proxies have heard that it stops. They hear
-// it later on a slow machine. The app, its own ten seconds and its proxy share the 30 s after which a pod is killed. There are
-// few values, since manifests are rendered anew for each.
+// it later on a slow machine. The app, which lingers and then takes up to ten seconds, has to be gone before the pod is killed after 30 s;
+// its proxy, which stops after it, then has nobody left to serve. There are few values, since manifests are rendered anew for each.
 //
 // A mesh that is made for upgrades always has the longest time: its pods are replaced again and again while calls are counted, and
 // the machine may be busier then than when the mesh was made.

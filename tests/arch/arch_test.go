@@ -114,7 +114,7 @@ var rules = map[string]rule{
 		why:     "a provider takes Kubernetes that is there and knows nothing of Istio",
 	},
 	"lab/mesh": {
-		imports: []string{"lab/bundle", "lab/cluster", "lab/cluster/forward", "lab/pki", "lab/wait", "lab/words", "manifests"},
+		imports: []string{"lab/bundle", "lab/cluster", "lab/cluster/forward", "lab/host", "lab/pki", "lab/wait", "lab/words", "manifests"},
 		why:     "a mesh is installed on any cluster: never import a provider, ask the cluster by type assertion",
 	},
 	"lab/fault": {
