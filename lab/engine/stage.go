@@ -68,7 +68,7 @@ type stream interface {
 func stageOf(l *lab.Lab) stage {
 	st := stage{
 		lab: l.Name, topology: l.Topology, adopted: l.Adopted(), adopt: l.Adopt,
-		istio:  l.Mesh.ControlPlanes(),
+		istio:  l.Mesh.InstalledVersions(),
 		ground: verb.Ground{Mesh: l.Mesh, Shape: l.Topology, Tools: observe.Tools(l.Env()), Lab: l.Name},
 		ledger: l, mesh: meshKeeper{l.Mesh}, caller: meshCaller{l.Mesh},
 	}

@@ -82,9 +82,9 @@ func (m *Mesh) Release(istio string) (Istio, error) {
 	return i, nil
 }
 
-// ControlPlanes returns the version of Istio that each cluster with a control plane has as it is installed, by the tag of its
+// InstalledVersions returns the version of Istio that each cluster with a control plane was made with, by the tag of its
 // images. Of a mesh that is somebody else's nobody has written it down.
-func (m *Mesh) ControlPlanes() map[string]string {
+func (m *Mesh) InstalledVersions() map[string]string {
 	tags := map[string]string{}
 	for _, c := range m.Clusters {
 		if c.HasIstiod() && !m.Adopted {

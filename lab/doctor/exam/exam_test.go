@@ -246,6 +246,13 @@ var cases = []struct {
 		w.b().Plain, w.b().Strict = []string{"production/client-2"}, map[string]bool{"production": true}
 	}, "plaintext-client-strict", nil},
 	{"a client without a proxy where it may", func(w *world) { w.b().Plain = []string{"production/client-2"} }, "", nil},
+	{"istiod with a name that its proxies do not have", func(w *world) {
+		w.b().Istiods[0].Env["CLUSTER_ID"], w.b().Istiods[0].Serves = "cluster-east", nil
+		for _, endpoints := range w.b().Istiods[0].Endpoints {
+			endpoints["cluster-east"] = endpoints["cluster-b"]
+			delete(endpoints, "cluster-b")
+		}
+	}, "cluster-renamed", nil},
 	{"a remote secret with the own name", func(w *world) {
 		w.a().Remotes[0].ID, w.a().Istiods[0].Clusters = "cluster-a", map[string]string{"cluster-a": "synced"}
 		w.forget()

@@ -15,7 +15,8 @@ import (
 type plane struct {
 	at       int   // the cluster where it runs
 	serves   []int // clusters
-	id       string
+	id       string // of the clusters that it serves
+	renamed  string // the id that its istiod has, if no proxy has it
 	revision string
 	beside   bool            // another plane runs in the same cluster
 	pods     []*facts.Istiod // oldest first
@@ -248,14 +249,30 @@ func (e *examination) newPlanes(i int) {
 	if c.ID == "" && !external {
 		c.ID = id
 	}
+	renamed := ""
+	if c.ID != id && !external && servesNobody(c.Istiods, id, c.ID) {
+		renamed, id = id, c.ID
+	}
 	if id == c.ID {
 		e.homes[i] = i
 	}
 	for _, revision := range slices.Sorted(maps.Keys(byRevision)) {
 		p := byRevision[revision]
-		p.id, p.beside = id, len(byRevision) > 1
+		p.id, p.renamed, p.beside = id, renamed, len(byRevision) > 1
 		e.planes = append(e.planes, p)
 	}
+}
+
+// servesNobody reports whether istiods that were read have no proxies that are of these clusters.
+func servesNobody(istiods []facts.Istiod, clusters ...string) bool {
+	read := false
+	for _, i := range istiods {
+		read = read || i.Read
+		if slices.ContainsFunc(clusters, func(id string) bool { return i.Serves[id] > 0 }) {
+			return false
+		}
+	}
+	return read
 }
 
 // readPlane finds what a control plane signs with, hands out and accepts.

@@ -16,6 +16,9 @@ import (
 
 // revisions judges what leads from namespaces, pods and the API server to an istiod of some revision.
 func (e *examination) revisions() {
+	for _, p := range e.planes {
+		e.renamed(p)
+	}
 	for i, c := range e.Clusters {
 		if e.homes[i] == nowhere {
 			continue
@@ -125,6 +128,21 @@ func (e *examination) orphans(i int, c facts.Cluster) {
 				kubectl(c.Context, "get pods -A -l %s=%s", facts.RevisionLabel, revision)},
 			e.istiodsOf(home))
 	}
+}
+
+// renamed finds istiods whose name of the cluster is none that its proxies have.
+func (e *examination) renamed(p *plane) {
+	if p.renamed == "" {
+		return
+	}
+	c := e.Clusters[p.at]
+	e.add(findings.ClusterRenamed, []int{p.at},
+		fmt.Sprintf("%s has the name %s for its cluster, and its %s say %s", e.called(p), p.renamed,
+			count(len(c.Proxies), "proxy", "proxies"), p.id),
+		append([]Evidence{
+			{"CLUSTER_ID of " + e.called(p), p.renamed, kubectl(c.Context, "get deployment %s -n %s -o yaml", p.deployment(), e.System)},
+			{"ISTIO_META_CLUSTER_ID of proxies", p.id + " in " + c.Context, ""},
+		}, e.logEvidence(c, "client claims to be in cluster")...)...)
 }
 
 // istiodsOf shows the revisions that run in a cluster.

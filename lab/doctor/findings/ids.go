@@ -26,6 +26,7 @@ const (
 	IstiodDown                           // istiod-down
 	IstiodNotReady                       // istiod-not-ready
 	ProxiesWithoutIstiod                 // proxies-without-istiod
+	ClusterRenamed                       // cluster-renamed
 	ValidationLeadsNowhere               // validation-leads-nowhere
 	TagLeadsNowhere                      // tag-leads-nowhere
 	CACertificatesNotApplied             // ca-certificates-not-applied

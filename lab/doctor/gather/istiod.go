@@ -32,6 +32,7 @@ var caLines = regexp.MustCompile(strings.Join([]string{
 	`Updating new ROOT-CA not supported`,
 	`failed to create (an istiod CA|CA KeyCertBundle|discovery service)`,
 	`ignoring cluster as it would overwrite`,
+	`client claims to be in cluster`,
 	`signing certificate has expired`,
 	`istio-ca-root-cert.*(denied|forbidden)`,
 	`x509: certificate has expired or is not yet valid`,
