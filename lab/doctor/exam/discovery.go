@@ -167,7 +167,7 @@ func (e *examination) remote(p *plane, at facts.Cluster, s facts.RemoteSecret) {
 		}
 	}
 	expired := !s.Expires.IsZero() && e.Taken.After(s.Expires)
-	if id, says, seen := e.credentials(at, s, expired); seen != "" {
+	if id, says, seen := e.credentials(p, at, s, expired); seen != "" {
 		e.add(id, both, says, e.remoteEvidence(at, s, seen))
 	} else {
 		e.reading(p, at, s, both)
@@ -180,7 +180,7 @@ func (e *examination) remote(p *plane, at facts.Cluster, s facts.RemoteSecret) {
 }
 
 // credentials returns what is wrong with the content of a remote secret. seen is empty if nothing is.
-func (e *examination) credentials(at facts.Cluster, s facts.RemoteSecret, expired bool) (id findings.ID, says, seen string) {
+func (e *examination) credentials(p *plane, at facts.Cluster, s facts.RemoteSecret, expired bool) (id findings.ID, says, seen string) {
 	which := fmt.Sprintf("the remote secret for %s in %s", s.ID, at.Context)
 	switch {
 	case s.Loopback():
@@ -191,8 +191,13 @@ func (e *examination) credentials(at facts.Cluster, s facts.RemoteSecret, expire
 			strings.TrimSpace(fmt.Sprintf("its token expired %s ago %s", words.Age(e.Taken.Sub(s.Expires)), s.Refused))
 	case s.Refused != "":
 		return findings.RemoteSecretToken, "the credentials of " + which + " are refused", s.Refused
-	case len(s.Denied) > 0:
-		return findings.RemoteSecretRights, fmt.Sprintf("%s may not list %s", which, words.And(s.Denied)),
+	}
+	// Before 1.29 istiod read no ConfigMaps of other clusters, and roles did not allow it.
+	denied := slices.DeleteFunc(slices.Clone(s.Denied), func(what string) bool {
+		return what == facts.ConfigMaps && (p.istiod == nil || p.istiod.Clusters[s.ID] == "synced")
+	})
+	if len(denied) > 0 {
+		return findings.RemoteSecretRights, fmt.Sprintf("%s may not list %s", which, words.And(denied)),
 			"the API server was asked with its credentials"
 	}
 	return 0, "", ""

@@ -275,6 +275,13 @@ var cases = []struct {
 		w.a().Remotes[0].Expires = w.Taken.Add(time.Hour)
 	}, "remote-secret-expires", nil},
 	{"a remote secret without rights", func(w *world) { w.a().Remotes[0].Denied = []string{"pods"} }, "remote-secret-rights", nil},
+	{"a remote secret that may not read the mesh configuration", func(w *world) {
+		w.a().Remotes[0].Denied = []string{"configmaps"}
+		w.a().Istiods[0].Clusters["cluster-b"] = "timeout"
+	}, "remote-secret-rights", nil},
+	{"a remote secret of before istiod read the mesh configuration", func(w *world) {
+		w.a().Remotes[0].Denied = []string{"configmaps"}
+	}, "", nil},
 	{"a remote secret to an address that does not answer", func(w *world) {
 		w.a().Remotes[0].UID, w.a().Remotes[0].Reach = "", "timeout"
 		w.a().Istiods[0].Clusters["cluster-b"] = "timeout"

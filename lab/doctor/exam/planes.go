@@ -13,8 +13,8 @@ import (
 // plane is a control plane: the pods of one istiod, and the clusters that it serves. During an upgrade a cluster has two of them,
 // one of each revision, which serve the same clusters.
 type plane struct {
-	at       int   // the cluster where it runs
-	serves   []int // clusters
+	at       int    // the cluster where it runs
+	serves   []int  // clusters
 	id       string // of the clusters that it serves
 	renamed  string // the id that its istiod has, if no proxy has it
 	revision string

@@ -175,6 +175,9 @@ type Namespace struct {
 	Roots     []string `json:"roots,omitempty"`     // in that ConfigMap
 }
 
+// ConfigMaps is what RemoteSecret.Denied has if its account may not read the mesh configuration.
+const ConfigMaps = "configmaps"
+
 // RemoteSecret is what an istiod reads another cluster with.
 type RemoteSecret struct {
 	Name    string    `json:"name"`

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/eastwest-lab/eastwest/lab/doctor/facts"
+	"github.com/eastwest-lab/eastwest/lab/mesh"
 	"github.com/eastwest-lab/eastwest/lab/words"
 )
 
@@ -107,6 +108,7 @@ var istiodReads = []authorizationv1.ResourceAttributes{
 	{Verb: "list", Resource: "nodes"},
 	{Verb: "list", Resource: "namespaces"},
 	{Verb: "list", Group: "discovery.k8s.io", Resource: "endpointslices"},
+	{Verb: "list", Resource: facts.ConfigMaps, Namespace: mesh.SystemNamespace},
 }
 
 // try uses the kubeconfig of a remote secret from here, as an istiod would, and notes the result in s. It goes through the same
