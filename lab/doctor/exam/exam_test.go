@@ -433,6 +433,9 @@ func TestFindings(t *testing.T) {
 	for _, c := range upgrades {
 		check(c, upgraded)
 	}
+	check(one{"the new istiod is not exposed to the other cluster", func(w *world) {
+		w.a().Routes = w.a().Routes[:1]
+	}, "istiod-not-exposed", nil}, remoteUpgraded)
 	for _, k := range findings.All() {
 		assert.True(t, covered[k.ID], "no case finds %s", k.ID)
 	}
@@ -687,15 +690,7 @@ func TestRevisionsAreToldApart(t *testing.T) {
 
 // An istiod that serves two clusters is upgraded: the remote one has a Service of each revision, and no istiod.
 func TestHealthyUpgradeOfPrimaryAndRemote(t *testing.T) {
-	w := primary(t)
-	w.canary(0)
-	w.move(0, "client")
-	w.move(1, "client", "istio-eastwestgateway")
-	for n := range w.b().Proxies {
-		w.b().Proxies[n].Roots = w.a().Namespaces[0].Roots
-	}
-	w.tag(1, "default", "1-31")
-	w.b().Webhooks = slices.DeleteFunc(w.b().Webhooks, func(h facts.Webhook) bool { return h.Validates })
+	w := remoteUpgraded(t)
 	r := Examine(w.Facts)
 	for _, f := range r.Findings {
 		assert.Equal(t, findings.Info, f.Severity, "%s: %s", f.ID, f.Says)
@@ -929,7 +924,7 @@ func TestUnreadIsUnknown(t *testing.T) {
 }
 
 // primary is a mesh in which the istiod of cluster-a serves both clusters.
-func primary(t *testing.T) *world {
+func primary(t testing.TB) *world {
 	t.Helper()
 	w := healthy(t)
 	b := w.b()
@@ -941,6 +936,28 @@ func primary(t *testing.T) *world {
 		b.Proxies[n].Roots = w.a().Namespaces[0].Roots
 	}
 	w.a().Istiods[0].Serves = map[string]int{"cluster-a": 3, "cluster-b": 3}
+	return w
+}
+
+// remoteUpgraded is such a mesh in the middle of its upgrade: what is in cluster-b has the new revision, which is exposed to it.
+func remoteUpgraded(t testing.TB) *world {
+	t.Helper()
+	w := primary(t)
+	w.canary(0)
+	w.move(0, "client")
+	w.move(1, "client", "istio-eastwestgateway")
+	for n := range w.b().Proxies {
+		w.b().Proxies[n].Roots = w.a().Namespaces[0].Roots
+	}
+	w.tag(1, "default", "1-31")
+	w.b().Webhooks = slices.DeleteFunc(w.b().Webhooks, func(h facts.Webhook) bool { return h.Validates })
+	for n := range w.b().Webhooks {
+		w.b().Webhooks[n].Leads = w.a().Gateways[0].Addresses
+	}
+	w.a().Routes = []facts.IstiodRoute{
+		{Name: "istio-system/istiod", Hosts: []string{"*"}, Service: "istiod"},
+		{Name: "istio-system/istiod-1-31", Hosts: []string{"istiod-1-31.istio-system.svc"}, Service: "istiod-1-31"},
+	}
 	return w
 }
 

@@ -31,6 +31,7 @@ func (e *examination) revisions() {
 				e.injector(i, w, why)
 			}
 		}
+		e.misled(i, c)
 		e.uninjected(i, c)
 		e.contradictions(i, c)
 	}
@@ -226,6 +227,50 @@ func (e *examination) injector(i int, w facts.Webhook, why string) {
 		says, severity = fmt.Sprintf("no istiod answers to %s of %s, which no namespace uses", what, c.Context), findings.Info
 	}
 	e.addAs(findings.TagLeadsNowhere, severity, []int{e.homes[i], i}, says, e.webhookEvidence(i, w, seen)...)
+}
+
+// misled finds revisions that serve another cluster, whose API server is led to another istiod by the gateway between them.
+func (e *examination) misled(i int, c facts.Cluster) {
+	home := e.Clusters[e.homes[i]]
+	told := map[string]bool{}
+	for _, w := range c.Webhooks {
+		through := slices.ContainsFunc(home.Gateways, func(g facts.Gateway) bool {
+			return slices.ContainsFunc(g.Addresses, func(a string) bool { return slices.Contains(w.Leads, a) })
+		})
+		if told[w.Service] || !through || len(w.Injects) == 0 || len(home.Routes) == 0 {
+			continue
+		}
+		host := w.Service + "." + e.System + ".svc"
+		route := routeOf(home.Routes, host)
+		if route.Service == w.Service {
+			continue
+		}
+		told[w.Service] = true
+		e.add(findings.IstiodNotExposed, []int{e.homes[i], i},
+			fmt.Sprintf("the API server of %s asks for %s, and the gateway of %s leads it to %s: new pods of %s are refused",
+				c.Context, host, home.Context, cmp.Or(route.Service, "nobody"), some(w.Injects)),
+			e.webhookEvidence(i, w, "it is the Service "+w.Service+", which leads to "+words.And(w.Leads))[0],
+			Evidence{"VirtualServices of " + home.Context, fmt.Sprintf("none leads %s to %s", host, w.Service),
+				kubectl(home.Context, "get virtualservices -n %s", e.System)})
+	}
+}
+
+// routeOf returns the route that Envoy takes for a server name: the most precise one. It is zero if there is none.
+func routeOf(routes []facts.IstiodRoute, host string) (best facts.IstiodRoute) {
+	longest := -1
+	for _, r := range routes {
+		for _, h := range r.Hosts {
+			suffix, wild := strings.CutPrefix(h, "*")
+			n := len(suffix)
+			if !wild && h == host {
+				n = len(host) + 1
+			}
+			if (h == host || wild && strings.HasSuffix(host, suffix)) && n > longest {
+				longest, best = n, r
+			}
+		}
+	}
+	return best
 }
 
 // uninjected finds namespaces whose label names what no injector knows.

@@ -91,6 +91,7 @@ type Cluster struct {
 	Stuck      []Stuck         `json:"stuck,omitempty"`
 	Gateways   []Gateway       `json:"gateways,omitempty"`
 	Exposed    []Exposed       `json:"exposed,omitempty"`
+	Routes     []IstiodRoute   `json:"istiod_routes,omitempty"` // by which API servers of other clusters reach istiods
 	Services   []Service       `json:"services,omitempty"`
 	Principals []Principals    `json:"principals,omitempty"`
 	Config     []Config        `json:"config,omitempty"`
@@ -300,6 +301,16 @@ type Exposed struct {
 	Port     int               `json:"port"`
 }
 
+// WebhookPort is the port of the east-west gateway for API servers of other clusters that ask an istiod.
+const WebhookPort = 15017
+
+// IstiodRoute says to which Service in Istio's namespace a gateway leads those who come to WebhookPort with a TLS server name.
+type IstiodRoute struct {
+	Name    string   `json:"name"`  // of the VirtualService
+	Hosts   []string `json:"hosts"` // server names, maybe with a leading "*"
+	Service string   `json:"service"`
+}
+
 // Service is a Service in a namespace of the mesh.
 type Service struct {
 	Namespace string   `json:"namespace"`
@@ -333,6 +344,7 @@ type Webhook struct {
 	Tag       string   `json:"tag,omitempty"`
 	Service   string   `json:"service,omitempty"` // in Istio's namespace; empty if it is called elsewhere, or by a URL
 	Nowhere   string   `json:"nowhere,omitempty"` // why the Service leads to nobody; empty if it leads somewhere
+	Leads     []string `json:"leads,omitempty"`   // the addresses behind a Service without pods of its own
 	Refuses   bool     `json:"refuses,omitempty"` // failurePolicy Fail: what it should have looked at is refused
 	Narrow    bool     `json:"narrow,omitempty"`  // a validator that looks only at objects with a label
 	Injects   []string `json:"injects,omitempty"` // namespaces whose pods it gives proxies

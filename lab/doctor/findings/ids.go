@@ -26,6 +26,7 @@ const (
 	IstiodDown                           // istiod-down
 	IstiodNotReady                       // istiod-not-ready
 	ProxiesWithoutIstiod                 // proxies-without-istiod
+	IstiodNotExposed                     // istiod-not-exposed
 	ClusterRenamed                       // cluster-renamed
 	ValidationLeadsNowhere               // validation-leads-nowhere
 	TagLeadsNowhere                      // tag-leads-nowhere

@@ -304,5 +304,37 @@ func (r *reader) readExposed(ctx context.Context) error {
 			}
 		}
 	}
+	return r.readRoutes(ctx)
+}
+
+// readRoutes reads how gateways lead API servers of other clusters to istiods, as expose-istiod.yaml of Istio's samples says it.
+func (r *reader) readRoutes(ctx context.Context) error {
+	list, err := r.list(ctx, "networking.istio.io", "virtualservices")
+	if err != nil {
+		return err
+	}
+	for _, v := range list {
+		var spec struct {
+			TLS []struct {
+				Match []struct {
+					Port     int
+					SNIHosts []string
+				}
+				Route []struct{ Destination struct{ Host string } }
+			}
+		}
+		if err := decodeSpec(v, &spec); err != nil {
+			return fmt.Errorf("reading VirtualService %s: %w", v.GetName(), err)
+		}
+		for _, t := range spec.TLS {
+			for _, m := range t.Match {
+				if m.Port == facts.WebhookPort && len(t.Route) > 0 {
+					service, _, _ := strings.Cut(t.Route[0].Destination.Host, ".")
+					route := facts.IstiodRoute{Name: v.GetNamespace() + "/" + v.GetName(), Hosts: m.SNIHosts, Service: service}
+					r.cluster.Routes = append(r.cluster.Routes, route)
+				}
+			}
+		}
+	}
 	return nil
 }

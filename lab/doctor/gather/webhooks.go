@@ -65,11 +65,12 @@ func (r *reader) followWebhooks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ready := map[string]bool{}
+	ready, leads := map[string]bool{}, map[string][]string{}
 	for _, s := range slicesOf.Items {
 		for _, e := range s.Endpoints {
 			if e.Conditions.Ready == nil || *e.Conditions.Ready {
-				ready[s.Labels["kubernetes.io/service-name"]] = true
+				name := s.Labels["kubernetes.io/service-name"]
+				ready[name], leads[name] = true, append(leads[name], e.Addresses...)
 			}
 		}
 	}
@@ -83,6 +84,8 @@ func (r *reader) followWebhooks(ctx context.Context) error {
 		case !ready[w.Service] && services.Items[at].Spec.Type != corev1.ServiceTypeExternalName:
 			w.Nowhere = "it has no endpoint that is Ready"
 			r.leads[w.Service] = services.Items[at].Spec.Selector
+		case len(services.Items[at].Spec.Selector) == 0:
+			w.Leads = leads[w.Service]
 		}
 	}
 	return nil
