@@ -469,28 +469,53 @@ func KillCgroup(ctx context.Context, name string) error {
 	if err := ThawCgroup(name); err != nil { // a frozen process does not die before it is thawed
 		return err
 	}
+	return killAll(ctx, func() ([]int, error) { return CgroupProcesses(name) })
+}
+
+// killAll kills the processes that list returns until there are none. Processes may fork meanwhile, so they are listed again.
+func killAll(ctx context.Context, list func() ([]int, error)) error {
 	for {
-		pids, err := CgroupProcesses(name)
+		pids, err := list()
 		if err != nil || len(pids) == 0 {
 			return err
 		}
-		// Processes may fork meanwhile: list them again until there is none.
-		for _, pid := range pids {
-			if err := killAndWait(ctx, pid); err != nil {
-				return fmt.Errorf("killing process %d: %w", pid, err)
-			}
+		if err := killListed(ctx, pids, list); err != nil {
+			return err
 		}
 	}
 }
 
-func killAndWait(ctx context.Context, pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil // gone already
+// killListed kills processes that were listed, and waits for their end. A process that has ended since leaves its number to
+// the next one that starts, whoever that is: only what is listed once more, after its pidfd holds it, is killed.
+func killListed(ctx context.Context, pids []int, list func() ([]int, error)) error {
+	open := map[int]int{}
+	defer func() {
+		for _, fd := range open {
+			unix.Close(fd)
+		}
+	}()
+	for _, pid := range pids {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil { // otherwise it is gone
+			open[pid] = fd
+		}
 	}
-	defer unix.Close(fd)
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	still, err := list()
+	if err != nil {
 		return err
 	}
-	return waitPidfd(ctx, fd)
+	for _, pid := range still {
+		if fd, ok := open[pid]; ok {
+			if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("killing process %d: %w", pid, err)
+			}
+		}
+	}
+	for _, pid := range still {
+		if fd, ok := open[pid]; ok {
+			if err := waitPidfd(ctx, fd); err != nil {
+				return fmt.Errorf("waiting for the end of process %d: %w", pid, err)
+			}
+		}
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
@@ -102,4 +103,24 @@ func TestSecondsOfAProgram(t *testing.T) {
 
 	_, _, ok = programSeconds(1 << 30)
 	require.False(t, ok, "there is no such process")
+}
+
+// A number of a process that has ended may belong to somebody else by the time it is killed.
+func TestKillSparesProcessesThatAreNotListedAnyMore(t *testing.T) {
+	ours, other := exec.Command("sleep", "60"), exec.Command("sleep", "60")
+	for _, c := range []*exec.Cmd{ours, other} {
+		require.NoError(t, c.Start())
+		t.Cleanup(func() { _ = c.Process.Kill(); _ = c.Wait() })
+	}
+	lists := [][]int{{ours.Process.Pid, other.Process.Pid}, {ours.Process.Pid}, nil}
+	require.NoError(t, killAll(t.Context(), func() ([]int, error) {
+		now := lists[0]
+		lists = lists[1:]
+		return now, nil
+	}))
+	require.NoError(t, other.Process.Signal(syscall.SIGTERM)) // which it does not die of if it was killed
+	for c, by := range map[*exec.Cmd]syscall.Signal{ours: syscall.SIGKILL, other: syscall.SIGTERM} {
+		_ = c.Wait()
+		require.Equal(t, by, c.ProcessState.Sys().(syscall.WaitStatus).Signal())
+	}
 }
