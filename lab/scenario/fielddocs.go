@@ -47,8 +47,8 @@ func (Scenario) FieldDocs() map[string]string {
 		"title":  "One line that says what is wrong and what follows from it.",
 		"why":    "The story for a learner: how this comes about and why it shows itself the way it does.",
 		"lesson": "Sections of the lesson that this scenario teaches.",
-		"istio": "The versions of Istio that the scenario is about. It is skipped where a control plane runs another " +
-			"one when it begins.",
+		"istio": "The versions of Istio that the scenario is about. It is skipped on a lab that was made with another " +
+			"one.",
 		"topology": "The mesh that the scenario needs.",
 		"apps":     "Workloads and the cluster each runs in, like client@cluster-a.",
 		"traffic": "Streams of calls by name. They start before the break, are recorded call by call, and flow until " +

@@ -36,7 +36,7 @@ type Scenario struct {
 	// Sections of the lesson that this scenario teaches.
 	Lesson []string `yaml:"lesson"`
 
-	// The versions of Istio that the scenario is about. It is skipped where a control plane runs another one when it begins.
+	// The versions of Istio that the scenario is about. It is skipped on a lab that was made with another one.
 	Istio IstioRange `yaml:"istio" example:"'>= 1.31'"`
 	// The mesh that the scenario needs.
 	Topology Topology `yaml:"topology" example:"{kind: multi-primary}" required:"true"`
