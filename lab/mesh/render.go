@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -63,7 +64,7 @@ func (i Istio) render(ctx context.Context, cache string, files ...string) ([]obj
 			return objects, nil
 		} // it is missing or damaged: render again
 	}
-	cmd := host.Bound(ctx, i.Istioctl, args...)
+	cmd := exec.CommandContext(ctx, i.Istioctl, args...)
 	// Without a kubeconfig istioctl cannot ask a cluster: the result depends only on the files.
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+os.DevNull)
 	out, err := host.Output(ctx, cmd)
