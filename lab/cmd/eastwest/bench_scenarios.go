@@ -120,19 +120,7 @@ func benchScenarios(
 	ctx context.Context, cmd *cobra.Command, c catalogue.Runner, all []*scenario.Scenario, runs int, output outputFormat,
 	keep func(bench.Catalogue) error,
 ) error {
-	ended := 0
-	c.OnEnded = func(e catalogue.Ending) bool {
-		ended++
-		what := fmt.Sprintf("%s, %.1f s", e.Verdict.Result, e.Verdict.Seconds)
-		if e.Err != nil {
-			what = e.Err.Error()
-		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d: %s on lab %s: %s\n", ended, runs*len(all), e.Scenario.Name, e.Lab, what)
-		if e.Verdict.Result.Bad() {
-			fmt.Fprint(cmd.ErrOrStderr(), e.Story)
-		}
-		return true
-	}
+	c.OnEnded = tellEndings(cmd.ErrOrStderr(), runs*len(all), func(catalogue.Ending) string { return "" })
 	b, failure := bench.MeasureScenarios(ctx, c, all, runs)
 	if failure == nil {
 		failure = context.Cause(ctx)
@@ -147,17 +135,50 @@ func benchScenarios(
 	if err := errors.Join(printed, failure, keep(b)); err != nil {
 		return err
 	}
+	results := make([]judged, len(b.Scenarios))
+	for i, s := range b.Scenarios {
+		results[i] = judged{s.Scenario, s.Result}
+	}
+	return judgeAll(results)
+}
+
+// tellEndings returns what a catalogue.Runner calls for each of so many runs: it prints how the run ended, with what more says of it, and
+// its story if it did not pass.
+func tellEndings(out io.Writer, of int, more func(catalogue.Ending) string) func(catalogue.Ending) bool {
+	ended := 0
+	return func(e catalogue.Ending) bool {
+		ended++
+		what := fmt.Sprintf("%s, %.1f s%s", e.Verdict.Result, e.Verdict.Seconds, more(e))
+		if e.Err != nil {
+			what = e.Err.Error()
+		}
+		fmt.Fprintf(out, "%d of %d: %s on lab %s: %s\n", ended, of, e.Scenario.Name, e.Lab, what)
+		if e.Verdict.Result.Bad() {
+			fmt.Fprint(out, e.Story)
+		}
+		return true
+	}
+}
+
+// judged is the worst result of a scenario's runs.
+type judged struct {
+	scenario string
+	result   report.Result
+}
+
+// judgeAll returns the error of a benchmark whose scenarios ended so.
+func judgeAll(results []judged) error {
 	bad := 0
-	for _, s := range b.Scenarios {
-		switch s.Result {
+	for _, r := range results {
+		switch r.result {
 		case report.Errored:
-			return fmt.Errorf("%s could not be carried out", s.Scenario)
+			return fmt.Errorf("%s could not be carried out", r.scenario)
 		case report.Failed:
 			bad++
 		}
 	}
 	if bad > 0 {
-		return failed(fmt.Sprintf("%d of %d scenarios failed", bad, len(all)))
+		return failed(fmt.Sprintf("%d of %d scenarios failed", bad, len(results)))
 	}
 	return nil
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/eastwest-lab/eastwest/lab"
 	"github.com/eastwest-lab/eastwest/lab/bench"
 	"github.com/eastwest-lab/eastwest/lab/catalogue"
-	"github.com/eastwest-lab/eastwest/lab/report"
 	"github.com/eastwest-lab/eastwest/lab/scenario"
 )
 
@@ -119,22 +118,12 @@ func upgradeScenarios(args []string) ([]*scenario.Scenario, error) {
 func benchUpgrade(
 	ctx context.Context, cmd *cobra.Command, c catalogue.Runner, all []*scenario.Scenario, runs int, output outputFormat, write string,
 ) error {
-	ended := 0
-	c.OnEnded = func(e catalogue.Ending) bool {
-		ended++
-		what := fmt.Sprintf("%s, %.1f s", e.Verdict.Result, e.Verdict.Seconds)
-		switch {
-		case e.Err != nil:
-			what = e.Err.Error()
-		case e.Timetable != nil:
-			what += ", " + e.Timetable.Says()
+	c.OnEnded = tellEndings(cmd.ErrOrStderr(), runs*len(all), func(e catalogue.Ending) string {
+		if e.Timetable == nil {
+			return ""
 		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d: %s on lab %s: %s\n", ended, runs*len(all), e.Scenario.Name, e.Lab, what)
-		if e.Verdict.Result.Bad() {
-			fmt.Fprint(cmd.ErrOrStderr(), e.Story)
-		}
-		return true
-	}
+		return ", " + e.Timetable.Says()
+	})
 	u, failure := bench.MeasureUpgrades(ctx, c, all, runs)
 	if failure == nil {
 		failure = context.Cause(ctx)
@@ -152,19 +141,11 @@ func benchUpgrade(
 	if err := errors.Join(printed, failure); err != nil {
 		return err
 	}
-	bad := 0
-	for _, one := range u.Upgrades {
-		switch one.Result {
-		case report.Errored:
-			return fmt.Errorf("%s could not be carried out", one.Scenario)
-		case report.Failed:
-			bad++
-		}
+	results := make([]judged, len(u.Upgrades))
+	for i, one := range u.Upgrades {
+		results[i] = judged{one.Scenario, one.Result}
 	}
-	if bad > 0 {
-		return failed(fmt.Sprintf("%d of %d scenarios failed", bad, len(all)))
-	}
-	return nil
+	return judgeAll(results)
 }
 
 // printBenchUpgrade prints the table, and below it where calls were lost in each run, and of which stream.

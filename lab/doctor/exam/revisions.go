@@ -261,12 +261,8 @@ func routeOf(routes []facts.IstiodRoute, host string) (best facts.IstiodRoute) {
 	for _, r := range routes {
 		for _, h := range r.Hosts {
 			suffix, wild := strings.CutPrefix(h, "*")
-			n := len(suffix)
-			if !wild && h == host {
-				n = len(host) + 1
-			}
-			if (h == host || wild && strings.HasSuffix(host, suffix)) && n > longest {
-				longest, best = n, r
+			if (h == host || wild && strings.HasSuffix(host, suffix)) && len(h) > longest {
+				longest, best = len(h), r
 			}
 		}
 	}
